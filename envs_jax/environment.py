@@ -1,0 +1,231 @@
+"""ResourceEnv: the contract of a domain.
+
+A domain is a gymnax environment (1.0) in which a *period* is a fixed cycle of ``num_turns`` masked discrete choices, one
+per entity, after which the world moves once. The base class below owns the cycle, the clock, the shared uniforms and
+the bookkeeping; a domain file states the model: initial state, what a choice does, how the world advances, what an
+agent sees, and what the best known policy would do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+from envs_jax import sampling
+from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+
+
+@struct.dataclass
+class EnvState:
+    """State common to all domains; each adds its own array leaves.
+
+    Attributes:
+      time: ``i32[]`` choices made so far; turn = ``time % num_turns``, period = ``time // num_turns``.
+      key: the episode's key. All exogenous noise is a function of ``(key, period)``, never of actions.
+      last_reward: ``f32[]`` reward of the last finished period, in the domain's own unit.
+    """
+
+    time: chex.Array
+    key: chex.PRNGKey
+    last_reward: chex.Array
+
+
+@struct.dataclass
+class EnvParams:
+    """A task. Every leaf is an array, so tasks can be stacked and vmapped.
+
+    Attributes:
+      max_steps_in_episode: ``i32[]`` choices per episode, ``num_periods * num_turns``.
+    """
+
+    max_steps_in_episode: chex.Array
+
+
+StateT = TypeVar("StateT", bound=EnvState)
+ParamsT = TypeVar("ParamsT", bound=EnvParams)
+
+
+class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
+    """Base class of all domains.
+
+    Static shapes are constructor arguments; everything a task may vary is in ``EnvParams``. A subclass sets the class or
+    instance attributes below and implements the methods that raise here.
+
+    Attributes:
+      num_turns: choices per period (M).
+      num_periods: periods per episode (P); the horizon is ``P * M`` choices, always reached (no termination).
+      name: the registered name.
+      num_tokens: entities in an observation (N).
+      num_actions: discrete actions (A).
+      num_uniforms: uniforms one period's noise needs.
+      num_reset_uniforms: uniforms the initial state needs.
+      noop_action: "do nothing / keep going".
+      discount_factor: discount per period for learners; scores are undiscounted.
+      reward_unit: unit of the reward.
+      hidden: the fields of ``EnvParams`` that an agent must not see; they never enter observation or mask.
+      reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
+    """
+
+    name: ClassVar[str] = ""  # type: ignore[assignment]  # gymnax has properties here
+    num_actions: int = 0  # type: ignore[assignment]
+    num_turns: int
+    num_periods: int
+    num_tokens: int
+    num_uniforms: int
+    num_reset_uniforms: int = 0
+    noop_action: int = 0
+    discount_factor: float = 0.97
+    hidden: ClassVar[tuple[str, ...]] = ()
+    reward_unit: ClassVar[str] = "1"
+    reference_kind: ClassVar[str] = "heuristic"
+
+    # ---- what a domain states -------------------------------------------------------------------------------------
+
+    @property
+    def default_params(self) -> ParamsT:
+        """The faithful instance: published constants, no hidden variation."""
+        raise NotImplementedError
+
+    def sample_params(self, key: chex.PRNGKey) -> ParamsT:
+        """Draws one task."""
+        raise NotImplementedError
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ParamsT) -> StateT:
+        """Initial state from ``f32[num_reset_uniforms]``; pass ``**self.clock(key)`` for the common leaves."""
+        raise NotImplementedError
+
+    def choose(self, state: StateT, turn: chex.Array, action: chex.Array, params: ParamsT) -> StateT:
+        """Records the choice of the entity whose turn it is. No noise, no reward, no time."""
+        raise NotImplementedError
+
+    def advance(
+        self, state: StateT, uniforms: chex.Array, params: ParamsT
+    ) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
+        """Moves the world by one period from ``f32[num_uniforms]``: next state, reward ``f32[]``, key figures.
+
+        Key figures are ``f32[]`` in the domain's units; ``expected_reward`` is the noise-free reward where one exists.
+        """
+        raise NotImplementedError
+
+    def observation(self, state: StateT, params: ParamsT) -> Observation:
+        """What an agent sees: a function of the state and of the *shown* part of the task only."""
+        raise NotImplementedError
+
+    def solve(self, params: ParamsT) -> Any:
+        """Whatever the reference policy needs to know of a task (tables, levels); pure and vmappable."""
+        del params
+        return ()
+
+    def reference_action(self, plan: Any, state: StateT, params: ParamsT, key: chex.PRNGKey) -> chex.Array:
+        """The optimum or strongest known rule given the hidden task, but not the future noise: ``i32[]``."""
+        raise NotImplementedError
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """The strongest known rule that sees only what an agent sees: ``i32[]``."""
+        raise NotImplementedError
+
+    def average_task(self, params: ParamsT, population: ParamsT) -> ParamsT:
+        """``params`` with its hidden fields replaced by their mean over a stacked ``population`` of tasks.
+
+        What somebody who knows the field but not the task would assume; the reference given it measures the adaptation
+        headroom. Domains with derived hidden fields (tables) override this and rebuild them.
+        """
+        means = {name: jax.tree.map(lambda x: x.mean(0).astype(x.dtype), getattr(population, name)) for name in self.hidden}
+        return params.replace(**means)
+
+    # ---- what the base class owns ---------------------------------------------------------------------------------
+
+    @property
+    def horizon(self) -> int:
+        """Choices per episode."""
+        return self.num_periods * self.num_turns
+
+    def clock(self, key: chex.PRNGKey) -> dict[str, chex.Array]:
+        """The common leaves of an initial state."""
+        return {"time": jnp.int32(0), "key": key, "last_reward": jnp.float32(0.0)}
+
+    def turn(self, state: StateT) -> chex.Array:
+        """Whose turn it is, ``i32[]`` in ``[0, num_turns)``."""
+        return state.time % self.num_turns
+
+    def period(self, state: StateT) -> chex.Array:
+        """The current period, ``i32[]``."""
+        return state.time // self.num_turns
+
+    def progress(self, state: StateT) -> chex.Array:
+        """Share of the episode gone, ``f32[]`` in [0, 1]."""
+        return jnp.minimum(state.time / jnp.float32(self.horizon), 1.0)
+
+    def reset_env(self, key: chex.PRNGKey, params: ParamsT) -> tuple[Observation, StateT]:
+        """Starts an episode; ``key`` becomes the episode's key."""
+        uniforms = sampling.uniforms(key, sampling.RESET_INDEX, self.num_reset_uniforms)
+        state = self.init_state(key, uniforms, params)
+        return self.observe(key, state, None, params), state
+
+    def step_env(
+        self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT
+    ) -> tuple[Observation, StateT, chex.Array, chex.Array, dict[str, chex.Array]]:
+        """One choice; on the period's last turn the world moves and pays.
+
+        ``key`` is unused: the noise of an episode is fixed by the key it was reset with. Where a batch of episodes runs
+        in lockstep (``state.time`` not batched, see :mod:`envs_jax.suite`) the condition is a real branch, and the
+        world's equations cost nothing on the other turns; under a plain ``vmap`` it becomes a select.
+        """
+        last = self.turn(state) == self.num_turns - 1
+        state = self.choose(state, self.turn(state), jnp.asarray(action, jnp.int32), params)
+
+        def world(state: StateT) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
+            uniforms = sampling.uniforms(state.key, self.period(state), self.num_uniforms)
+            state, reward, info = self.advance(state, uniforms, params)
+            return state.replace(last_reward=reward), reward, {"expected_reward": reward, **info}
+
+        if self.num_turns == 1:
+            state, reward, info = world(state)
+        else:
+            _, *shapes = jax.eval_shape(world, state)
+
+            def wait(state: StateT) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
+                zero_reward, zero_info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(shapes))
+                return state, zero_reward, zero_info
+
+            state, reward, info = jax.lax.cond(last, world, wait, state)
+        state = state.replace(time=state.time + 1)
+        info["discount"] = jnp.where(last, jnp.float32(self.discount_factor), jnp.float32(1.0))
+        observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
+        return observation, state, reward, jnp.bool_(False), info
+
+    def observe(
+        self, key: chex.PRNGKey, state: StateT, action: chex.Array | None, params: ParamsT
+    ) -> Observation:
+        """gymnax's hook; observations carry no noise of their own and do not depend on the producing action."""
+        del key, action
+        return self.observation(state, params)
+
+    def is_terminated(self, state: StateT, params: ParamsT) -> chex.Array:
+        """Never: episodes have a fixed horizon, which gymnax reports as truncation."""
+        del state, params
+        return jnp.bool_(False)
+
+    def action_space(self, params: ParamsT | None = None) -> spaces.Discrete:
+        """All action indices; which are legal is in the observation's ``action_mask``."""
+        del params
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: ParamsT | None = None) -> spaces.Dict:
+        """Shapes and bounds of an :class:`Observation`. Features are scaled to about [-1, 1] and never leave [-10, 10]."""
+        del params
+        n, a = self.num_tokens, self.num_actions
+        return spaces.Dict(
+            {
+                "tokens": spaces.Box(-10.0, 10.0, (n, NUM_TOKEN_FEATURES), jnp.float32),
+                "token_mask": spaces.Box(0, 1, (n,), jnp.bool_),
+                "actions": spaces.Box(-10.0, 10.0, (a, NUM_ACTION_FEATURES), jnp.float32),
+                "action_target": spaces.Box(-1, n - 1, (a,), jnp.int32),
+                "action_mask": spaces.Box(0, 1, (a,), jnp.bool_),
+            }
+        )

@@ -1,0 +1,1 @@
+"""Exact solvers that more than one domain or test uses."""

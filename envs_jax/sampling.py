@@ -1,0 +1,86 @@
+"""Random draws by inversion of shared uniforms.
+
+Every domain turns the uniforms of :func:`uniforms` into its noise by a monotone inverse distribution function. Three
+things follow. All policies meet the same noise (common random numbers), because the uniforms depend on the episode key
+and the period alone. An independent model in another language can be fed the very same draws. And the loops inside
+``jax.random.poisson`` and ``jax.random.binomial``, ten times slower under ``vmap``, are avoided.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+
+RESET_INDEX = 0x7FFFFFFF
+"""Index of the uniforms that draw an episode's initial state; periods count up from 0 and never reach it."""
+
+
+def uniforms(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
+    """Returns ``f32[count]`` uniforms in the open interval (0, 1), a function of ``(key, index)`` alone.
+
+    Args:
+      key: the episode's key.
+      index: the period, or :data:`RESET_INDEX` for the initial state.
+      count: how many uniforms one period needs (static).
+    """
+    draws = jax.random.uniform(jax.random.fold_in(key, index), (count,), jnp.float32)
+    # jax.random.uniform returns multiples of 2^-23 in [0, 1); half a step up keeps inverse CDFs finite at both ends.
+    return draws + jnp.float32(2.0**-24)
+
+
+def normal(uniform: chex.Array) -> chex.Array:
+    """Standard normal quantile of ``uniform`` (any shape), elementwise."""
+    return jnp.sqrt(jnp.float32(2.0)) * jax.lax.erf_inv(2.0 * uniform - 1.0)
+
+
+def categorical(uniform: chex.Array, cdf: chex.Array) -> chex.Array:
+    """Index drawn from a table: the number of entries of ``cdf f32[..., K]`` below ``uniform f32[...]``, capped at K-1.
+
+    The cap absorbs the rounding of the last entry; a table that leaves mass beyond K-1 is truncated there.
+    """
+    index = jnp.sum(uniform[..., None] > cdf, axis=-1, dtype=jnp.int32)
+    return jnp.minimum(index, cdf.shape[-1] - 1)
+
+
+def integers(uniform: chex.Array, low: chex.Numeric, high: chex.Numeric) -> chex.Array:
+    """Uniform integer in ``[low, high]`` inclusive, elementwise, ``i32``."""
+    span = jnp.asarray(high - low + 1, jnp.float32)
+    return jnp.asarray(low, jnp.int32) + jnp.minimum(jnp.floor(uniform * span), span - 1).astype(jnp.int32)
+
+
+def poisson_cdf(rate: chex.Numeric, size: int) -> chex.Array:
+    """Distribution function ``P(D <= k)`` of a Poisson law for ``k = 0..size-1``: ``f32[..., size]``.
+
+    Args:
+      rate: mean ``f32[...]``, 0 or more.
+      size: number of tabulated values (static). The mass beyond is dropped: with ``size=40`` it is 6.5e-8 at rate 15.
+    """
+    rate = jnp.asarray(rate, jnp.float32)[..., None]
+    k = jnp.arange(size, dtype=jnp.float32)
+    # xlogy gives the point mass at 0 for rate 0.
+    log_pmf = jax.scipy.special.xlogy(k, rate) - rate - jax.scipy.special.gammaln(k + 1.0)
+    return jnp.cumsum(jnp.exp(log_pmf), axis=-1)
+
+
+def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> chex.Array:
+    """Distribution function of a binomial law for ``k = 0..size-1``: ``f32[..., size]``; ``size > trials`` tabulates all."""
+    n = jnp.asarray(trials, jnp.float32)[..., None]
+    p = jnp.asarray(probability, jnp.float32)[..., None]
+    k = jnp.arange(size, dtype=jnp.float32)
+    inside = k <= n
+    j = jnp.where(inside, k, 0.0)
+    lgamma = jax.scipy.special.gammaln
+    log_pmf = (
+        lgamma(n + 1.0)
+        - lgamma(j + 1.0)
+        - lgamma(n - j + 1.0)
+        + jax.scipy.special.xlogy(j, p)
+        + jax.scipy.special.xlog1py(n - j, -p)
+    )
+    return jnp.cumsum(jnp.where(inside, jnp.exp(log_pmf), 0.0), axis=-1)
+
+
+def ar1(value: chex.Array, persistence: chex.Numeric, innovation_sd: chex.Numeric, uniform: chex.Array) -> chex.Array:
+    """One step of ``x' = persistence x + innovation_sd z``, ``z`` standard normal. Stationary sd: ``sd/sqrt(1-phi^2)``."""
+    return persistence * value + innovation_sd * normal(uniform)
