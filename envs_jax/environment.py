@@ -1,8 +1,8 @@
 """ResourceEnv: the contract of a domain.
 
-A domain is a gymnax environment (1.0) in which a *period* is a fixed cycle of ``num_turns`` masked discrete choices, one
-per entity, after which the world moves once. The base class below owns the cycle, the clock, the shared uniforms and
-the bookkeeping; a domain file states the model: initial state, what a choice does, how the world advances, what an
+A domain is a gymnax environment (1.0) in which a *period* is a fixed cycle of ``num_turns`` masked discrete choices,
+one per entity, after which the world moves once. The base class below owns the cycle, the clock, the shared uniforms
+and the bookkeeping; a domain file states the model: initial state, what a choice does, how the world advances, what an
 agent sees, and what the best known policy would do.
 """
 
@@ -53,8 +53,8 @@ ParamsT = TypeVar("ParamsT", bound=EnvParams)
 class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     """Base class of all domains.
 
-    Static shapes are constructor arguments; everything a task may vary is in ``EnvParams``. A subclass sets the class or
-    instance attributes below and implements the methods that raise here.
+    Static shapes are constructor arguments; everything a task may vary is in ``EnvParams``. A subclass sets the class
+    or instance attributes below and implements the methods that raise here.
 
     Attributes:
       num_turns: choices per period (M).
@@ -135,7 +135,9 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         What somebody who knows the field but not the task would assume; the reference given it measures the adaptation
         headroom. Domains with derived hidden fields (tables) override this and rebuild them.
         """
-        means = {name: jax.tree.map(lambda x: x.mean(0).astype(x.dtype), getattr(population, name)) for name in self.hidden}
+        means = {
+            name: jax.tree.map(lambda x: x.mean(0).astype(x.dtype), getattr(population, name)) for name in self.hidden
+        }
         return params.replace(**means)
 
     # ---- what the base class owns ---------------------------------------------------------------------------------
@@ -199,10 +201,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
         return observation, state, reward, jnp.bool_(False), info
 
-    def observe(
-        self, key: chex.PRNGKey, state: StateT, action: chex.Array | None, params: ParamsT
-    ) -> Observation:
-        """gymnax's hook; observations carry no noise of their own and do not depend on the producing action."""
+    def observe(self, key: chex.PRNGKey, state: StateT, action: chex.Array | None, params: ParamsT) -> Observation:
+        """Hook of gymnax: observations carry no noise of their own and do not depend on the producing action."""
         del key, action
         return self.observation(state, params)
 
@@ -217,7 +217,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: ParamsT | None = None) -> spaces.Dict:
-        """Shapes and bounds of an :class:`Observation`. Features are scaled to about [-1, 1] and never leave [-10, 10]."""
+        """Shapes and bounds of an :class:`Observation`: features are about [-1, 1] and never leave [-10, 10]."""
         del params
         n, a = self.num_tokens, self.num_actions
         return spaces.Dict(

@@ -64,7 +64,7 @@ def poisson_cdf(rate: chex.Numeric, size: int) -> chex.Array:
 
 
 def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> chex.Array:
-    """Distribution function of a binomial law for ``k = 0..size-1``: ``f32[..., size]``; ``size > trials`` tabulates all."""
+    """Distribution function of a binomial law for ``k = 0..size-1``: ``f32[..., size]``, whole if ``size > trials``."""
     n = jnp.asarray(trials, jnp.float32)[..., None]
     p = jnp.asarray(probability, jnp.float32)[..., None]
     k = jnp.arange(size, dtype=jnp.float32)
@@ -82,5 +82,5 @@ def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> 
 
 
 def ar1(value: chex.Array, persistence: chex.Numeric, innovation_sd: chex.Numeric, uniform: chex.Array) -> chex.Array:
-    """One step of ``x' = persistence x + innovation_sd z``, ``z`` standard normal. Stationary sd: ``sd/sqrt(1-phi^2)``."""
+    """One step of ``x' = persistence x + innovation_sd z``, ``z`` standard normal; stationary sd ``sd/sqrt(1-phi^2)``."""
     return persistence * value + innovation_sd * normal(uniform)

@@ -1,0 +1,95 @@
+"""Returns of the policies that scores are anchored to: random, no-op, heuristic, reference.
+
+A learner's score on a task is ``(J - floor) / (J_reference - floor)`` with ``floor = max(J_random, J_noop)``, every J
+an undiscounted episode return under common random numbers. Where a domain states a noise-free ``expected_reward``, returns
+add that up instead of the realised reward: the same expectation, far less noise.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax.environment import EnvParams, ResourceEnv
+from envs_jax.suite import Act, Step, random_actions, rollout
+
+PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+
+@struct.dataclass
+class Anchors:
+    """Mean returns ``f32[B]`` of a task's anchor policies."""
+
+    random: chex.Array
+    noop: chex.Array
+    reference: chex.Array
+
+    @property
+    def floor(self) -> chex.Array:
+        """``max(random, no-op)``, per task."""
+        return jnp.maximum(self.random, self.noop)
+
+
+def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: EnvParams | None = None) -> Act:
+    """An :data:`~envs_jax.suite.Act` of one domain that follows a named policy.
+
+    Args:
+      env: the domain.
+      name: ``average`` is the reference planned for the task with its hidden fields averaged over ``population``.
+      tasks: the stacked tasks ``[B]`` it will be run on.
+      population: stacked tasks to average over; ``average`` alone needs it.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
+    believed = tasks
+    if name == "average":
+        if population is None:
+            raise ValueError("policy 'average' needs a population of tasks to average over")
+        believed = jax.vmap(env.average_task, in_axes=(0, None))(tasks, population)
+    plan = jax.vmap(env.solve)(believed) if name in ("average", "reference") else None
+
+    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+        (seen,), (state,) = seen, states
+        batch = seen.token_mask.shape[:2]
+        if name == "random":
+            return (random_actions(seen, key),)
+        if name == "noop":
+            return (jnp.full(batch, env.noop_action, jnp.int32),)
+        keys = jax.random.split(key, batch)
+        if name == "heuristic":
+            return (jax.vmap(jax.vmap(env.heuristic_action))(seen, keys),)
+        axes = jax.tree.map(lambda _: 0, state).replace(time=None)
+        informed = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
+        return (jax.vmap(informed, in_axes=(0, axes, 0, 0))(plan, state, believed, keys),)
+
+    return act
+
+
+def score_reward(step: Step) -> chex.Array:
+    """What scores add up: the noise-free expected reward, 0 beyond the horizon."""
+    return jnp.where(step.valid, step.info["expected_reward"], 0.0)
+
+
+@functools.partial(jax.jit, static_argnames=("env", "name"))
+def returns(
+    env: ResourceEnv,
+    name: PolicyName,
+    tasks: EnvParams,
+    keys: chex.PRNGKey,
+    population: EnvParams | None = None,
+) -> chex.Array:
+    """Undiscounted returns ``f32[B, E]`` of a named policy on ``tasks[B]`` and episode ``keys[B, E]``."""
+    act = policy(env, name, tasks, population)
+    (rewards,), _ = rollout((env,), (tasks,), (keys,), act, jax.random.fold_in(keys[0, 0], 1), record=score_reward)
+    return jnp.sum(rewards, axis=0)
+
+
+def anchors(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
+    """Anchor returns of ``tasks[B]``, each a mean over the episodes of ``keys[B, E]``."""
+    return Anchors(**{name: returns(env, name, tasks, keys).mean(-1) for name in ("random", "noop", "reference")})
