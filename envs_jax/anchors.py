@@ -1,8 +1,8 @@
 """Returns of the policies that scores are anchored to: random, no-op, heuristic, reference.
 
 A learner's score on a task is ``(J - floor) / (J_reference - floor)`` with ``floor = max(J_random, J_noop)``, every J
-an undiscounted episode return under common random numbers. Where a domain states a noise-free ``expected_reward``, returns
-add that up instead of the realised reward: the same expectation, far less noise.
+an undiscounted episode return under common random numbers. Where a domain states a noise-free ``expected_reward``,
+returns add that up instead of the realised reward: the same expectation, far less noise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.environment import EnvParams, ResourceEnv
-from envs_jax.suite import Act, Step, random_actions, rollout
+from envs_jax.suite import Act, Step, random_actions, reference_actions, rollout
 
 PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
@@ -61,18 +61,16 @@ def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: Env
             return (random_actions(seen, key),)
         if name == "noop":
             return (jnp.full(batch, env.noop_action, jnp.int32),)
-        keys = jax.random.split(key, batch)
         if name == "heuristic":
-            return (jax.vmap(jax.vmap(env.heuristic_action))(seen, keys),)
-        axes = jax.tree.map(lambda _: 0, state).replace(time=None)
-        informed = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
-        return (jax.vmap(informed, in_axes=(0, axes, 0, 0))(plan, state, believed, keys),)
+            return (jax.vmap(jax.vmap(env.heuristic_action))(seen, jax.random.split(key, batch)),)
+        return (reference_actions(env, plan, state, believed, key),)
 
     return act
 
 
-def score_reward(step: Step) -> chex.Array:
+def score_reward(domain: int, step: Step) -> chex.Array:
     """What scores add up: the noise-free expected reward, 0 beyond the horizon."""
+    del domain
     return jnp.where(step.valid, step.info["expected_reward"], 0.0)
 
 

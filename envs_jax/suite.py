@@ -38,6 +38,7 @@ class Step:
 
     Attributes:
       observation: what was seen before choosing.
+      state: the state in which the choice was made.
       action: ``i32`` the choice.
       reward: ``f32`` realised reward (0 except on a period's last turn).
       info: the environment's key figures, with ``discount`` and ``expected_reward``.
@@ -45,6 +46,7 @@ class Step:
     """
 
     observation: Observation
+    state: EnvState
     action: chex.Array
     reward: chex.Array
     info: dict[str, chex.Array]
@@ -86,7 +88,7 @@ def rollout(
     keys: tuple[chex.PRNGKey, ...],
     act: Act,
     key: chex.PRNGKey,
-    record: Callable[[Step], Any] = lambda step: step,
+    record: Callable[[int, Step], Any] = lambda domain, step: step,
 ) -> tuple[tuple[Any, ...], tuple[Observation, ...]]:
     """Runs one whole episode of every task of every domain, all domains in one scan.
 
@@ -96,7 +98,7 @@ def rollout(
       keys: the episodes' keys ``[B_d, E]`` for each: the same keys mean the same noise for every policy.
       act: chooses; see :data:`Act`.
       key: randomness of ``act``; it is folded with the time.
-      record: what to keep of a :class:`Step` (a pytree); keep little, it is stacked over time.
+      record: what to keep of a domain's (index) :class:`Step`, a pytree; keep little, it is stacked over time.
 
     Returns:
       One recorded pytree a domain, with a leading time axis of the *longest* horizon, and each domain's observation
@@ -108,27 +110,35 @@ def rollout(
     def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         actions = act(tuple(o for o, _ in carry), tuple(s for _, s in carry), jax.random.fold_in(key, time))
         following, recorded = [], []
-        for env, params, (seen, state), action in zip(envs, tasks, carry, actions, strict=True):
+        for d, (env, params, (seen, before), action) in enumerate(zip(envs, tasks, carry, actions, strict=True)):
             valid = time < env.horizon
 
             def move(state: EnvState, env: ResourceEnv = env, params: Any = params, action: Any = action) -> Any:
                 return lockstep_step(env, params, state, action)
 
             if env.horizon == horizon:
-                after, state, reward, info = move(state)
+                after, state, reward, info = move(before)
             else:
-                _, _, *outputs = jax.eval_shape(move, state)
+                _, _, *outputs = jax.eval_shape(move, before)
 
                 def stay(state: EnvState, seen: Any = seen, outputs: Any = outputs) -> Any:
                     return seen, state, *jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
 
-                after, state, reward, info = jax.lax.cond(valid, move, stay, state)
-            recorded.append(record(Step(seen, action, reward, info, valid)))
+                after, state, reward, info = jax.lax.cond(valid, move, stay, before)
+            recorded.append(record(d, Step(seen, before, action, reward, info, valid)))
             following.append((after, state))
         return tuple(following), tuple(recorded)
 
     ends, trajectory = jax.lax.scan(body, tuple(starts), jnp.arange(horizon))
     return trajectory, tuple(seen for seen, _ in ends)
+
+
+def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvParams, key: chex.PRNGKey) -> chex.Array:
+    """The reference policy's choices ``i32[B, E]`` in a lockstep batch of states, with ``plan`` and ``params`` ``[B]``."""
+    axes = state_axes(env, params)
+    over_episodes = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
+    keys = jax.random.split(key, state.last_reward.shape)
+    return jax.vmap(over_episodes, in_axes=(0, axes, 0, 0))(plan, state, params, keys)
 
 
 def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
