@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning across resource-allocation domains."""

@@ -1,0 +1,386 @@
+"""What the Q-learners share: collecting tasks, the task-indexed replay, and the outer update.
+
+A learner built on this states its network, how it adapts, and which transitions it learns from; see
+``transformer_maml_dqn`` and ``transformer_dqn``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from envs_jax.observation import Observation
+from envs_jax.suite import Step, Suite, random_actions, reference_actions, rollout
+from metarl_jax import adaptation, losses
+from metarl_jax import experience as xp
+from metarl_jax.adaptation import AdaptationConfig, Policy
+from metarl_jax.learners.base import Learner, Metrics
+from metarl_jax.networks.agent import AgentNetwork, NetworkConfig, Params
+
+Stage = Literal["none", "first", "second"]
+
+
+@dataclasses.dataclass(frozen=True)
+class QLearningConfig:
+    """Data and optimisation of a Q-learner; structure is static, numbers that may be vmapped are in :class:`Hyper`.
+
+    Attributes:
+      tasks: tasks collected per meta-iteration, spread evenly over the training domains.
+      support_episodes: largest K.
+      query_episodes: episodes collected with the current policy per task.
+      support_samples: transitions kept of each support episode for the inner loss.
+      query_samples: transitions kept of each query episode for the outer loss.
+      num_steps: n of the n-step targets, in periods.
+      updates: gradient steps per meta-iteration.
+      replay: meta-iterations whose tasks stay in the replay.
+      epsilon: exploration of the query episodes.
+      support_epsilon: exploration of the support episodes, in training and in evaluation; 1 is uniformly random.
+      polyak: how much of the target network is kept at each gradient step.
+      temperature: of the cross-entropy to the reference action.
+      max_grad_norm: global-norm clip of the outer gradient.
+    """
+
+    tasks: int = 12
+    support_episodes: int = 5
+    query_episodes: int = 1
+    support_samples: int = 16
+    query_samples: int = 32
+    num_steps: int = 5
+    updates: int = 8
+    replay: int = 8
+    epsilon: float = 0.15
+    support_epsilon: float = 1.0
+    polyak: float = 0.98
+    temperature: float = 0.1
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        for name in ("tasks", "support_episodes", "query_episodes", "support_samples", "query_samples", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("updates", "replay"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("epsilon", "support_epsilon", "polyak"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"data.{name} must be in [0, 1], got {getattr(self, name)}")
+
+
+@struct.dataclass
+class Hyper:
+    """Numeric hyperparameters, traced ``f32[]``: they can be vmapped beside seeds.
+
+    Attributes:
+      learning_rate: peak rate of the outer Adam; it decays to a tenth along a cosine.
+      reference_weight: weight of the cross-entropy to the reference action; 0 learns from reward alone.
+      iterations: length of the run in meta-iterations, for the decay.
+    """
+
+    learning_rate: chex.Array
+    reference_weight: chex.Array
+    iterations: chex.Array
+
+
+@struct.dataclass
+class Experience:
+    """One collection: ``support`` with axes ``[M, K, ...]``, ``query`` transitions ``[M, S]``, mean query reward."""
+
+    support: xp.Support
+    query: xp.Transition
+    reward: chex.Array
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a Q-learner carries between meta-iterations.
+
+    Attributes:
+      params: network parameters theta.
+      target: their Polyak average theta^-.
+      step_sizes: logarithms of the inner step sizes.
+      optimiser: state of the outer optimiser.
+      replay: :class:`Experience` with a leading axis ``[R]``; its support and query belong together per task.
+      scales: reward scale of each training domain, under the random policy.
+      iteration: ``i32[]`` meta-iterations done.
+      hyper: numeric hyperparameters.
+    """
+
+    params: Params
+    target: Params
+    step_sizes: adaptation.StepSizes
+    optimiser: optax.OptState
+    replay: Experience
+    scales: tuple[xp.RewardScale, ...]
+    iteration: chex.Array
+    hyper: Hyper
+
+
+def shares(total: int, parts: int) -> tuple[int, ...]:
+    """``total`` tasks over ``parts`` domains, as evenly as whole numbers allow."""
+    if total < parts:
+        raise ValueError(f"data.tasks must be at least the number of training domains ({parts}), got {total}")
+    return tuple(total // parts + (i < total % parts) for i in range(parts))
+
+
+def epsilon_greedy(q: chex.Array, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric) -> chex.Array:
+    """Greedy choices ``i32[...]`` of ``q f32[..., A]``, each replaced by a random legal one with chance ``epsilon``."""
+    explore_key, action_key = jax.random.split(key)
+    greedy = jnp.argmax(q, axis=-1).astype(jnp.int32)
+    explore = jax.random.uniform(explore_key, greedy.shape) < epsilon
+    return jnp.where(explore, random_actions(seen, action_key), greedy)
+
+
+def random_support(
+    suite: Suite, tasks: Any, keys: tuple[chex.PRNGKey, ...], key: chex.PRNGKey
+) -> tuple[list[xp.Episodes], tuple[Observation, ...]]:
+    """Support episodes of uniformly random choices: no network is needed to collect them."""
+    return rollout(suite.envs, tasks, keys, suite.random_act, key, record=lambda d, step: xp.Episodes.of(step))
+
+
+def make_collect(suite: Suite, network: AgentNetwork, config: QLearningConfig) -> Callable[..., Experience]:
+    """Collects support and query episodes of fresh tasks of every domain of the suite."""
+    counts = shares(config.tasks, len(suite.envs))
+
+    def collect(state: TrainState, key: chex.PRNGKey) -> Experience:
+        keys = jax.random.split(key, 8)
+        tasks = tuple(
+            jax.vmap(env.sample_params)(jax.random.split(jax.random.fold_in(keys[0], d), count))
+            for d, (env, count) in enumerate(zip(suite.envs, counts, strict=True))
+        )
+        plans = suite.solve(tasks)
+
+        def episode_keys(key: chex.PRNGKey, episodes: int) -> tuple[chex.PRNGKey, ...]:
+            return tuple(
+                jax.random.split(jax.random.fold_in(key, d), (count, episodes)) for d, count in enumerate(counts)
+            )
+
+        recorded, finals = random_support(suite, tasks, episode_keys(keys[1], config.support_episodes), keys[2])
+        support = xp.support(suite, recorded, finals, state.scales, keys[3], config.support_samples, config.num_steps)
+        # The policy that collects knows a random number of support episodes, as the one that is trained.
+        known = jax.random.randint(keys[4], (config.tasks,), 0, config.support_episodes + 1)
+        memory = jax.vmap(lambda s, k: network.remember(state.params, s.first(k).periods))(support, known)
+
+        def act(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+            q = jax.vmap(network.q_values, in_axes=(None, 0, 0))(state.params, seen, memory)
+            return epsilon_greedy(q, seen, key, config.epsilon)
+
+        def record(d: int, step: Step) -> xp.Episodes:
+            key = jax.random.fold_in(keys[5], d)
+            return xp.Episodes.of(step, reference_actions(suite.envs[d], plans[d], step.state, tasks[d], key))
+
+        episodes, _ = rollout(
+            suite.envs, tasks, episode_keys(keys[6], config.query_episodes), suite.batched(act), keys[7], record
+        )
+        query = [
+            xp.transitions(
+                suite, env, e, scale, jax.random.fold_in(keys[3], 1 + d), config.query_samples, config.num_steps
+            )
+            for d, (env, e, scale) in enumerate(zip(suite.envs, episodes, state.scales, strict=True))
+        ]
+        query = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *query)
+        query = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), query)
+        return Experience(support, query, query.immediate.mean())
+
+    return collect
+
+
+def random_policy_scales(suite: Suite, key: chex.PRNGKey, tasks: int = 32, episodes: int = 4) -> tuple[Any, ...]:
+    """Reward scale of each domain from random play on training tasks."""
+    task_key, episode_key, act_key = jax.random.split(key, 3)
+    recorded, _ = rollout(
+        suite.envs,
+        suite.sample_tasks(task_key, tasks),
+        suite.episode_keys(episode_key, tasks, episodes),
+        suite.random_act,
+        act_key,
+        record=lambda d, step: step.reward,
+    )
+    return tuple(xp.reward_scale(env, reward) for env, reward in zip(suite.envs, recorded, strict=True))
+
+
+TaskLoss = Callable[..., tuple[chex.Array, Metrics]]
+
+
+def query_loss(
+    network: AgentNetwork,
+    params: Params,
+    policy: Policy,
+    target: Params,
+    target_policy: Policy,
+    query: xp.Transition,
+    hyper: Hyper,
+    config: QLearningConfig,
+) -> tuple[chex.Array, Metrics]:
+    """Outer loss of one task: TD error of the adapted policy on query transitions, plus the weighted cross-entropy.
+
+    The bootstrap comes from the *adapted* target network: an unadapted one would estimate the average task's values.
+    """
+    own = policy.parameters(params)
+    q, _ = network.head(own, network.trunk(own, query.observation, policy.memory), query.observation)
+    targets = adaptation.td_targets(
+        network, own, policy.memory, target_policy.parameters(target), target_policy.memory, query
+    )
+    td = adaptation.weighted_mean(jax.vmap(losses.squared_td_error)(q, query.action, targets), query.weight)
+    imitation = jax.vmap(losses.reference_cross_entropy, in_axes=(0, 0, 0, None))(
+        q, query.observation.action_mask, query.reference, config.temperature
+    )
+    imitation = adaptation.weighted_mean(imitation, query.weight)
+    agreement = adaptation.weighted_mean((jnp.argmax(q, -1) == query.reference).astype(jnp.float32), query.weight)
+    metrics = {"td_loss": td, "cross_entropy": imitation, "agreement": agreement}
+    return td + hyper.reference_weight * imitation, metrics
+
+
+@functools.cache
+def make_update(
+    network_config: NetworkConfig,
+    use_memory: bool,
+    config: QLearningConfig,
+    inner: AdaptationConfig,
+) -> Callable[[TrainState, Experience, chex.PRNGKey, Stage], tuple[TrainState, Metrics]]:
+    """The outer update. Cached, so that learners of equal configuration share one function and its programs."""
+    network = AgentNetwork(network_config, use_memory)
+    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
+
+    def task_loss(
+        trained: dict[str, Any], target: Params, support: xp.Support, query: xp.Transition, hyper: Hyper, stage: Stage
+    ) -> tuple[chex.Array, Metrics]:
+        params, sizes = trained["params"], trained["step_sizes"]
+        policy = adaptation.adapt(network, params, target, sizes, support, inner, stage)
+        cheaper: Stage = "none" if stage == "none" else "first"
+        target_policy = jax.lax.stop_gradient(adaptation.adapt(network, target, target, sizes, support, inner, cheaper))
+        return query_loss(network, params, policy, target, target_policy, query, hyper, config)
+
+    def update(state: TrainState, fresh: Experience, key: chex.PRNGKey, stage: Stage) -> tuple[TrainState, Metrics]:
+        slot = state.iteration % config.replay
+        replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), state.replay, fresh)
+        filled = jnp.minimum(state.iteration + 1, config.replay)
+        progress = state.iteration / jnp.maximum(state.hyper.iterations, 1.0)
+        rate = state.hyper.learning_rate * (0.55 + 0.45 * jnp.cos(jnp.pi * jnp.minimum(progress, 1.0)))
+
+        def gradient_step(carry: tuple[Any, ...], key: chex.PRNGKey) -> tuple[tuple[Any, ...], Metrics]:
+            trained, target, opt_state = carry
+            which_key, known_key = jax.random.split(key)
+            which = jax.random.randint(which_key, (config.tasks,), 0, filled)
+            rows = jnp.arange(config.tasks)
+            support, query = jax.tree.map(lambda ring: ring[which, rows], (replay.support, replay.query))
+            known = jax.random.randint(known_key, (config.tasks,), 0, config.support_episodes + 1)
+            support = jax.vmap(xp.Support.first)(support, known)
+
+            def loss(trained: dict[str, Any]) -> tuple[chex.Array, Metrics]:
+                one = functools.partial(task_loss, stage=stage)
+                value, metrics = jax.vmap(one, in_axes=(None, None, 0, 0, None))(
+                    trained, target, support, query, state.hyper
+                )
+                return value.mean(), jax.tree.map(jnp.mean, metrics)
+
+            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+            moves, opt_state = optimiser.update(gradient, opt_state, trained)
+            trained = jax.tree.map(lambda p, m: p - rate * m, trained, moves)
+            target = optax.incremental_update(trained["params"], target, 1.0 - config.polyak)
+            metrics |= {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+            return (trained, target, opt_state), metrics
+
+        start = ({"params": state.params, "step_sizes": state.step_sizes}, state.target, state.optimiser)
+        (trained, target, opt_state), metrics = jax.lax.scan(
+            gradient_step, start, jax.random.split(key, config.updates)
+        )
+        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": fresh.reward}
+        state = state.replace(
+            params=trained["params"],
+            step_sizes=trained["step_sizes"],
+            target=target,
+            optimiser=opt_state,
+            replay=replay,
+            iteration=state.iteration + 1,
+        )
+        return state, metrics
+
+    return update
+
+
+@functools.cache
+def make_policy_functions(
+    network_config: NetworkConfig, use_memory: bool, inner: AdaptationConfig, order: Stage
+) -> tuple[Callable[[Any, xp.Support], Policy], Callable[..., chex.Array]]:
+    """``adapt`` and ``act`` of the contract. Cached for the same reason as :func:`make_update`."""
+    network = AgentNetwork(network_config, use_memory)
+
+    def adapt(trained: dict[str, Any], support: xp.Support) -> Policy:
+        return adaptation.adapt(
+            network, trained["params"], trained["target"], trained["step_sizes"], support, inner, order
+        )
+
+    def act(
+        trained: dict[str, Any], policy: Policy, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric
+    ) -> chex.Array:
+        q = network.q_values(policy.parameters(trained["params"]), seen, policy.memory)
+        if isinstance(epsilon, float) and epsilon == 0.0:
+            return jnp.argmax(q, axis=-1).astype(jnp.int32)
+        return epsilon_greedy(q, seen, key, epsilon)
+
+    return adapt, act
+
+
+def make_learner(
+    suite: Suite,
+    network_config: NetworkConfig,
+    config: QLearningConfig,
+    inner: AdaptationConfig,
+    hyper: Hyper,
+    *,
+    use_memory: bool,
+    stage: Callable[[float], Stage],
+    test_order: Stage,
+) -> Learner:
+    """Assembles a Q-learner of the :class:`~metarl_jax.learners.base.Learner` contract."""
+    if suite.num_tokens > network_config.slots:
+        raise ValueError(
+            f"network.slots must be at least {suite.num_tokens} for this suite, got {network_config.slots}"
+        )
+    network = AgentNetwork(network_config, use_memory)
+    collect = make_collect(suite, network, config)
+    adapt, act = make_policy_functions(network_config, use_memory, inner, test_order)
+    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
+
+    def init(key: chex.PRNGKey, hyper: Hyper) -> TrainState:
+        params_key, scale_key = jax.random.split(key)
+        params = network.init(params_key, suite.num_tokens, suite.num_actions)
+        step_sizes = adaptation.init_step_sizes(params, inner)
+        state = TrainState(
+            params=params,
+            # A copy: donating a state whose leaves alias each other fails at run time.
+            target=jax.tree.map(jnp.copy, params),
+            step_sizes=step_sizes,
+            optimiser=optimiser.init({"params": params, "step_sizes": step_sizes}),
+            replay=None,
+            scales=random_policy_scales(suite, scale_key),
+            iteration=jnp.int32(0),
+            hyper=jax.tree.map(jnp.float32, hyper),
+        )
+        shapes = jax.eval_shape(collect, state, key)
+        ring = jax.tree.map(lambda leaf: jnp.zeros((config.replay, *leaf.shape), leaf.dtype), shapes)
+        return state.replace(replay=ring)
+
+    def params(state: TrainState) -> dict[str, Any]:
+        return {"params": state.params, "target": state.target, "step_sizes": state.step_sizes}
+
+    return Learner(
+        init=init,
+        collect=collect,
+        update=make_update(network_config, use_memory, config, inner),
+        stage=stage,
+        params=params,
+        adapt=adapt,
+        act=act,
+        support_epsilon=config.support_epsilon,
+        hyper=hyper,
+    )

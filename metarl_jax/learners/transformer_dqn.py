@@ -1,0 +1,52 @@
+"""Multitask Transformer DQN: no memory, no meta-learning; adapts by fine-tuning.
+
+The control for every claim of few-shot adaptation: same network but for the memory, same episodes, same number of
+gradient steps, trained on all tasks at once. In a new task it takes plain gradient steps on the same support
+transitions, as many as the meta-learner's inner loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from envs_jax.suite import Suite
+from metarl_jax.adaptation import AdaptationConfig
+from metarl_jax.learners.base import Learner
+from metarl_jax.learners.q_learning import Hyper, QLearningConfig, make_learner
+from metarl_jax.networks.agent import NetworkConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerDqnConfig:
+    """Configuration.
+
+    Attributes:
+      network: shape of the network.
+      data: data and optimisation.
+      adaptation: the fine-tuning: which parameters, how many steps, how large.
+      learning_rate: peak outer rate.
+      reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
+    """
+
+    network: NetworkConfig = NetworkConfig()
+    data: QLearningConfig = QLearningConfig()
+    adaptation: AdaptationConfig = AdaptationConfig()
+    learning_rate: float = 2e-3
+    reference_weight: float = 0.2
+
+
+def make(config: TransformerDqnConfig, suite: Suite) -> Learner:
+    """Builds the learner for the training domains of ``suite``."""
+    hyper = Hyper(jnp.float32(config.learning_rate), jnp.float32(config.reference_weight), jnp.float32(1.0))
+    return make_learner(
+        suite,
+        config.network,
+        config.data,
+        config.adaptation,
+        hyper,
+        use_memory=False,
+        stage=lambda progress: "none",
+        test_order="first",
+    )

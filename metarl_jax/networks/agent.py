@@ -1,0 +1,178 @@
+"""The agent network: Q(s, a) for described actions over entity tokens, with an optional task memory.
+
+``trunk`` maps an observation (and a memory) to token features, ``head`` maps those and the action descriptions to Q.
+They are separate so that adapting only the head reuses the trunk's features over all inner steps. Parameters are one
+dict ``{"trunk": ..., "memory": ..., "head": ...}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from metarl_jax.networks.memory import ContextMemory, Periods
+from metarl_jax.networks.transformer import MASKED, Block, masked_mean
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the network.
+
+    Attributes:
+      width: token width d.
+      layers: Transformer blocks.
+      heads: attention heads.
+      expansion: hidden width of a block's MLP relative to d.
+      head_width: hidden width of the dueling head.
+      slots: largest number of entities (size of the slot embedding).
+    """
+
+    width: int = 32
+    layers: int = 2
+    heads: int = 4
+    expansion: int = 2
+    head_width: int = 64
+    slots: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuses shapes that cannot be built."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value < 1:
+                raise ValueError(f"network.{field.name} must be at least 1, got {value}")
+        if self.width % self.heads:
+            raise ValueError(f"network.width must be a multiple of network.heads={self.heads}, got {self.width}")
+
+
+@struct.dataclass
+class Features:
+    """What the trunk says of an observation: ``tokens f32[..., N, d]`` and their mean ``pooled f32[..., d]``."""
+
+    tokens: chex.Array
+    pooled: chex.Array
+
+
+class Trunk(nn.Module):
+    """Token embedding, slot embedding, memory, Transformer blocks."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, observation: Observation, memory: chex.Array) -> Features:
+        """Features of a batch ``[..., N, F]`` given one task's ``memory f32[N, d]``."""
+        c = self.config
+        tokens = observation.tokens.shape[-2]
+        # A permutation-equivariant network cannot learn by gradient what is special about one entity: slots differ.
+        slots = self.param("slots", nn.initializers.normal(0.1), (c.slots, c.width))[:tokens]
+        x = nn.Dense(c.width, name="embed")(observation.tokens) + slots
+        x = x + nn.Dense(c.width, use_bias=False, name="read")(memory)
+        for i in range(c.layers):
+            x = Block(c.heads, c.expansion, name=f"block_{i}")(x, observation.token_mask)
+        x = nn.LayerNorm(name="norm")(x)
+        return Features(x, masked_mean(x, observation.token_mask))
+
+
+def action_basis(actions: chex.Array) -> chex.Array:
+    """Action descriptions ``f32[..., G]`` with sines and cosines, so that near amounts can differ: ``f32[..., 5 G]``."""
+    angle = jnp.pi * actions
+    waves = [jnp.sin(angle), jnp.cos(angle), jnp.sin(2.0 * angle), jnp.cos(2.0 * angle)]
+    return jnp.concatenate([actions, *waves], axis=-1)
+
+
+class DuelingHead(nn.Module):
+    """``Q(s, a) = V(pooled) + A(pooled, target token, description) - mean over legal actions of A`` (Wang 2016)."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, features: Features, observation: Observation) -> tuple[chex.Array, chex.Array]:
+        """Q values and predicted rewards, both ``f32[..., A]``; Q of illegal actions is about -1e9."""
+        width = self.config.head_width
+        hidden = nn.gelu(nn.Dense(width, name="value_hidden")(features.pooled))
+        value = nn.Dense(1, name="value")(hidden)
+
+        per_token = nn.Dense(width, name="target")(features.tokens)
+        n = per_token.shape[-2]
+        chosen = jax.nn.one_hot(observation.action_target, n, dtype=per_token.dtype)  # -1 selects no token
+        z = jnp.einsum("...an,...nh->...ah", chosen, per_token)
+        z = z + nn.Dense(width, use_bias=False, name="state")(features.pooled)[..., None, :]
+        z = nn.gelu(z + nn.Dense(width, use_bias=False, name="action")(action_basis(observation.actions)))
+        advantage, reward = jnp.split(nn.Dense(2, name="advantage")(z), 2, axis=-1)
+        advantage, reward = advantage[..., 0], reward[..., 0]
+
+        legal = observation.action_mask.astype(advantage.dtype)
+        mean = jnp.sum(advantage * legal, axis=-1, keepdims=True) / jnp.maximum(legal.sum(-1, keepdims=True), 1.0)
+        q = value + advantage - mean
+        return jnp.where(observation.action_mask, q, MASKED), reward
+
+
+class AgentNetwork:
+    """Pure functions of explicit parameters around the three modules above.
+
+    Args:
+      config: shape of the network.
+      use_memory: False drops the context memory (multitask agents without meta-learning).
+    """
+
+    def __init__(self, config: NetworkConfig, use_memory: bool = True):
+        self.config = config
+        self.use_memory = use_memory
+        self._trunk = Trunk(config)
+        self._memory = ContextMemory(config.width, config.heads)
+        self._head = DuelingHead(config)
+
+    def init(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
+        """Initial parameters."""
+        trunk_key, memory_key, head_key = jax.random.split(key, 3)
+        observation = Observation(
+            tokens=jnp.zeros((num_tokens, NUM_TOKEN_FEATURES)),
+            token_mask=jnp.ones((num_tokens,), bool),
+            actions=jnp.zeros((num_actions, NUM_ACTION_FEATURES)),
+            action_target=jnp.zeros((num_actions,), jnp.int32),
+            action_mask=jnp.ones((num_actions,), bool),
+        )
+        memory = self.no_memory(num_tokens)
+        trunk = self._trunk.init(trunk_key, observation, memory)
+        features = self._trunk.apply(trunk, observation, memory)
+        params = {"trunk": trunk["params"], "head": self._head.init(head_key, features, observation)["params"]}
+        if self.use_memory:
+            support = Periods(
+                tokens=jnp.zeros((1, 2, num_tokens, NUM_TOKEN_FEATURES)),
+                token_mask=jnp.ones((num_tokens,), bool),
+                decisions=jnp.zeros((1, 1, num_tokens, NUM_ACTION_FEATURES)),
+                reward=jnp.zeros((1, 1)),
+                valid=jnp.ones((1, 1), bool),
+            )
+            params["memory"] = self._memory.init(memory_key, support)["params"]
+        return params
+
+    def no_memory(self, num_tokens: int) -> chex.Array:
+        """The memory of a task of which nothing was seen."""
+        return jnp.zeros((num_tokens, self.config.width))
+
+    def remember(self, params: Params, support: Periods) -> chex.Array:
+        """Memory ``f32[N, d]`` of one task's support."""
+        if not self.use_memory:
+            return self.no_memory(support.tokens.shape[-2])
+        return self._memory.apply({"params": params["memory"]}, support)
+
+    def trunk(self, params: Params, observation: Observation, memory: chex.Array) -> Features:
+        """Features of a batch of one task's observations."""
+        return self._trunk.apply({"params": params["trunk"]}, observation, memory)
+
+    def head(self, params: Params, features: Features, observation: Observation) -> tuple[chex.Array, chex.Array]:
+        """Q values and predicted rewards ``f32[..., A]``."""
+        return self._head.apply({"params": params["head"]}, features, observation)
+
+    def q_values(self, params: Params, observation: Observation, memory: chex.Array) -> chex.Array:
+        """``Q f32[..., A]`` of one task's observations."""
+        return self.head(params, self.trunk(params, observation, memory), observation)[0]
