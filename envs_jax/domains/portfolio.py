@@ -1,0 +1,384 @@
+"""Dynamic trading with predictable returns and quadratic costs (Garleanu & Pedersen 2013).
+
+Each period an investor changes the holdings ``x`` (risk units) of N assets whose next returns are partly predicted by
+K public, mean-reverting factors ``f``:
+
+    r  = B f + u,               u ~ N(0, Sigma),  Sigma = (1-c) I + c 1 1'      returns [volatility units]
+    f' = (1 - phi) f + eps,     eps_k ~ N(0, 1 - (1-phi_k)^2)                   factors [standard deviations]
+    R  = x' r - gamma/2 x' Sigma x - lambda/2 dx' Sigma dx                      reward [risk-adjusted return units]
+
+``x`` is the holding after this period's trade ``dx``: chosen on ``f``, it earns the next return. The loadings B say
+which factor moves which asset and which way; they and phi are the task's secret. Costs and mandate are known.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import chex
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.references import linear_quadratic
+
+
+@struct.dataclass
+class PortfolioState(EnvState):
+    """Attributes:
+    holdings: ``f32[N]`` x, holdings with what has been traded so far this period [risk units].
+    trade: ``f32[N]`` dx, traded so far this period [risk units].
+    factors: ``f32[K]`` f, on which this period's returns depend [sd].
+    factor_change: ``f32[K]`` last change of f [sd].
+    last_return: ``f32[N]`` r of the last period [volatility units].
+    """
+
+    holdings: chex.Array
+    trade: chex.Array
+    factors: chex.Array
+    factor_change: chex.Array
+    last_return: chex.Array
+
+
+@struct.dataclass
+class PortfolioParams(EnvParams):
+    """Attributes:
+    risk_aversion: ``f32[]`` gamma [1 / risk unit].
+    cost_multiplier: ``f32[]`` lambda, Lambda = lambda Sigma; positive.
+    correlation: ``f32[]`` c, between any two assets' unpredictable returns, in [0, 1).
+    trade_unit: ``f32[]`` step of the trade menu [risk units].
+    position_limit: ``f32[]`` largest absolute holding of an asset [risk units].
+    loadings: ``f32[N, K]`` B [volatility units / sd]. Hidden.
+    mean_reversion: ``f32[K]`` phi, share of a factor lost per period, in (0, 1]. Hidden.
+    """
+
+    risk_aversion: chex.Array
+    cost_multiplier: chex.Array
+    correlation: chex.Array
+    trade_unit: chex.Array
+    position_limit: chex.Array
+    loadings: chex.Array
+    mean_reversion: chex.Array
+
+
+@struct.dataclass
+class PortfolioPlan:
+    """The optimal continuous rule, ``x* = keep[t] x_prev + aim[t] f``, and how to round it to the menu.
+
+    Attributes:
+      keep: ``f32[P, N, N]``.
+      aim: ``f32[P, N, K]``.
+      carry: ``f32[N, N]`` correction of later assets for the rounding of earlier ones.
+    """
+
+    keep: chex.Array
+    aim: chex.Array
+    carry: chex.Array
+
+
+class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
+    """N assets, one menu trade each per period; N turns make a period.
+
+    Action k trades ``(k - 4) * trade_unit`` of the asset whose turn it is (9 levels); a trade past ``position_limit``
+    is illegal. Reward is 0 except on the period's last turn.
+
+    Tokens: N assets, then K factors, then the mandate.
+
+    ======== ========== =================================================================================
+    token    column     quantity
+    ======== ========== =================================================================================
+    asset    urgency    short position that only buying can close, max(-x, 0) / limit
+    asset    slack      long position, what can be sold before being short, max(x, 0) / limit
+    asset    level      x / limit
+    asset    capacity   1
+    asset    change     r of the last period [2 volatility units]
+    asset    signal_a   f_0 now [2 sd]: public, and what this asset's next return may depend on
+    asset    signal_b   f_1 now [2 sd], 0 if K = 1
+    asset    unit_cost  lambda / 2
+    asset    unit_value 1 / (gamma limit): the holding that a unit of expected return is worth, relative to the limit
+    asset    rate       GP's trading rate a/lambda, a function of gamma and lambda
+    asset    is_turn    1 if its trade is being chosen
+    asset    decided    dx / largest trade
+    factor   level      f_k now [2 sd]
+    factor   change     f_k now minus f_k a period ago [2 sd]
+    mandate  capacity   largest trade / limit
+    mandate  signal_a   c; and unit_cost, unit_value, rate as for an asset
+    all      progress   share of the episode gone
+    all      last_reward R of the last period [5 units], within [-10, 10]
+    ======== ========== =================================================================================
+
+    Roles: asset ``store``, factor ``market``, mandate ``clock``. Features without bounds are clipped to [-10, 10].
+
+    Shown: holdings, returns, factors, gamma, lambda, c. Hidden: B and phi. Regressing an asset's ``change`` on the
+    ``signal_a``, ``signal_b`` of its row a period earlier identifies its loadings; the factors' paths identify phi.
+
+    Key figures in ``info``: ``expected_reward`` R with r replaced by B f; ``profit`` x'r; ``risk`` gamma/2 x'Sigma x;
+    ``cost`` lambda/2 dx'Sigma dx (all return units); ``turnover`` sum |dx|, ``gross`` sum |x| (risk units).
+
+    Invariants: the trades add up to the change of holdings; cost is 0 exactly if nothing is traded; R is concave in x;
+    (B, x) -> (-B, -x) with -u leaves R unchanged; permuting assets permutes tokens; ``|x| <= position_limit``.
+
+    Source: N. Garleanu, L. H. Pedersen, "Dynamic Trading with Predictable Returns and Transaction Costs", Journal of
+    Finance 68(6), 2013, doi 10.1111/jofi.12080 (abstract read, equations recalled and re-derived). Nine trade levels as
+    in A. Brini, D. Tantari, Physica A, 2023 (code read). Loadings, factor speeds and the cap are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("portfolio")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      num_assets: N, at least 1.
+      num_factors: K, at least 1; the asset rows repeat the first two.
+      num_periods: P.
+    """
+
+    name: ClassVar[str] = "portfolio"
+    hidden: ClassVar[tuple[str, ...]] = ("loadings", "mean_reversion")
+    reward_unit: ClassVar[str] = "risk-adjusted return"
+    # Exact for continuous trades; rounding it to the menu is not proven optimal.
+    reference_kind: ClassVar[str] = "heuristic"
+
+    def __init__(self, num_assets: int = 4, num_factors: int = 2, num_periods: int = 32) -> None:
+        super().__init__()
+        for field, value in (("num_assets", num_assets), ("num_factors", num_factors), ("num_periods", num_periods)):
+            if value < 1:
+                raise ValueError(f"{field} = {value}: must be at least 1")
+        self.num_assets = num_assets
+        self.num_factors = num_factors
+        self.num_turns = num_assets
+        self.num_periods = num_periods
+        self.num_tokens = num_assets + num_factors + 1
+        self.num_actions = 9
+        self.noop_action = 4
+        self.num_uniforms = num_assets + num_factors
+        self.num_reset_uniforms = num_factors
+
+    @property
+    def default_params(self) -> PortfolioParams:
+        """Loadings of the published order of magnitude: positions of a few risk units, weak signals, a slow factor.
+
+        gamma = .05 and lambda = .5 are the constants of the check figures; factor k's loadings have equal size and
+        signs that alternate in blocks of 2^k assets.
+        """
+        assets, factors = jnp.arange(self.num_assets)[:, None], jnp.arange(self.num_factors)
+        sign = 1.0 - 2.0 * ((assets >> factors) % 2)
+        slow = factors % 2 == 1
+        return PortfolioParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            risk_aversion=jnp.float32(0.05),
+            cost_multiplier=jnp.float32(0.5),
+            correlation=jnp.float32(0.25),
+            trade_unit=jnp.float32(0.25),
+            position_limit=jnp.float32(8.0),
+            loadings=(sign * jnp.where(slow, 0.06, 0.12)).astype(jnp.float32),
+            mean_reversion=jnp.where(slow, 0.03, 0.3).astype(jnp.float32),
+        )
+
+    def sample_params(self, key: chex.PRNGKey) -> PortfolioParams:
+        """One task: signals strong enough that a few episodes identify them (see docs/domains/portfolio.md).
+
+        gamma ~ U(.3, .8), lambda ~ logU(.2, 2), c ~ U(0, .5); even factors fast, phi ~ U(.2, .5), loadings
+        N(0, .4^2); odd factors slow, phi ~ U(.05, .2), loadings N(0, .3^2). Trade unit 3/8, limit 4.5 risk units.
+        """
+        n, k = self.num_assets, self.num_factors
+        u = sampling.uniforms(key, 0, 3 + k + n * k)
+        slow = jnp.arange(k) % 2 == 1
+        low, high = jnp.where(slow, 0.05, 0.2), jnp.where(slow, 0.2, 0.5)
+        return self.default_params.replace(
+            risk_aversion=0.3 + 0.5 * u[0],
+            cost_multiplier=0.2 * 10.0 ** u[1],
+            correlation=0.5 * u[2],
+            trade_unit=jnp.float32(0.375),
+            position_limit=jnp.float32(4.5),
+            mean_reversion=low + (high - low) * u[3 : 3 + k],
+            loadings=jnp.where(slow, 0.3, 0.4) * sampling.normal(u[3 + k :]).reshape(n, k),
+        )
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: PortfolioParams) -> PortfolioState:
+        """No holdings, factors from their stationary law."""
+        del params
+        zeros = jnp.zeros((self.num_assets,), jnp.float32)
+        return PortfolioState(
+            **self.clock(key),
+            holdings=zeros,
+            trade=zeros,
+            factors=sampling.normal(uniforms),
+            factor_change=jnp.zeros((self.num_factors,), jnp.float32),
+            last_return=zeros,
+        )
+
+    def _menu(self, params: PortfolioParams) -> chex.Array:
+        """Trades ``f32[9]`` [risk units]."""
+        return params.trade_unit * jnp.arange(-4.0, 5.0, dtype=jnp.float32)
+
+    def _is_turn(self, turn: chex.Array) -> chex.Array:
+        return (jnp.arange(self.num_assets) == turn).astype(jnp.float32)
+
+    def choose(
+        self, state: PortfolioState, turn: chex.Array, action: chex.Array, params: PortfolioParams
+    ) -> PortfolioState:
+        """Trades the asset whose turn it is; a trade past the limit stops there."""
+        target = state.holdings + self._is_turn(turn) * (params.trade_unit * (action - 4).astype(jnp.float32))
+        holdings = jnp.clip(target, -params.position_limit, params.position_limit)
+        return state.replace(holdings=holdings, trade=state.trade + (holdings - state.holdings))
+
+    def advance(
+        self, state: PortfolioState, uniforms: chex.Array, params: PortfolioParams
+    ) -> tuple[PortfolioState, chex.Array, dict[str, chex.Array]]:
+        """Returns are earned, factors move. The first N uniforms drive u, the last K the factors."""
+        n, c = self.num_assets, params.correlation
+        z = sampling.normal(uniforms)
+        # The symmetric root of (1-c) I + c 11' needs no factorisation: its eigenvalues off and along the direction 1.
+        low, high = jnp.sqrt(1.0 - c), jnp.sqrt(1.0 - c + n * c)
+        noise = low * z[:n] + (high - low) * jnp.mean(z[:n])
+        forecast = jnp.sum(params.loadings * state.factors, axis=-1)
+        returns = forecast + noise
+        x, dx = state.holdings, state.trade
+        risk = 0.5 * params.risk_aversion * _variance(x, c)
+        cost = 0.5 * params.cost_multiplier * _variance(dx, c)
+        profit = jnp.sum(x * returns)
+        reward = profit - risk - cost
+        persistence = 1.0 - params.mean_reversion
+        factors = persistence * state.factors + jnp.sqrt(1.0 - persistence**2) * z[n:]
+        info = {
+            "expected_reward": jnp.sum(x * forecast) - risk - cost,
+            "profit": profit,
+            "cost": cost,
+            "risk": risk,
+            "turnover": jnp.sum(jnp.abs(dx)),
+            "gross": jnp.sum(jnp.abs(x)),
+        }
+        state = state.replace(
+            trade=jnp.zeros_like(dx), factors=factors, factor_change=factors - state.factors, last_return=returns
+        )
+        return state, reward, info
+
+    def observation(self, state: PortfolioState, params: PortfolioParams) -> Observation:
+        """See the class docstring for the columns."""
+        turn = self.turn(state)
+        is_turn = self._is_turn(turn)
+        limit, factors = params.position_limit, 0.5 * state.factors
+        common = {"progress": self.progress(state), "last_reward": jnp.clip(0.2 * state.last_reward, -10.0, 10.0)}
+        mandate = {
+            "unit_cost": jnp.minimum(0.5 * params.cost_multiplier, 10.0),
+            "unit_value": jnp.minimum(1.0 / (params.risk_aversion * limit), 10.0),
+            "rate": linear_quadratic.trading_rate(params.risk_aversion, params.cost_multiplier),
+        }
+        level = state.holdings / limit
+        tokens = jnp.concatenate(
+            [
+                token_rows(
+                    "store",
+                    self.num_assets,
+                    urgency=jnp.maximum(-level, 0.0),
+                    slack=jnp.maximum(level, 0.0),
+                    level=level,
+                    capacity=1.0,
+                    change=0.5 * state.last_return,
+                    signal_a=factors[0],
+                    signal_b=factors[1] if self.num_factors > 1 else 0.0,
+                    is_turn=is_turn,
+                    decided=state.trade / (4.0 * params.trade_unit),
+                    **mandate,
+                    **common,
+                ),
+                token_rows("market", self.num_factors, level=factors, change=0.5 * state.factor_change, **common),
+                token_rows(
+                    "clock",
+                    1,
+                    capacity=4.0 * params.trade_unit / limit,
+                    signal_a=params.correlation,
+                    **mandate,
+                    **common,
+                ),
+            ]
+        )
+        menu = self._menu(params)
+        holding = jnp.sum(is_turn * state.holdings)
+        step = jnp.arange(-4.0, 5.0, dtype=jnp.float32) / 4.0
+        return Observation(
+            tokens=tokens,
+            token_mask=jnp.ones((self.num_tokens,), bool),
+            actions=action_rows(self.num_actions, is_noop=step == 0, amount=jnp.abs(step), signed=step),
+            action_target=jnp.full((self.num_actions,), turn, jnp.int32),
+            action_mask=self._legal(holding, menu, params),
+        )
+
+    def _legal(self, holding: chex.Array, menu: chex.Array, params: PortfolioParams) -> chex.Array:
+        # Half a percent of a trade unit forgives the rounding of a sum of trades.
+        return (jnp.abs(holding + menu) <= params.position_limit + 0.005 * params.trade_unit) | (menu == 0)
+
+    def problem(self, params: PortfolioParams) -> linear_quadratic.TradingProblem:
+        """The task as a linear-quadratic problem, undiscounted, trades continuous and without limit."""
+        n = self.num_assets
+        covariance = (1.0 - params.correlation) * jnp.eye(n) + params.correlation
+        persistence = 1.0 - params.mean_reversion
+        return linear_quadratic.TradingProblem(
+            loadings=params.loadings,
+            mean_reversion=jnp.diag(params.mean_reversion),
+            innovation=jnp.diag(1.0 - persistence**2),
+            covariance=covariance,
+            cost=params.cost_multiplier * covariance,
+            risk_aversion=params.risk_aversion,
+            discount_rate=jnp.float32(0.0),
+        )
+
+    def upper_bound(self, params: PortfolioParams) -> chex.Array:
+        """Expected return ``f32[]`` of an episode under the optimal *continuous* trades: no menu policy exceeds it."""
+        value, _ = linear_quadratic.finite_horizon(self.problem(params), self.num_periods)
+        return linear_quadratic.expected_value(value, jnp.eye(self.num_factors))
+
+    def solve(self, params: PortfolioParams) -> PortfolioPlan:
+        """Exact finite-horizon rule for continuous trades, and the rounding correction for Sigma's metric."""
+        problem = self.problem(params)
+        _, rule = linear_quadratic.finite_horizon(problem, self.num_periods)
+        carry = linear_quadratic.rounding_carry(problem.covariance)
+        return PortfolioPlan(keep=rule.keep, aim=rule.aim, carry=carry)
+
+    def reference_action(
+        self, plan: PortfolioPlan, state: PortfolioState, params: PortfolioParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """The continuous optimum given B and phi, rounded to the menu one asset after another."""
+        del key
+        period = jnp.minimum(self.period(state), self.num_periods - 1)
+        keep, aim = plan.keep[period], plan.aim[period]
+        target = keep @ (state.holdings - state.trade) + aim @ state.factors
+        target = target + plan.carry @ (state.holdings - target)
+        is_turn = self._is_turn(self.turn(state))
+        holding, wanted = jnp.sum(is_turn * state.holdings), jnp.sum(is_turn * target)
+        menu = self._menu(params)
+        miss = jnp.where(self._legal(holding, menu, params), jnp.abs(holding + menu - wanted), jnp.inf)
+        return jnp.argmin(miss).astype(jnp.int32)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """Factor momentum: the last return is scaled by how like the factors now are to those that preceded it.
+
+        ``r_i (f_prev' f)`` is the forecast of somebody whose only data are the last period; the holding itself averages
+        it over time. The two constants were tuned on tasks of ``sample_params``; with weaker signals it hardly trades.
+        """
+        del key
+        column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
+        n, k = self.num_assets, self.num_factors
+        factors, change = column["level"][n : n + k], column["change"][n : n + k]
+        alike = 4.0 * jnp.sum(factors * (factors - change))
+        largest = column["capacity"][n + k]
+        own = {
+            name: jnp.sum(column[name][:n] * column["is_turn"][:n])
+            for name in ("level", "change", "rate", "unit_value")
+        }
+        trade = own["rate"] * (0.1 * own["unit_value"] * own["change"] * alike - 0.6 * own["level"])
+        signed = observation.actions[:, ACTION_COLUMNS.index("signed")]
+        miss = jnp.where(observation.action_mask, jnp.abs(signed - trade / largest), jnp.inf)
+        return jnp.argmin(miss).astype(jnp.int32)
+
+
+def _variance(x: chex.Array, correlation: chex.Array) -> chex.Array:
+    """``x' ((1-c) I + c 11') x``."""
+    return (1.0 - correlation) * jnp.sum(x * x) + correlation * jnp.sum(x) ** 2
