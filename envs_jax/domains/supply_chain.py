@@ -1,0 +1,456 @@
+"""Supply chain: a serial multi-echelon inventory system with backlogged customers (Clark and Scarf 1960).
+
+Stage 0 serves customers, stage ``i`` is supplied by stage ``i + 1``, the last stage buys from ample supply. Each
+period every stage decides, customers' end first, how much to pull from its supplier; then demand comes and is paid for.
+
+Equations (units; money per unit and period; ``N`` stages, lead times ``L_i >= 1`` periods):
+
+    q_i <= on_{i+1}(t), i < N - 1                  an order ships at once, from what the supplier had at the start
+    q_i(t) arrives in period t + L_i - 1           L_i = 1: in this one, before demand is served
+    D(t) ~ Poisson(demand_mean)                    the only noise: one uniform a period, by table
+    served = min(B(t) + D(t), on_0 + arriving_0)   what is left unserved is the new backlog B
+    reward = -(sum_i h_i on_i + sum_{i < N-1} h_{i+1} moving_i + b B)     at the end of the period [money]
+
+Units moving to ``i`` cost their supplier's rate (those bought outside nothing until they arrive), which is the same as
+echelon accounting and makes long-run simulation equal theory for every lead time. What arrives at a stage in a period
+can be shipped on only in the next one.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.references import base_stock
+
+DEMAND_RANGE = (0.75, 6.0)
+"""Mean demand of a task [units/period], log-uniform."""
+BACKLOG_COST_RANGE = (2.0, 40.0)
+"""Backlog cost of a task [money/unit/period], log-uniform."""
+ECHELON_COST_RANGE = (0.1, 0.5)
+"""Echelon holding cost of each stage of a task [money/unit/period], uniform."""
+NOMINAL_DEMAND = 2.25
+"""What the trade expects before it has seen a task: near the median demand (2.12) [units/period]. Public."""
+
+FLOW_SCALE = 10.0
+"""Units that the observation shows as 1."""
+COST_SCALE = 100.0
+"""Cost of a period [money] that ``last_reward`` shows as -1."""
+GRID_SIZE = 160
+"""Grid of the solvers [units]; levels beyond 158 are not found. The largest of a task is about 110."""
+UNLIMITED = 2**20
+"""Stock of the outside supplier [units]."""
+
+
+@struct.dataclass
+class SupplyChainState(EnvState):
+    """Attributes, with units.
+
+    on_hand: ``i32[N]`` units on the shelf.
+    backlog: ``i32[]`` customers' units owed.
+    pipe: ``i32[N, max_lead_time]`` units moving to each stage; slot k arrives in the k-th period from now.
+    orders: ``i32[N]`` units ordered so far in this period.
+    last_demand: ``i32[]`` units asked for in the last period.
+    shipped: ``i32[N]`` units that left each stage in the last period.
+    """
+
+    on_hand: chex.Array
+    backlog: chex.Array
+    pipe: chex.Array
+    orders: chex.Array
+    last_demand: chex.Array
+    shipped: chex.Array
+
+
+@struct.dataclass
+class SupplyChainParams(EnvParams):
+    """Attributes, with units.
+
+    lead_time: ``i32[N]`` periods, in ``[1, max_lead_time]``. Shown.
+    holding_cost: ``f32[N]`` local rate ``h_i``, the sum of echelon rates from ``i`` up [money/unit/period]. Shown.
+    nominal_demand: ``f32[]`` the demand expected before any is seen [units/period]. Shown.
+    start_low, start_high: ``i32[N]`` stock at the start is uniform between them [units]. Not shown, not informative.
+    backlog_cost: ``f32[]`` money/unit/period. Hidden; felt in the reward of every period with a backlog.
+    demand_mean: ``f32[]`` units/period. Hidden; felt in the demand of every period.
+    demand_cdf: ``f32[max_demand + 1]`` the law of demand. Hidden, derived from ``demand_mean``.
+    """
+
+    lead_time: chex.Array
+    holding_cost: chex.Array
+    nominal_demand: chex.Array
+    start_low: chex.Array
+    start_high: chex.Array
+    backlog_cost: chex.Array
+    demand_mean: chex.Array
+    demand_cdf: chex.Array
+
+
+class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
+    """N stages, each one order a period, customers' end first; N turns make a period.
+
+    Action k orders ``q = last_demand + x``, ``x = k - max_adjustment``, of the stage whose turn it is: the "d + x" rule
+    of beer-game studies. ``x = 0`` passes demand on, which keeps every echelon's inventory position where it is: the
+    no-op. Orders are cut to ``[0, supplier's stock]``; an ``x`` that would be cut is illegal, but for the no-op.
+
+    Tokens: N stages (role ``store``), the customers (``demand``), the clock. The *position* of stage i is all stock at
+    and below it, moving units and this period's orders included, less the backlog; its *lead* is ``L_0 + .. + L_i``;
+    its *need* is ``f lead + 2 sqrt(f lead)`` with ``f`` the mean of nominal and last demand, all public.
+
+    ========= =========== =============================================================================
+    token     column      quantity
+    ========= =========== =============================================================================
+    stage     urgency     max(need - position, 0) / need, at most 1
+    stage     slack       max(position - need, 0) / need, at most 1
+    stage     level       on hand [10 units]
+    stage     capacity    lead / (N max_lead_time)
+    stage     inflow      arrives in this period, ordered before it [10 units]
+    stage     pipeline    arrives later [10 units]
+    stage     outflow     left in the last period [10 units]
+    stage     waiting     backlog of the customers [10 units]
+    stage     age         L_i / max_lead_time
+    stage     signal_a    last demand [10 units]
+    stage     signal_b    position / lead [10 units/period]
+    stage     rate        nominal demand [10 units/period]
+    stage     unit_cost   h_i [2 money/unit/period]
+    stage     is_turn     1 if its order is being chosen
+    stage     decided     ordered so far in this period [10 units]
+    customers urgency     backlog / (backlog + served in the last period)
+    customers slack       1 - urgency
+    customers outflow, waiting, signal_a, rate: as for stage 0
+    clock     slack       1 - progress
+    all       progress    share of the episode gone
+    all       last_reward reward of the last period [100 money]
+    ========= =========== =============================================================================
+
+    Features without bounds are cut at 10. An action's ``amount`` is q [20 units, at most 1], ``signed`` x /
+    max_adjustment, ``second_*`` the supplier's urgency, slack and level (0, 1, 1 for the outside), its target the stage
+    whose turn it is.
+
+    Shown: stocks, lead times, holding costs, last demand. Hidden: mean demand (its samples are ``signal_a``) and the
+    backlog cost (``last_reward`` less known holding costs, per unit of ``waiting``).
+
+    Invariants: bought = served + change of (on hand + moving); backlog and stage-0 stock are never both positive after
+    serving; q_i is at most the supplier's stock at the period's start; cost is not negative; with no demand and no
+    orders it is constant; the optimal levels rise with the backlog cost.
+
+    Reference: echelon base-stock levels for a finite horizon, optimal but for the bounds of the menu (it can move an
+    order by ``max_adjustment`` a period only); labelled a heuristic because of them.
+
+    Sources: A. J. Clark, H. Scarf, Management Science 6(4), 1960 (model, optimality); F. Chen, Y.-S. Zheng, Management
+    Science 40(11), 1994 (recursion); K. H. Shang, J.-S. Song, Management Science 49(5), 2003 (closed form); A.
+    Oroojlooyjadid et al., "A Deep Q-Network for the Beer Game" ("d + x" menu). All recalled, not re-read; figures are
+    checked against stockpyl 1.0.2. Task ranges are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("supply_chain")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      num_stages: N, 1 to 8.
+      num_periods: P.
+      max_lead_time: longest lead time [periods], 1 to 8; tasks draw from 1 up to it.
+      max_adjustment: largest |x| [units], 1 to 15.
+      max_demand: end of the demand table [units]; the law is cut off there and rescaled.
+    """
+
+    name = "supply_chain"
+    hidden = ("backlog_cost", "demand_mean", "demand_cdf")
+    reward_unit = "money"
+    reference_kind = "heuristic"
+
+    def __init__(
+        self,
+        num_stages: int = 4,
+        num_periods: int = 32,
+        max_lead_time: int = 3,
+        max_adjustment: int = 6,
+        max_demand: int = 31,
+    ):
+        for field, value, high in (
+            ("num_stages", num_stages, 8),
+            ("num_periods", num_periods, 10_000),
+            ("max_lead_time", max_lead_time, 8),
+            ("max_adjustment", max_adjustment, 15),
+            ("max_demand", max_demand, 127),
+        ):
+            if not isinstance(value, int) or not 1 <= value <= high:
+                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        self.num_turns = num_stages
+        self.num_periods = num_periods
+        self.num_tokens = num_stages + 2
+        self.num_actions = 2 * max_adjustment + 1
+        self.num_uniforms = 1
+        self.num_reset_uniforms = num_stages
+        self.noop_action = max_adjustment
+        self.max_lead_time = max_lead_time
+        self.max_adjustment = max_adjustment
+        self.max_demand = max_demand
+
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    def instance(
+        self,
+        demand_mean: chex.Numeric,
+        echelon_cost: chex.Array,
+        lead_time: chex.Array,
+        backlog_cost: chex.Numeric,
+        nominal_demand: chex.Numeric = 5.0,
+        start: tuple[float, float] = (0.0, 2.0),
+    ) -> SupplyChainParams:
+        """A task from the literature's parameters; echelon holding costs ``f32[N]`` and lead times from stage 0 up.
+
+        ``start`` bounds the initial stocks, in units of ``ceil(nominal_demand * lead_time)``.
+        """
+        lead_time = jnp.asarray(lead_time, jnp.int32)
+        echelon_cost = jnp.asarray(echelon_cost, jnp.float32)
+        nominal_demand = jnp.asarray(nominal_demand, jnp.float32)
+        normal_stock = jnp.ceil(nominal_demand * lead_time)
+        return SupplyChainParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            lead_time=lead_time,
+            holding_cost=jnp.cumsum(echelon_cost[::-1])[::-1],
+            nominal_demand=nominal_demand,
+            start_low=jnp.floor(start[0] * normal_stock).astype(jnp.int32),
+            start_high=jnp.floor(start[1] * normal_stock).astype(jnp.int32),
+            backlog_cost=jnp.asarray(backlog_cost, jnp.float32),
+            demand_mean=jnp.asarray(demand_mean, jnp.float32),
+            demand_cdf=self._law(demand_mean),
+        )
+
+    def _law(self, demand_mean: chex.Numeric) -> chex.Array:
+        cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
+        return cdf / cdf[..., -1:]
+
+    @property
+    def default_params(self) -> SupplyChainParams:
+        """Poisson(5), echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
+        n = self.num_turns
+        return self.instance(5.0, jnp.full((n,), 0.25), jnp.ones((n,), jnp.int32), 9.0)
+
+    def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
+        """Draws demand, backlog cost (both hidden), holding costs and lead times."""
+        demand, holding, lead = jax.random.split(key, 3)
+        low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
+        mean, cost = jnp.exp(low + (high - low) * jax.random.uniform(demand, (2,)))
+        low, high = ECHELON_COST_RANGE
+        return self.instance(
+            mean,
+            jax.random.uniform(holding, (self.num_turns,), jnp.float32, low, high),
+            jax.random.randint(lead, (self.num_turns,), 1, self.max_lead_time + 1),
+            cost,
+            NOMINAL_DEMAND,
+            (2.0, 3.0),
+        )
+
+    def average_task(self, params: SupplyChainParams, population: SupplyChainParams) -> SupplyChainParams:
+        """Mean hidden parameters, with the law of demand rebuilt from the mean (not averaged)."""
+        params = super().average_task(params, population)
+        return params.replace(demand_cdf=self._law(params.demand_mean))
+
+    # ---- dynamics -------------------------------------------------------------------------------------------------
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: SupplyChainParams) -> SupplyChainState:
+        """Stocks within the task's bounds, nothing moving, nothing owed."""
+        n = self.num_turns
+        return SupplyChainState(
+            **self.clock(key),
+            on_hand=sampling.integers(uniforms, params.start_low, params.start_high),
+            backlog=jnp.int32(0),
+            pipe=jnp.zeros((n, self.max_lead_time), jnp.int32),
+            orders=jnp.zeros((n,), jnp.int32),
+            last_demand=jnp.round(params.nominal_demand).astype(jnp.int32),
+            shipped=jnp.zeros((n,), jnp.int32),
+        )
+
+    def _limits(self, state: SupplyChainState) -> chex.Array:
+        """Most that each stage may order, ``i32[N]``: its supplier's stock at the start of the period."""
+        return jnp.append(state.on_hand[1:], UNLIMITED)
+
+    def choose(
+        self, state: SupplyChainState, turn: chex.Array, action: chex.Array, params: SupplyChainParams
+    ) -> SupplyChainState:
+        """Orders ``last_demand + x``, cut to what the supplier has."""
+        del params
+        order = state.last_demand + action - self.max_adjustment
+        return state.replace(orders=state.orders.at[turn].set(jnp.clip(order, 0, self._limits(state)[turn])))
+
+    def advance(
+        self, state: SupplyChainState, uniforms: chex.Array, params: SupplyChainParams
+    ) -> tuple[SupplyChainState, chex.Array, dict[str, chex.Array]]:
+        """Ships, receives, serves and charges.
+
+        Key figures of the period: ``demand``, ``served``, ``bought`` (outside) and, at its end, ``backlog``,
+        ``on_hand``, ``moving`` [units]; ``holding_cost``, ``backlog_cost``, ``expected_reward`` (mean over demand)
+        [money]; ``fill_rate`` [1], served over wanted, backlog included.
+        """
+        n, slots = self.num_turns, jnp.arange(self.max_lead_time)
+        demand = sampling.categorical(uniforms[0], params.demand_cdf)
+        pipe = state.pipe + state.orders[:, None] * (slots == params.lead_time[:, None] - 1)
+        sent = jnp.append(0, state.orders[:-1])
+        stock = state.on_hand - sent + pipe[:, 0]
+        pipe = jnp.concatenate([pipe[:, 1:], jnp.zeros((n, 1), jnp.int32)], axis=1)
+        wanted = state.backlog + demand
+        served = jnp.minimum(wanted, stock[0])
+        backlog = wanted - served
+        moving = pipe.sum(axis=1)
+        on_hand = stock.at[0].add(-served)
+        # What a stage pays for: its own shelf and what is on the way from it.
+        held = on_hand + jnp.append(0, moving[:-1])
+        holding = jnp.dot(params.holding_cost, held.astype(jnp.float32))
+        owed = params.backlog_cost * backlog
+        # E (x - D)^+ is the sum of the distribution function below x; E D is the sum of its complement.
+        x = stock[0] - state.backlog
+        below = jnp.arange(params.demand_cdf.shape[-1]) < x
+        left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(x - params.demand_cdf.shape[-1], 0)
+        short = left - x + jnp.sum(1.0 - params.demand_cdf)
+        expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
+        state = state.replace(
+            on_hand=on_hand,
+            backlog=backlog,
+            pipe=pipe,
+            orders=jnp.zeros_like(state.orders),
+            last_demand=demand,
+            shipped=sent.at[0].set(served),
+        )
+        figures = {
+            "demand": demand,
+            "served": served,
+            "bought": state.orders[-1],
+            "backlog": backlog,
+            "on_hand": on_hand.sum(),
+            "moving": moving.sum(),
+            "holding_cost": holding,
+            "backlog_cost": owed,
+            "fill_rate": served / jnp.maximum(wanted, 1),
+            "expected_reward": -expected,
+        }
+        return state, -(holding + owed), {name: jnp.float32(value) for name, value in figures.items()}
+
+    # ---- observation ----------------------------------------------------------------------------------------------
+
+    def _position(self, state: SupplyChainState) -> chex.Array:
+        """Echelon inventory positions ``i32[N]`` [units]; what lower stages order only moves within the echelon."""
+        return jnp.cumsum(state.on_hand + state.pipe.sum(axis=1)) + state.orders - state.backlog
+
+    def observation(self, state: SupplyChainState, params: SupplyChainParams) -> Observation:
+        """See the class's table."""
+        n, turn = self.num_turns, self.turn(state)
+        units = 1.0 / FLOW_SCALE
+        lead = jnp.cumsum(params.lead_time).astype(jnp.float32)
+        position = self._position(state)
+        need = _need(0.5 * (state.last_demand + params.nominal_demand), lead)
+        lacking = (need - position) / need
+        stock = units * state.on_hand
+        # Columns that two or three roles share; waiting and last demand concern every stage, so every row has them.
+        common = {"progress": self.progress(state), "last_reward": state.last_reward / COST_SCALE}
+        public = {
+            "waiting": units * state.backlog,
+            "signal_a": units * state.last_demand,
+            "rate": units * params.nominal_demand,
+        }
+        unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
+        urgency, slack = jnp.clip(lacking, 0.0, 1.0), jnp.clip(-lacking, 0.0, 1.0)
+        stages = token_rows(
+            "store",
+            n,
+            urgency=urgency,
+            slack=slack,
+            level=stock,
+            capacity=lead / (n * self.max_lead_time),
+            inflow=units * state.pipe[:, 0],
+            pipeline=units * state.pipe[:, 1:].sum(axis=1),
+            outflow=units * state.shipped,
+            age=params.lead_time / self.max_lead_time,
+            signal_b=units * position / lead,
+            unit_cost=params.holding_cost / 2,
+            is_turn=jnp.arange(n) == turn,
+            decided=units * state.orders,
+            **public,
+            **common,
+        )
+        customers = token_rows(
+            "demand", 1, urgency=unserved, slack=1.0 - unserved, outflow=units * state.shipped[0], **public, **common
+        )
+        clock = token_rows("clock", 1, slack=1.0 - common["progress"], **common)
+        tokens = jnp.clip(jnp.concatenate([stages, customers, clock]), -10.0, 10.0)
+
+        adjustment = jnp.arange(self.num_actions) - self.max_adjustment
+        order = state.last_demand + adjustment
+        limit = self._limits(state)[turn]
+        outside = turn == n - 1
+        supplier = jnp.minimum(turn + 1, n - 1)
+        return Observation(
+            tokens=tokens,
+            token_mask=jnp.ones((n + 2,), jnp.bool_),
+            actions=action_rows(
+                self.num_actions,
+                is_noop=adjustment == 0,
+                amount=jnp.minimum(jnp.clip(order, 0, limit) * (0.5 * units), 1.0),
+                signed=adjustment / self.max_adjustment,
+                second_urgency=jnp.where(outside, 0.0, urgency[supplier]),
+                second_slack=jnp.where(outside, 1.0, slack[supplier]),
+                second_level=jnp.where(outside, 1.0, jnp.minimum(stock[supplier], 10.0)),
+            ),
+            action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
+            action_mask=((order >= 0) & (order <= limit)) | (adjustment == 0),
+        )
+
+    # ---- reference policies ---------------------------------------------------------------------------------------
+
+    def solve(self, params: SupplyChainParams) -> chex.Array:
+        """Optimal order-up-to levels ``i32[P, N]`` [units] of the episode's periods."""
+        echelon_cost = params.holding_cost - jnp.append(params.holding_cost[1:], 0.0)
+        return base_stock.finite_horizon(
+            params.demand_cdf,
+            echelon_cost,
+            params.backlog_cost,
+            params.lead_time,
+            self.max_lead_time,
+            GRID_SIZE,
+            self.num_periods,
+        ).levels
+
+    def reference_action(
+        self, plan: chex.Array, state: SupplyChainState, params: SupplyChainParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """Up to the period's level, as far as the supplier's stock and the menu allow."""
+        del params, key
+        turn = self.turn(state)
+        limit = self._limits(state)[turn]
+        order = plan[jnp.minimum(self.period(state), self.num_periods - 1), turn] - self._position(state)[turn]
+        action = self._action(jnp.clip(order, 0, limit) - state.last_demand)
+        # Where even the lowest entry of the menu is more than there is, the no-op takes what there is.
+        return jnp.where(action - self.noop_action + state.last_demand > limit, self.noop_action, action)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """Echelon base stock for a demand forecast of 0.4 nominal + 0.6 last demand, two standard deviations safe."""
+        del key
+        tokens = dict(zip(TOKEN_COLUMNS, observation.tokens[observation.action_target[0]], strict=True))
+        lead = tokens["capacity"] * (self.num_turns * self.max_lead_time)
+        last = FLOW_SCALE * tokens["signal_a"]
+        level = _need(0.4 * FLOW_SCALE * tokens["rate"] + 0.6 * last, lead)
+        order = jnp.maximum(level - FLOW_SCALE * tokens["signal_b"] * lead, 0.0)
+        wanted = self._action(jnp.round(order - last))
+        # The nearest legal action; the no-op always is one, and takes all there is if that is little.
+        distance = jnp.abs(jnp.arange(self.num_actions) - wanted)
+        return jnp.argmin(jnp.where(observation.action_mask, distance, self.num_actions)).astype(jnp.int32)
+
+    def _action(self, adjustment: chex.Array) -> chex.Array:
+        """Index of the menu's entry nearest to ``adjustment`` [units]."""
+        return jnp.clip(adjustment + self.max_adjustment, 0, self.num_actions - 1).astype(jnp.int32)
+
+
+def _need(rate: chex.Array, lead: chex.Array) -> chex.Array:
+    """Stock that covers ``lead`` periods of demand at ``rate`` with two standard deviations of safety [units]."""
+    mean = rate * lead
+    return mean + 2.0 * jnp.sqrt(mean)
