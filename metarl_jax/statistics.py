@@ -28,8 +28,7 @@ class Interval:
 
     Attributes:
       estimate: the statistic of the data as they are.
-      low: lower end.
-      high: upper end.
+      low, high: its ends.
       confidence: nominal coverage.
       degenerate: resamples whose statistic was undefined and which the ends therefore leave out.
     """
