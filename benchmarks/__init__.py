@@ -1,0 +1,1 @@
+"""Throughput and cost, side by side with independent models."""

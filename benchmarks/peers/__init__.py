@@ -1,0 +1,1 @@
+"""Independent NumPy models of the domains, written from their equations."""
