@@ -18,6 +18,8 @@ can be shipped on only in the next one.
 
 from __future__ import annotations
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -41,8 +43,6 @@ FLOW_SCALE = 10.0
 """Units that the observation shows as 1."""
 COST_SCALE = 100.0
 """Cost of a period [money] that ``last_reward`` shows as -1."""
-GRID_SIZE = 160
-"""Grid of the solvers [units]; levels beyond 158 are not found. The largest of a task is about 110."""
 UNLIMITED = 2**20
 """Stock of the outside supplier [units]."""
 
@@ -94,8 +94,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     """N stages, each one order a period, customers' end first; N turns make a period.
 
     Action k orders ``q = last_demand + x``, ``x = k - max_adjustment``, of the stage whose turn it is: the "d + x" rule
-    of beer-game studies. ``x = 0`` passes demand on, which keeps every echelon's inventory position where it is: the
-    no-op. Orders are cut to ``[0, supplier's stock]``; an ``x`` that would be cut is illegal, but for the no-op.
+    of beer-game studies. The no-op ``x = 0`` passes demand on, which holds every echelon's position. Orders are cut to
+    ``[0, supplier's stock]``; an ``x`` that would be cut is illegal, but for the no-op.
 
     Tokens: N stages (role ``store``), the customers (``demand``), the clock. The *position* of stage i is all stock at
     and below it, moving units and this period's orders included, less the backlog; its *lead* is ``L_0 + .. + L_i``;
@@ -131,15 +131,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     max_adjustment, ``second_*`` the supplier's urgency, slack and level (0, 1, 1 for the outside), its target the stage
     whose turn it is.
 
-    Shown: stocks, lead times, holding costs, last demand. Hidden: mean demand (its samples are ``signal_a``) and the
-    backlog cost (``last_reward`` less known holding costs, per unit of ``waiting``).
+    Hidden: mean demand (its samples are ``signal_a``) and backlog cost (``last_reward`` less the holding costs, which
+    follow from what is shown, per unit of ``waiting``).
 
     Invariants: bought = served + change of (on hand + moving); backlog and stage-0 stock are never both positive after
     serving; q_i is at most the supplier's stock at the period's start; cost is not negative; with no demand and no
     orders it is constant; the optimal levels rise with the backlog cost.
 
-    Reference: echelon base-stock levels for a finite horizon, optimal but for the bounds of the menu (it can move an
-    order by ``max_adjustment`` a period only); labelled a heuristic because of them.
+    Reference: echelon base stock for the finite horizon, optimal but for the ends of the menu; hence "heuristic".
 
     Sources: A. J. Clark, H. Scarf, Management Science 6(4), 1960 (model, optimality); F. Chen, Y.-S. Zheng, Management
     Science 40(11), 1994 (recursion); K. H. Shang, J.-S. Song, Management Science 49(5), 2003 (closed form); A.
@@ -156,10 +155,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_stages: N, 1 to 8.
+      num_stages: N.
       num_periods: P.
-      max_lead_time: longest lead time [periods], 1 to 8; tasks draw from 1 up to it.
-      max_adjustment: largest |x| [units], 1 to 15.
+      max_lead_time: longest lead time [periods]; tasks draw from 1 up to it.
+      max_adjustment: largest |x| [units].
       max_demand: end of the demand table [units]; the law is cut off there and rescaled.
     """
 
@@ -195,6 +194,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         self.max_lead_time = max_lead_time
         self.max_adjustment = max_adjustment
         self.max_demand = max_demand
+        # Room for the highest level a task can need: mean demand over all lead times and six standard deviations.
+        mean = DEMAND_RANGE[1] * num_stages * max_lead_time
+        self.grid_size = math.ceil(mean + 6.0 * math.sqrt(mean))
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -345,18 +347,18 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def observation(self, state: SupplyChainState, params: SupplyChainParams) -> Observation:
         """See the class's table."""
         n, turn = self.num_turns, self.turn(state)
-        units = 1.0 / FLOW_SCALE
         lead = jnp.cumsum(params.lead_time).astype(jnp.float32)
         position = self._position(state)
         need = _need(0.5 * (state.last_demand + params.nominal_demand), lead)
         lacking = (need - position) / need
-        stock = units * state.on_hand
+        stock = _cut(state.on_hand / FLOW_SCALE)
+        served = _cut(state.shipped[0] / FLOW_SCALE)
         # Columns that two or three roles share; waiting and last demand concern every stage, so every row has them.
-        common = {"progress": self.progress(state), "last_reward": state.last_reward / COST_SCALE}
+        common = {"progress": self.progress(state), "last_reward": _cut(state.last_reward / COST_SCALE)}
         public = {
-            "waiting": units * state.backlog,
-            "signal_a": units * state.last_demand,
-            "rate": units * params.nominal_demand,
+            "waiting": _cut(state.backlog / FLOW_SCALE),
+            "signal_a": _cut(state.last_demand / FLOW_SCALE),
+            "rate": params.nominal_demand / FLOW_SCALE,
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
         urgency, slack = jnp.clip(lacking, 0.0, 1.0), jnp.clip(-lacking, 0.0, 1.0)
@@ -367,22 +369,19 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             slack=slack,
             level=stock,
             capacity=lead / (n * self.max_lead_time),
-            inflow=units * state.pipe[:, 0],
-            pipeline=units * state.pipe[:, 1:].sum(axis=1),
-            outflow=units * state.shipped,
+            inflow=_cut(state.pipe[:, 0] / FLOW_SCALE),
+            pipeline=_cut(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
+            outflow=_cut(state.shipped / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
-            signal_b=units * position / lead,
+            signal_b=_cut(position / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
             is_turn=jnp.arange(n) == turn,
-            decided=units * state.orders,
+            decided=_cut(state.orders / FLOW_SCALE),
             **public,
             **common,
         )
-        customers = token_rows(
-            "demand", 1, urgency=unserved, slack=1.0 - unserved, outflow=units * state.shipped[0], **public, **common
-        )
+        customers = token_rows("demand", 1, urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
         clock = token_rows("clock", 1, slack=1.0 - common["progress"], **common)
-        tokens = jnp.clip(jnp.concatenate([stages, customers, clock]), -10.0, 10.0)
 
         adjustment = jnp.arange(self.num_actions) - self.max_adjustment
         order = state.last_demand + adjustment
@@ -390,16 +389,16 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         outside = turn == n - 1
         supplier = jnp.minimum(turn + 1, n - 1)
         return Observation(
-            tokens=tokens,
+            tokens=jnp.concatenate([stages, customers, clock]),
             token_mask=jnp.ones((n + 2,), jnp.bool_),
             actions=action_rows(
                 self.num_actions,
                 is_noop=adjustment == 0,
-                amount=jnp.minimum(jnp.clip(order, 0, limit) * (0.5 * units), 1.0),
+                amount=jnp.minimum(jnp.clip(order, 0, limit) / (2 * FLOW_SCALE), 1.0),
                 signed=adjustment / self.max_adjustment,
                 second_urgency=jnp.where(outside, 0.0, urgency[supplier]),
                 second_slack=jnp.where(outside, 1.0, slack[supplier]),
-                second_level=jnp.where(outside, 1.0, jnp.minimum(stock[supplier], 10.0)),
+                second_level=jnp.where(outside, 1.0, stock[supplier]),
             ),
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=((order >= 0) & (order <= limit)) | (adjustment == 0),
@@ -416,7 +415,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             params.backlog_cost,
             params.lead_time,
             self.max_lead_time,
-            GRID_SIZE,
+            self.grid_size,
             self.num_periods,
         ).levels
 
@@ -448,6 +447,11 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def _action(self, adjustment: chex.Array) -> chex.Array:
         """Index of the menu's entry nearest to ``adjustment`` [units]."""
         return jnp.clip(adjustment + self.max_adjustment, 0, self.num_actions - 1).astype(jnp.int32)
+
+
+def _cut(feature: chex.Array) -> chex.Array:
+    """Keeps a feature without bounds of its own within those of the observation space."""
+    return jnp.clip(feature, -10.0, 10.0)
 
 
 def _need(rate: chex.Array, lead: chex.Array) -> chex.Array:
