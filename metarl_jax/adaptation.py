@@ -78,7 +78,7 @@ def adapted_names(config: AdaptationConfig) -> tuple[str, ...]:
 def init_step_sizes(params: Params, config: AdaptationConfig) -> StepSizes:
     """Logarithms of the step sizes: for every adapted leaf ``f32[steps]``."""
     subset = {name: params[name] for name in adapted_names(config)}
-    return jax.tree.map(lambda _: jnp.full((config.steps,), jnp.log(config.step_size)), subset)
+    return jax.tree.map(lambda _: jnp.full((config.steps,), jnp.log(config.step_size), jnp.float32), subset)
 
 
 def td_targets(

@@ -110,12 +110,6 @@ def period_rewards(env: ResourceEnv, reward: chex.Array) -> chex.Array:
     return jnp.moveaxis(_by_period(env, reward).sum(1), 0, -1)
 
 
-def reward_scale(env: ResourceEnv, reward: chex.Array) -> RewardScale:
-    """Scale of a domain from its recorded rewards ``[T, B, E]``: one number for all tasks."""
-    rewards = period_rewards(env, reward)
-    return RewardScale(rewards.mean(), rewards.std())
-
-
 def periods(suite: Suite, env: ResourceEnv, episodes: Episodes, final: Observation, scale: RewardScale) -> Periods:
     """A domain's support at the resolution of periods, padded to the suite: axes ``[B, K, P, ...]``.
 

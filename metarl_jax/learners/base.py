@@ -20,6 +20,7 @@ class Learner(NamedTuple):
 
     Attributes:
       init: ``(key, hyper) -> TrainState``; ``hyper`` are the numeric hyperparameters, traced, so they can be vmapped.
+      prepare: ``(state, experience) -> state``: called once, with a first collection, before the first update.
       collect: ``(state, key) -> experience``: roll-outs in the suite.
       update: ``(state, experience, key, stage) -> (state, metrics)``; ``stage`` is static.
       stage: ``progress in [0, 1) -> stage``, on the host: which program the next iteration runs.
@@ -31,6 +32,7 @@ class Learner(NamedTuple):
     """
 
     init: Callable[[chex.PRNGKey, Any], TrainState]
+    prepare: Callable[[TrainState, Any], TrainState]
     collect: Callable[[TrainState, chex.PRNGKey], Any]
     update: Callable[[TrainState, Any, chex.PRNGKey, Hashable], tuple[TrainState, Metrics]]
     stage: Callable[[float], Hashable]

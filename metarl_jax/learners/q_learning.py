@@ -34,10 +34,8 @@ class QLearningConfig:
 
     Attributes:
       tasks: tasks collected per meta-iteration, spread evenly over the training domains.
-      support_episodes: largest K.
-      query_episodes: episodes collected with the current policy per task.
-      support_samples: transitions kept of each support episode for the inner loss.
-      query_samples: transitions kept of each query episode for the outer loss.
+      episodes: support episodes (largest K), and as many query episodes, per task.
+      samples: transitions kept of each episode for the losses.
       num_steps: n of the n-step targets, in periods.
       updates: gradient steps per meta-iteration.
       replay: meta-iterations whose tasks stay in the replay.
@@ -49,10 +47,8 @@ class QLearningConfig:
     """
 
     tasks: int = 12
-    support_episodes: int = 5
-    query_episodes: int = 1
-    support_samples: int = 16
-    query_samples: int = 32
+    episodes: int = 5
+    samples: int = 8
     num_steps: int = 5
     updates: int = 8
     replay: int = 8
@@ -64,10 +60,7 @@ class QLearningConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        for name in ("tasks", "support_episodes", "query_episodes", "support_samples", "query_samples", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("updates", "replay"):
+        for name in ("tasks", "episodes", "samples", "num_steps", "updates", "replay"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("epsilon", "support_epsilon", "polyak"):
@@ -92,7 +85,7 @@ class Hyper:
 
 @struct.dataclass
 class Experience:
-    """One collection: ``support`` with axes ``[M, K, ...]``, ``query`` transitions ``[M, S]``, mean query reward."""
+    """One collection: ``support`` ``[M, K, ...]``, ``query`` transitions ``[M, S]``, query ``reward`` ``[M, K, P]``."""
 
     support: xp.Support
     query: xp.Transition
@@ -139,72 +132,71 @@ def epsilon_greedy(q: chex.Array, seen: Observation, key: chex.PRNGKey, epsilon:
     return jnp.where(explore, random_actions(seen, action_key), greedy)
 
 
-def random_support(
-    suite: Suite, tasks: Any, keys: tuple[chex.PRNGKey, ...], key: chex.PRNGKey
-) -> tuple[list[xp.Episodes], tuple[Observation, ...]]:
-    """Support episodes of uniformly random choices: no network is needed to collect them."""
-    return rollout(suite.envs, tasks, keys, suite.random_act, key, record=lambda d, step: xp.Episodes.of(step))
-
-
 def make_collect(suite: Suite, network: AgentNetwork, config: QLearningConfig) -> Callable[..., Experience]:
-    """Collects support and query episodes of fresh tasks of every domain of the suite."""
+    """Collects support, then query episodes, of fresh tasks of every domain of the suite.
+
+    Both are the same roll-out, scanned twice with another exploration and memory: roll-outs are what compiles slowly.
+    """
     counts = shares(config.tasks, len(suite.envs))
 
     def collect(state: TrainState, key: chex.PRNGKey) -> Experience:
-        keys = jax.random.split(key, 8)
+        task_key, known_key, episode_key, sample_key = jax.random.split(key, 4)
         tasks = tuple(
-            jax.vmap(env.sample_params)(jax.random.split(jax.random.fold_in(keys[0], d), count))
+            jax.vmap(env.sample_params)(jax.random.split(jax.random.fold_in(task_key, d), count))
             for d, (env, count) in enumerate(zip(suite.envs, counts, strict=True))
         )
         plans = suite.solve(tasks)
-
-        def episode_keys(key: chex.PRNGKey, episodes: int) -> tuple[chex.PRNGKey, ...]:
-            return tuple(
-                jax.random.split(jax.random.fold_in(key, d), (count, episodes)) for d, count in enumerate(counts)
-            )
-
-        recorded, finals = random_support(suite, tasks, episode_keys(keys[1], config.support_episodes), keys[2])
-        support = xp.support(suite, recorded, finals, state.scales, keys[3], config.support_samples, config.num_steps)
         # The policy that collects knows a random number of support episodes, as the one that is trained.
-        known = jax.random.randint(keys[4], (config.tasks,), 0, config.support_episodes + 1)
-        memory = jax.vmap(lambda s, k: network.remember(state.params, s.first(k).periods))(support, known)
+        known = jax.random.randint(known_key, (config.tasks,), 0, config.episodes + 1)
 
-        def act(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-            q = jax.vmap(network.q_values, in_axes=(None, 0, 0))(state.params, seen, memory)
-            return epsilon_greedy(q, seen, key, config.epsilon)
-
-        def record(d: int, step: Step) -> xp.Episodes:
-            key = jax.random.fold_in(keys[5], d)
-            return xp.Episodes.of(step, reference_actions(suite.envs[d], plans[d], step.state, tasks[d], key))
-
-        episodes, _ = rollout(
-            suite.envs, tasks, episode_keys(keys[6], config.query_episodes), suite.batched(act), keys[7], record
-        )
-        query = [
-            xp.transitions(
-                suite, env, e, scale, jax.random.fold_in(keys[3], 1 + d), config.query_samples, config.num_steps
+        def phase(memory: chex.Array, epsilon_and_key: Any) -> tuple[chex.Array, tuple[Any, Any]]:
+            epsilon, key = epsilon_and_key
+            keys = tuple(
+                jax.random.split(jax.random.fold_in(key, 1 + d), (count, config.episodes))
+                for d, count in enumerate(counts)
             )
-            for d, (env, e, scale) in enumerate(zip(suite.envs, episodes, state.scales, strict=True))
-        ]
-        query = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *query)
-        query = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), query)
-        return Experience(support, query, query.immediate.mean())
+
+            def act(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+                q = jax.vmap(network.q_values, in_axes=(None, 0, 0))(state.params, seen, memory)
+                return epsilon_greedy(q, seen, key, epsilon)
+
+            def record(d: int, step: Step) -> xp.Episodes:
+                # References that randomise would need a fresh key; none of ours does in training.
+                return xp.Episodes.of(step, reference_actions(suite.envs[d], plans[d], step.state, tasks[d], key))
+
+            episodes, finals = rollout(suite.envs, tasks, keys, suite.batched(act), key, record)
+            parts = [
+                xp.Support(
+                    xp.periods(suite, env, e, final, scale),
+                    xp.transitions(
+                        suite, env, e, scale, jax.random.fold_in(sample_key, d), config.samples, config.num_steps
+                    ),
+                )
+                for d, (env, e, final, scale) in enumerate(zip(suite.envs, episodes, finals, state.scales, strict=True))
+            ]
+            seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+            memory = jax.vmap(lambda s, k: network.remember(state.params, s.first(k).periods))(seen, known)
+            return memory, seen
+
+        nothing = jnp.zeros((config.tasks, *network.no_memory(suite.num_tokens).shape))
+        epsilons = jnp.asarray([config.support_epsilon, config.epsilon], jnp.float32)
+        _, phases = jax.lax.scan(phase, nothing, (epsilons, jax.random.split(episode_key, 2)))
+        support, query = (jax.tree.map(lambda leaf, i=i: leaf[i], phases) for i in (0, 1))
+        transitions = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), query.transitions)
+        return Experience(support, transitions, query.periods.reward)
 
     return collect
 
 
-def random_policy_scales(suite: Suite, key: chex.PRNGKey, tasks: int = 32, episodes: int = 4) -> tuple[Any, ...]:
-    """Reward scale of each domain from random play on training tasks."""
-    task_key, episode_key, act_key = jax.random.split(key, 3)
-    recorded, _ = rollout(
-        suite.envs,
-        suite.sample_tasks(task_key, tasks),
-        suite.episode_keys(episode_key, tasks, episodes),
-        suite.random_act,
-        act_key,
-        record=lambda d, step: step.reward,
-    )
-    return tuple(xp.reward_scale(env, reward) for env, reward in zip(suite.envs, recorded, strict=True))
+def calibrate(suite: Suite, config: QLearningConfig, first: Experience) -> tuple[xp.RewardScale, ...]:
+    """Reward scale of each training domain from the first collection's support, recorded with unit scale.
+
+    It is exact for uniformly random support; with greedier exploration it is the scale of that exploration.
+    """
+    periods = first.support.periods
+    rewards = suite.split(periods.reward / xp.REWARD_SCALE, shares(config.tasks, len(suite.envs)))
+    own = [r[..., : env.num_periods] for r, env in zip(rewards, suite.envs, strict=True)]
+    return tuple(xp.RewardScale(r.mean(), r.std()) for r in own)
 
 
 TaskLoss = Callable[..., tuple[chex.Array, Metrics]]
@@ -272,7 +264,7 @@ def make_update(
             which = jax.random.randint(which_key, (config.tasks,), 0, filled)
             rows = jnp.arange(config.tasks)
             support, query = jax.tree.map(lambda ring: ring[which, rows], (replay.support, replay.query))
-            known = jax.random.randint(known_key, (config.tasks,), 0, config.support_episodes + 1)
+            known = jax.random.randint(known_key, (config.tasks,), 0, config.episodes + 1)
             support = jax.vmap(xp.Support.first)(support, known)
 
             def loss(trained: dict[str, Any]) -> tuple[chex.Array, Metrics]:
@@ -293,7 +285,7 @@ def make_update(
         (trained, target, opt_state), metrics = jax.lax.scan(
             gradient_step, start, jax.random.split(key, config.updates)
         )
-        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": fresh.reward}
+        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": fresh.reward.mean()}
         state = state.replace(
             params=trained["params"],
             step_sizes=trained["step_sizes"],
@@ -308,16 +300,24 @@ def make_update(
 
 
 @functools.cache
-def make_policy_functions(
+def make_adapt(
     network_config: NetworkConfig, use_memory: bool, inner: AdaptationConfig, order: Stage
-) -> tuple[Callable[[Any, xp.Support], Policy], Callable[..., chex.Array]]:
-    """``adapt`` and ``act`` of the contract. Cached for the same reason as :func:`make_update`."""
+) -> Callable[[Any, xp.Support], Policy]:
+    """``adapt`` of the contract. Cached for the same reason as :func:`make_update`."""
     network = AgentNetwork(network_config, use_memory)
 
     def adapt(trained: dict[str, Any], support: xp.Support) -> Policy:
         return adaptation.adapt(
             network, trained["params"], trained["target"], trained["step_sizes"], support, inner, order
         )
+
+    return adapt
+
+
+@functools.cache
+def make_act(network_config: NetworkConfig) -> Callable[..., chex.Array]:
+    """``act`` of the contract; the same for all learners on one network, so evaluation programs are shared."""
+    network = AgentNetwork(network_config)
 
     def act(
         trained: dict[str, Any], policy: Policy, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric
@@ -327,7 +327,7 @@ def make_policy_functions(
             return jnp.argmax(q, axis=-1).astype(jnp.int32)
         return epsilon_greedy(q, seen, key, epsilon)
 
-    return adapt, act
+    return act
 
 
 def make_learner(
@@ -348,12 +348,10 @@ def make_learner(
         )
     network = AgentNetwork(network_config, use_memory)
     collect = make_collect(suite, network, config)
-    adapt, act = make_policy_functions(network_config, use_memory, inner, test_order)
     optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
 
     def init(key: chex.PRNGKey, hyper: Hyper) -> TrainState:
-        params_key, scale_key = jax.random.split(key)
-        params = network.init(params_key, suite.num_tokens, suite.num_actions)
+        params = network.init(key, suite.num_tokens, suite.num_actions)
         step_sizes = adaptation.init_step_sizes(params, inner)
         state = TrainState(
             params=params,
@@ -362,7 +360,7 @@ def make_learner(
             step_sizes=step_sizes,
             optimiser=optimiser.init({"params": params, "step_sizes": step_sizes}),
             replay=None,
-            scales=random_policy_scales(suite, scale_key),
+            scales=tuple(xp.RewardScale(jnp.float32(0.0), jnp.float32(1.0)) for _ in suite.envs),
             iteration=jnp.int32(0),
             hyper=jax.tree.map(jnp.float32, hyper),
         )
@@ -373,14 +371,18 @@ def make_learner(
     def params(state: TrainState) -> dict[str, Any]:
         return {"params": state.params, "target": state.target, "step_sizes": state.step_sizes}
 
+    def prepare(state: TrainState, first: Experience) -> TrainState:
+        return state.replace(scales=calibrate(suite, config, first))
+
     return Learner(
         init=init,
+        prepare=prepare,
         collect=collect,
         update=make_update(network_config, use_memory, config, inner),
         stage=stage,
         params=params,
-        adapt=adapt,
-        act=act,
+        adapt=make_adapt(network_config, use_memory, inner, test_order),
+        act=make_act(network_config),
         support_epsilon=config.support_epsilon,
         hyper=hyper,
     )

@@ -38,7 +38,7 @@ class Periods:
 class ContextMemory(nn.Module):
     """Encodes a task's support periods into one vector an entity.
 
-    For entity i and period t: ``m_ti = g([x_ti, x_t+1,i - x_ti, decision_ti, r_t], mean over entities)``; the memory is
+    For entity i and period t: ``m_ti = g(x_ti, x_t+1,i, decision_ti, r_t, means of x over entities)``; the memory is
     an attention-weighted mean of ``m_ti`` over all periods of all support episodes, one learned query a head, followed
     by a nonlinear layer (a regression needs a division after its sums). Without support it is zero.
 
@@ -54,18 +54,20 @@ class ContextMemory(nn.Module):
     def __call__(self, support: Periods) -> chex.Array:
         """Memory ``f32[N, width]`` of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
-        start, change = support.tokens[:, :-1], support.tokens[:, 1:] - support.tokens[:, :-1]
-        reward = jnp.broadcast_to(support.reward[..., None, None], (*start.shape[:-1], 1))
-        features = jnp.concatenate([start, change, support.decisions, reward], axis=-1)
-        overall = masked_mean(features, support.token_mask)
-        hidden = nn.Dense(self.width, name="own")(features)
-        hidden = nn.gelu(hidden + nn.Dense(self.width, use_bias=False, name="overall")(overall)[..., None, :])
-        events = nn.gelu(nn.Dense(self.width, name="event")(hidden))
-        scores = nn.Dense(self.heads, use_bias=False, name="score")(hidden)
+        # One nonlinear layer: a linear one before the pooling could as well stand after it, where it costs nothing.
+        # x_t and x_t+1 are projected together, once, and shifted: building the features would be the dearest step.
+        both = nn.Dense(2 * self.width, name="own")(support.tokens)
+        overall = masked_mean(support.tokens, support.token_mask)
+        both = both + nn.Dense(2 * self.width, use_bias=False, name="overall")(overall)[..., None, :]
+        start, end = jnp.split(both, 2, axis=-1)
+        events = start[:, :-1] + end[:, 1:] + nn.Dense(self.width, use_bias=False, name="decision")(support.decisions)
+        reward = nn.Dense(self.width, use_bias=False, name="reward")(support.reward[..., None])
+        events = nn.relu(events + reward[..., None, :])
+        scores = nn.Dense(self.heads, use_bias=False, name="score")(events)
 
         periods = support.valid.size
         flat_valid = support.valid.reshape(periods, 1, 1)
-        tokens = start.shape[2]
+        tokens = support.tokens.shape[-2]
         weights = jax.nn.softmax(jnp.where(flat_valid, scores.reshape(periods, tokens, self.heads), MASKED), axis=0)
         weights = jnp.where(flat_valid, weights, 0.0)
         events = events.reshape(periods, tokens, self.heads, self.width // self.heads)
@@ -74,6 +76,6 @@ class ContextMemory(nn.Module):
         # How much was seen tells how far to trust it.
         episodes = jnp.sum(jnp.any(support.valid, axis=-1)) / support.valid.shape[0]
         seen = jnp.broadcast_to(episodes, (tokens, 1)).astype(pooled.dtype)
-        memory = nn.gelu(nn.Dense(2 * self.width, name="combine")(jnp.concatenate([pooled, seen], axis=-1)))
+        memory = nn.gelu(nn.Dense(4 * self.width, name="combine")(jnp.concatenate([pooled, seen], axis=-1)))
         memory = nn.Dense(self.width, name="memory")(memory)
         return jnp.where(jnp.any(support.valid), memory, 0.0)

@@ -1,0 +1,250 @@
+"""The adaptation protocol: K support episodes of a new task, then query episodes on fresh noise, exploration off.
+
+Everything is measured on one target domain at a time, for a stack of members (training seeds) at once, so that there is
+one compiled program a domain and learner. All members, learners and conditions meet the same tasks and the same noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.anchors import Anchors, anchors, score_reward
+from envs_jax.environment import EnvParams, ResourceEnv
+from envs_jax.observation import TOKEN_COLUMNS, Observation
+from envs_jax.suite import Suite, rollout
+from metarl_jax import experience as xp
+from metarl_jax.learners.base import Learner
+
+Control = Literal["none", "swap", "zero"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What an agent is given before its query episodes.
+
+    Attributes:
+      episodes: K, support episodes of the task.
+      control: "none" gives the task's own support; "swap" gives another task's of the same domain; "zero" sets every
+        reward in the support to 0 (also where observations repeat it).
+    """
+
+    episodes: int
+    control: Control = "none"
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: ``K=5``, ``K=5 swap``."""
+        return f"K={self.episodes}" + ("" if self.control == "none" else f" {self.control}")
+
+
+def conditions(shots: tuple[int, ...]) -> tuple[Condition, ...]:
+    """Own support at every K, and both controls at the largest.
+
+    Raises:
+      ValueError: for a negative K, a repeated one, or none.
+    """
+    if not shots or any(k < 0 for k in shots) or len(set(shots)) != len(shots):
+        raise ValueError(f"shots must be different numbers of support episodes, 0 or more; got {shots}")
+    most = max(shots)
+    controls = (Condition(most, "swap"), Condition(most, "zero")) if most > 0 else ()
+    return tuple(Condition(k) for k in sorted(shots)) + controls
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """The frozen evaluation set of one domain: tasks, episode keys, anchor returns.
+
+    Attributes:
+      suite: the domain alone, with the padding of the whole experiment.
+      tasks: stacked tasks ``[B]``.
+      support_keys: ``[B, K]`` keys of the support episodes.
+      query_keys: ``[B, E]`` keys of the query episodes; the anchors were measured on the same.
+      anchors: mean returns of random, no-op and reference per task.
+    """
+
+    suite: Suite
+    tasks: EnvParams
+    support_keys: chex.PRNGKey
+    query_keys: chex.PRNGKey
+    anchors: Anchors
+
+    @property
+    def env(self) -> ResourceEnv:
+        """The domain."""
+        return self.suite.envs[0]
+
+    @property
+    def name(self) -> str:
+        """The domain's name."""
+        return self.suite.names[0]
+
+
+def make_trials(suite: Suite, name: str, key: chex.PRNGKey, tasks: int, support: int, episodes: int) -> Trials:
+    """Draws the evaluation set of a domain and measures its anchors.
+
+    Args:
+      suite: all domains of the experiment.
+      name: the domain.
+      key: seed of the evaluation set; training must use other keys.
+      tasks: B.
+      support: largest K.
+      episodes: E query episodes a task.
+    """
+    alone = suite.subset([name])
+    (env,) = alone.envs
+    task_key, support_key, query_key = jax.random.split(key, 3)
+    params = jax.jit(jax.vmap(env.sample_params))(jax.random.split(task_key, tasks))
+    query_keys = jax.random.split(query_key, (tasks, episodes))
+    return Trials(
+        suite=alone,
+        tasks=params,
+        support_keys=jax.random.split(support_key, (tasks, max(support, 1))),
+        query_keys=query_keys,
+        anchors=anchors(env, params, query_keys),
+    )
+
+
+def _without_rewards(support: xp.Support) -> xp.Support:
+    column = TOKEN_COLUMNS.index("last_reward")
+
+    def blank(tokens: chex.Array) -> chex.Array:
+        return tokens.at[..., column].set(0.0)
+
+    def blank_seen(seen: Observation) -> Observation:
+        return seen.replace(tokens=blank(seen.tokens))
+
+    periods, batch = support.periods, support.transitions
+    return xp.Support(
+        periods=periods.replace(tokens=blank(periods.tokens), reward=jnp.zeros_like(periods.reward)),
+        transitions=batch.replace(
+            observation=blank_seen(batch.observation),
+            next_observation=blank_seen(batch.next_observation),
+            reward=jnp.zeros_like(batch.reward),
+            immediate=jnp.zeros_like(batch.immediate),
+        ),
+    )
+
+
+def support_of(
+    suite: Suite,
+    recorded: xp.Episodes,
+    final: Observation,
+    condition: Condition,
+    scale: xp.RewardScale | None,
+    key: chex.PRNGKey,
+    samples: int,
+    num_steps: int,
+) -> xp.Support:
+    """The support that a condition gives to each of the B tasks of one domain: axes ``[B, K, ...]``.
+
+    Where the domain was not trained on, ``scale`` is None and rewards are normalised by the mean and standard deviation
+    of the task's own K support episodes: nothing else of an unseen domain may be used.
+    """
+    (env,) = suite.envs
+    if scale is None:
+        rewards = xp.period_rewards(env, recorded.reward)[:, : max(condition.episodes, 1)]
+        scale = xp.RewardScale(rewards.mean((1, 2), keepdims=True), rewards.std((1, 2), keepdims=True))
+    support = xp.support(suite, [recorded], [final], [scale], key, samples, num_steps)
+    if condition.control == "swap":
+        support = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), support)
+    elif condition.control == "zero":
+        support = _without_rewards(support)
+    return jax.vmap(lambda task: task.first(jnp.int32(condition.episodes)))(support)
+
+
+@functools.cache
+def _program(
+    adapt: Callable[..., Any],
+    act: Callable[..., chex.Array],
+    suite: Suite,
+    asked: tuple[Condition, ...],
+    support_epsilon: float,
+    samples: int,
+    num_steps: int,
+) -> Callable[..., chex.Array]:
+    """One compiled program a learner and target domain, whatever it was trained on and however often it is asked."""
+    (env,) = suite.envs
+
+    def collect(trained: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[Any, ...]:
+        if support_epsilon == 1.0:
+            chosen = suite.random_act
+        else:
+            # Nothing is known yet: explore from the policy that an empty support gives.
+            recorded, finals = rollout(
+                (env,), (params,), (keys,), suite.random_act, key, lambda d, step: xp.Episodes.of(step)
+            )
+            empty = support_of(suite, recorded[0], finals[0], Condition(0), None, key, samples, num_steps)
+            policies = jax.vmap(adapt, in_axes=(None, 0))(trained, empty)
+
+            def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+                return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
+
+            chosen = suite.batched(explore)
+        recorded, finals = rollout((env,), (params,), (keys,), chosen, key, lambda d, step: xp.Episodes.of(step))
+        return recorded[0], finals[0]
+
+    def one_member(
+        trained: Any,
+        scale: xp.RewardScale | None,
+        params: EnvParams,
+        support_keys: chex.PRNGKey,
+        query_keys: chex.PRNGKey,
+        key: chex.PRNGKey,
+    ) -> chex.Array:
+        collect_key, sample_key, act_key = jax.random.split(key, 3)
+        recorded, final = collect(trained, params, support_keys, collect_key)
+        supports = [
+            support_of(suite, recorded, final, condition, scale, sample_key, samples, num_steps) for condition in asked
+        ]
+        stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *supports)  # [C * B, ...]
+        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, stacked)
+        count = len(asked)
+        repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)
+        keys = jnp.concatenate([query_keys] * count)
+
+        def greedy(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+            return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, 0.0))(policies, seen)
+
+        (rewards,), _ = rollout((env,), (repeated,), (keys,), suite.batched(greedy), act_key, score_reward)
+        return rewards.sum(0).reshape(count, -1, query_keys.shape[-1])
+
+    # One member after another: a member's batch already fills the machine, and memory stays that of one.
+    def all_members(trained: Any, scale: Any, *rest: Any) -> chex.Array:
+        return jax.lax.map(lambda member: one_member(*member, *rest), (trained, scale))
+
+    return jax.jit(all_members)
+
+
+def evaluate(
+    learner: Learner,
+    trained: Any,
+    scale: xp.RewardScale | None,
+    trials: Trials,
+    asked: tuple[Condition, ...],
+    samples: int,
+    num_steps: int,
+    key: chex.PRNGKey,
+) -> np.ndarray:
+    """Undiscounted query returns ``f32[S, C, B, E]`` of S members under C conditions on the trials' B tasks.
+
+    Args:
+      learner: whose ``adapt`` and ``act`` to use.
+      trained: stacked ``learner.params(state)``, leading axis S.
+      scale: stacked reward scales of the domain if the members were trained on it, else None.
+      trials: the evaluation set.
+      asked: the conditions.
+      samples: transitions kept of each support episode.
+      num_steps: n of the n-step targets.
+      key: exploration in the support and which transitions are kept: the same for all members and learners.
+    """
+    program = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
+    out = program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key)
+    return np.asarray(out)
