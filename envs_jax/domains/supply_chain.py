@@ -43,8 +43,7 @@ FLOW_SCALE = 10.0
 """Units that the observation shows as 1."""
 COST_SCALE = 100.0
 """Cost of a period [money] that ``last_reward`` shows as -1."""
-UNLIMITED = 2**20
-"""Stock of the outside supplier [units]."""
+UNLIMITED = 2**20  # the outside supplier's stock [units]
 
 
 @struct.dataclass
@@ -121,15 +120,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     stage     decided     ordered so far in this period [10 units]
     customers urgency     backlog / (backlog + served in the last period)
     customers slack       1 - urgency
-    customers outflow, waiting, signal_a, rate: as for stage 0
+    customers others      outflow, waiting, signal_a, rate as for stage 0
     clock     slack       1 - progress
     all       progress    share of the episode gone
     all       last_reward reward of the last period [100 money]
     ========= =========== =============================================================================
 
-    Features without bounds are cut at 10. An action's ``amount`` is q [20 units, at most 1], ``signed`` x /
-    max_adjustment, ``second_*`` the supplier's urgency, slack and level (0, 1, 1 for the outside), its target the stage
-    whose turn it is.
+    Features without bounds are cut at 10. An action's ``amount`` is q [20 units, at most 1], ``signed`` is x /
+    max_adjustment, ``second_*`` the supplier's urgency, slack, level (outside: 0, 1, 1), its target the stage in turn.
 
     Hidden: mean demand (its samples are ``signal_a``) and backlog cost (``last_reward`` less the holding costs, which
     follow from what is shown, per unit of ``waiting``).
@@ -316,7 +314,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(x - params.demand_cdf.shape[-1], 0)
         short = left - x + jnp.sum(1.0 - params.demand_cdf)
         expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
-        state = state.replace(
+        following = state.replace(
             on_hand=on_hand,
             backlog=backlog,
             pipe=pipe,
@@ -336,7 +334,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             "fill_rate": served / jnp.maximum(wanted, 1),
             "expected_reward": -expected,
         }
-        return state, -(holding + owed), {name: jnp.float32(value) for name, value in figures.items()}
+        return following, -(holding + owed), {name: jnp.float32(value) for name, value in figures.items()}
 
     # ---- observation ----------------------------------------------------------------------------------------------
 
@@ -409,15 +407,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def solve(self, params: SupplyChainParams) -> chex.Array:
         """Optimal order-up-to levels ``i32[P, N]`` [units] of the episode's periods."""
         echelon_cost = params.holding_cost - jnp.append(params.holding_cost[1:], 0.0)
-        return base_stock.finite_horizon(
-            params.demand_cdf,
-            echelon_cost,
-            params.backlog_cost,
-            params.lead_time,
-            self.max_lead_time,
-            self.grid_size,
-            self.num_periods,
-        ).levels
+        instance = (params.demand_cdf, echelon_cost, params.backlog_cost, params.lead_time)
+        plan = base_stock.finite_horizon(*instance, self.max_lead_time, self.grid_size, self.num_periods)
+        return plan.levels
 
     def reference_action(
         self, plan: chex.Array, state: SupplyChainState, params: SupplyChainParams, key: chex.PRNGKey

@@ -169,12 +169,15 @@ def newsvendor(
     pmf = jnp.zeros(size).at[: cdf.shape[0]].set(probabilities(cdf)[:size])
     difference = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
     convolve = jnp.where(difference >= 0, pmf[jnp.maximum(difference, 0)], 0.0)
-    law = jnp.zeros(size).at[0].set(1.0)
-    levels = []
-    for i in range(echelon_cost.shape[0]):
+
+    def stage(law: chex.Array, own: tuple[chex.Array, ...]) -> tuple[chex.Array, chex.Array]:
+        lead, ratios = own
         for k in range(max_lead):
-            law = jnp.where(k < lead_time[i], jnp.matmul(convolve, law, precision="highest"), law)
-        upstream = backlog_cost + echelon_cost[i + 1 :].sum()
-        ratios = upstream / jnp.stack([backlog_cost + echelon_cost.sum(), upstream + echelon_cost[i]])
-        levels.append(jnp.sum(jnp.cumsum(law)[:, None] < ratios).astype(jnp.float32) / 2)
-    return jnp.stack(levels)
+            law = jnp.where(k < lead, jnp.matmul(convolve, law, precision="highest"), law)
+        return law, jnp.sum(jnp.cumsum(law)[:, None] < ratios).astype(jnp.float32) / 2
+
+    total = backlog_cost + echelon_cost.sum()
+    upstream = total - jnp.cumsum(echelon_cost)
+    ratios = jnp.stack([upstream / total, upstream / (upstream + echelon_cost)], axis=-1)
+    _, levels = jax.lax.scan(stage, jnp.zeros(size).at[0].set(1.0), (lead_time, ratios))
+    return levels
