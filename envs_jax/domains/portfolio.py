@@ -21,7 +21,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows
 from envs_jax.references import linear_quadratic
 
 
@@ -263,52 +263,47 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     def observation(self, state: PortfolioState, params: PortfolioParams) -> Observation:
         """See the class docstring for the columns."""
         turn = self.turn(state)
-        is_turn = self._is_turn(turn)
-        limit, factors = params.position_limit, 0.5 * state.factors
-        common = {"progress": self.progress(state), "last_reward": jnp.clip(0.2 * state.last_reward, -10.0, 10.0)}
-        mandate = {
-            "unit_cost": jnp.minimum(0.5 * params.cost_multiplier, 10.0),
-            "unit_value": jnp.minimum(1.0 / (params.risk_aversion * limit), 10.0),
-            "rate": linear_quadratic.trading_rate(params.risk_aversion, params.cost_multiplier),
+        n, k, limit = self.num_assets, self.num_factors, params.position_limit
+        level, factors = state.holdings / limit, 0.5 * state.factors
+
+        def column(asset: chex.Numeric = 0.0, factor: chex.Numeric = 0.0, mandate: chex.Numeric = 0.0) -> chex.Array:
+            parts = ((asset, n), (factor, k), (mandate, 1))
+            return jnp.concatenate([jnp.broadcast_to(jnp.asarray(x, jnp.float32), (size,)) for x, size in parts])
+
+        cost = jnp.minimum(0.5 * params.cost_multiplier, 10.0)
+        tolerance = jnp.minimum(1.0 / (params.risk_aversion * limit), 10.0)
+        rate = linear_quadratic.trading_rate(params.risk_aversion, params.cost_multiplier)
+        progress = self.progress(state)
+        last_reward = jnp.clip(0.2 * state.last_reward, -10.0, 10.0)
+        columns = {
+            "urgency": column(jnp.maximum(-level, 0.0)),
+            "slack": column(jnp.maximum(level, 0.0)),
+            "role_store": column(asset=1.0),
+            "role_market": column(factor=1.0),
+            "role_clock": column(mandate=1.0),
+            "level": column(level, factors),
+            "capacity": column(1.0, 0.0, 4.0 * params.trade_unit / limit),
+            "change": column(0.5 * state.last_return, 0.5 * state.factor_change),
+            "signal_a": column(factors[0], 0.0, params.correlation),
+            "signal_b": column(factors[1] if k > 1 else 0.0),
+            "unit_cost": column(cost, 0.0, cost),
+            "unit_value": column(tolerance, 0.0, tolerance),
+            "rate": column(rate, 0.0, rate),
+            "is_turn": column(self._is_turn(turn)),
+            "decided": column(state.trade / (4.0 * params.trade_unit)),
+            "progress": column(progress, progress, progress),
+            "last_reward": column(last_reward, last_reward, last_reward),
         }
-        level = state.holdings / limit
-        tokens = jnp.concatenate(
-            [
-                token_rows(
-                    "store",
-                    self.num_assets,
-                    urgency=jnp.maximum(-level, 0.0),
-                    slack=jnp.maximum(level, 0.0),
-                    level=level,
-                    capacity=1.0,
-                    change=0.5 * state.last_return,
-                    signal_a=factors[0],
-                    signal_b=factors[1] if self.num_factors > 1 else 0.0,
-                    is_turn=is_turn,
-                    decided=state.trade / (4.0 * params.trade_unit),
-                    **mandate,
-                    **common,
-                ),
-                token_rows("market", self.num_factors, level=factors, change=0.5 * state.factor_change, **common),
-                token_rows(
-                    "clock",
-                    1,
-                    capacity=4.0 * params.trade_unit / limit,
-                    signal_a=params.correlation,
-                    **mandate,
-                    **common,
-                ),
-            ]
-        )
+        # One table for all roles, stacked by column: cheaper on CPU than three tables joined row by row.
+        tokens = jnp.stack([columns.get(name, column()) for name in TOKEN_COLUMNS]).T
         menu = self._menu(params)
-        holding = jnp.sum(is_turn * state.holdings)
         step = jnp.arange(-4.0, 5.0, dtype=jnp.float32) / 4.0
         return Observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=step == 0, amount=jnp.abs(step), signed=step),
             action_target=jnp.full((self.num_actions,), turn, jnp.int32),
-            action_mask=self._legal(holding, menu, params),
+            action_mask=self._legal(state.holdings[turn], menu, params),
         )
 
     def _legal(self, holding: chex.Array, menu: chex.Array, params: PortfolioParams) -> chex.Array:
@@ -351,8 +346,8 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         keep, aim = plan.keep[period], plan.aim[period]
         target = keep @ (state.holdings - state.trade) + aim @ state.factors
         target = target + plan.carry @ (state.holdings - target)
-        is_turn = self._is_turn(self.turn(state))
-        holding, wanted = jnp.sum(is_turn * state.holdings), jnp.sum(is_turn * target)
+        turn = self.turn(state)
+        holding, wanted = state.holdings[turn], target[turn]
         menu = self._menu(params)
         miss = jnp.where(self._legal(holding, menu, params), jnp.abs(holding + menu - wanted), jnp.inf)
         return jnp.argmin(miss).astype(jnp.int32)

@@ -146,9 +146,9 @@ def infinite_horizon(problem: TradingProblem, tolerance: float = 1e-6, limit: in
     def body(carry: tuple[Value, Rule, chex.Array, chex.Array]) -> tuple[Value, Rule, chex.Array, chex.Array]:
         value, rule, _, count = carry
         after, following = backward_step(problem, value)
-        pairs = ((after.holding, value.holding), (after.cross, value.cross), (after.factor, value.factor))
-        pairs += ((following.keep, rule.keep), (following.aim, rule.aim))
-        gap = jnp.max(jnp.stack([jnp.max(jnp.abs(new - old)) for new, old in pairs]))
+        new = (after.holding, after.cross, after.factor, following.keep, following.aim)
+        old = (value.holding, value.cross, value.factor, rule.keep, rule.aim)
+        gap = jnp.max(jnp.stack([jnp.max(jnp.abs(a - b)) for a, b in zip(new, old, strict=True)]))
         return after, following, gap, count + 1
 
     rule = Rule(keep=jnp.zeros_like(problem.covariance), aim=jnp.zeros_like(problem.loadings))

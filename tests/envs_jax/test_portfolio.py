@@ -463,7 +463,7 @@ def test_closed_form_predicts_the_simulated_mean_reward(gamma, cost, rate):
     rules = linear_rules(params)
     simulated, _ = continuous(params, lasting(rules[0], 256), jax.random.split(jax.random.key(1), 512))
     error = 4 * simulated.std() / np.sqrt(512)
-    exact = [round(exact_mean(params, rule), 4) for rule in rules]
+    exact = [round(float(exact_mean(params, rule)), 4) for rule in rules]
     print(f"gamma {gamma}, lambda {cost}: simulated {simulated.mean():.4f}, 4 s.e. {error:.4f}, exact {exact}")
     assert error < 0.2 * abs(simulated.mean())  # or the next line would hold for anything
     assert abs(simulated.mean() - exact[0]) < error
@@ -544,7 +544,11 @@ def test_a_few_episodes_identify_what_is_hidden(population):
     scores = [score(estimated(tasks, support[:, :, :k])) for k in (1, 3, 5)]
     of_bound = float(reference.mean() / jax.jit(jax.vmap(ENV.upper_bound))(tasks).mean())
     ignorant = score(average)
-    print(f"reference / bound {of_bound:.3f}, average parameters {ignorant:.3f}, ridge K=1,3,5 {np.round(scores, 3)}")
+    plans = solve(tasks)
+    separate = float(menu_returns(tasks, plans.replace(carry=0 * plans.carry), query)[0].mean() / informed)
+    print(f"reference / bound {of_bound:.3f}, average parameters {ignorant:.3f}, ridge K=1,3,5 {np.round(scores, 3)},")
+    print(f"assets rounded separately {separate:.4f}")
+    assert separate < 1.0
     assert 0.90 < of_bound < 1.0
     assert abs(ignorant) < 0.05
     assert scores[0] > 0.70
