@@ -19,6 +19,7 @@ from flax import struct
 from metarl_jax import losses
 from metarl_jax.experience import Support, Transition
 from metarl_jax.networks.agent import AgentNetwork, Params
+from metarl_jax.networks.memory import Memory
 
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
@@ -59,11 +60,11 @@ class Policy:
 
     Attributes:
       adapted: the parameters that differ from the shared ones (a subset of the top-level names; may be empty).
-      memory: ``f32[N, d]`` context memory.
+      memory: context memory of the task.
     """
 
     adapted: Params
-    memory: chex.Array
+    memory: Memory
 
     def parameters(self, shared: Params) -> Params:
         """All parameters: the shared ones with the adapted ones in their place."""
@@ -84,9 +85,9 @@ def init_step_sizes(params: Params, config: AdaptationConfig) -> StepSizes:
 def td_targets(
     network: AgentNetwork,
     online: Params,
-    online_memory: chex.Array,
+    online_memory: Memory,
     target: Params,
-    target_memory: chex.Array,
+    target_memory: Memory,
     batch: Transition,
 ) -> chex.Array:
     """Double-Q targets ``f32[S]`` of one task's transitions."""
@@ -153,6 +154,7 @@ def adapt(
         moved = jax.tree.map(lambda p, g, size: p - jnp.exp(size) * g, subset, gradient, log_sizes)
         return moved, None
 
-    body = step if config.unroll else jax.checkpoint(step)
+    # Recomputing a whole network in the backward pass is cheaper than storing it for every step; a head is not.
+    body = step if config.unroll or fixed is not None else jax.checkpoint(step)
     adapted, _ = jax.lax.scan(body, subset, step_sizes, length=config.steps, unroll=config.unroll)
     return Policy(adapted, memory)

@@ -24,6 +24,7 @@ from metarl_jax import experience as xp
 from metarl_jax.adaptation import AdaptationConfig, Policy
 from metarl_jax.learners.base import Learner, Metrics
 from metarl_jax.networks.agent import AgentNetwork, NetworkConfig, Params
+from metarl_jax.networks.memory import Memory
 
 Stage = Literal["none", "first", "second"]
 
@@ -149,7 +150,7 @@ def make_collect(suite: Suite, network: AgentNetwork, config: QLearningConfig) -
         # The policy that collects knows a random number of support episodes, as the one that is trained.
         known = jax.random.randint(known_key, (config.tasks,), 0, config.episodes + 1)
 
-        def phase(memory: chex.Array, epsilon_and_key: Any) -> tuple[chex.Array, tuple[Any, Any]]:
+        def phase(memory: Memory, epsilon_and_key: Any) -> tuple[Memory, xp.Support]:
             epsilon, key = epsilon_and_key
             keys = tuple(
                 jax.random.split(jax.random.fold_in(key, 1 + d), (count, config.episodes))
@@ -178,7 +179,7 @@ def make_collect(suite: Suite, network: AgentNetwork, config: QLearningConfig) -
             memory = jax.vmap(lambda s, k: network.remember(state.params, s.first(k).periods))(seen, known)
             return memory, seen
 
-        nothing = jnp.zeros((config.tasks, *network.no_memory(suite.num_tokens).shape))
+        nothing = jax.tree.map(lambda leaf: jnp.zeros((config.tasks, *leaf.shape)), network.no_memory(suite.num_tokens))
         epsilons = jnp.asarray([config.support_epsilon, config.epsilon], jnp.float32)
         _, phases = jax.lax.scan(phase, nothing, (epsilons, jax.random.split(episode_key, 2)))
         support, query = (jax.tree.map(lambda leaf, i=i: leaf[i], phases) for i in (0, 1))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
-from metarl_jax.networks.memory import ContextMemory, Periods
+from metarl_jax.networks.memory import ContextMemory, Memory, MemoryRead, Periods
 from metarl_jax.networks.transformer import MASKED, Block, masked_mean
 
 Params = dict[str, Any]
@@ -32,6 +32,7 @@ class NetworkConfig:
       layers: Transformer blocks.
       heads: attention heads.
       expansion: hidden width of a block's MLP relative to d.
+      channels: size of keys and values in each of the memory's ``heads``.
       head_width: hidden width of the dueling head.
       slots: largest number of entities (size of the slot embedding).
     """
@@ -40,6 +41,7 @@ class NetworkConfig:
     layers: int = 2
     heads: int = 4
     expansion: int = 2
+    channels: int = 8
     head_width: int = 64
     slots: int = 32
 
@@ -51,6 +53,8 @@ class NetworkConfig:
                 raise ValueError(f"network.{field.name} must be at least 1, got {value}")
         if self.width % self.heads:
             raise ValueError(f"network.width must be a multiple of network.heads={self.heads}, got {self.width}")
+        if self.channels % 2:
+            raise ValueError(f"network.channels must be even, got {self.channels}")
 
 
 @struct.dataclass
@@ -67,14 +71,14 @@ class Trunk(nn.Module):
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, observation: Observation, memory: chex.Array) -> Features:
-        """Features of a batch ``[..., N, F]`` given one task's ``memory f32[N, d]``."""
+    def __call__(self, observation: Observation, memory: Memory) -> Features:
+        """Features of a batch ``[..., N, F]`` given one task's memory."""
         c = self.config
         tokens = observation.tokens.shape[-2]
         # A permutation-equivariant network cannot learn by gradient what is special about one entity: slots differ.
         slots = self.param("slots", nn.initializers.normal(0.1), (c.slots, c.width))[:tokens]
         x = nn.Dense(c.width, name="embed")(observation.tokens) + slots
-        x = x + nn.Dense(c.width, use_bias=False, name="read")(memory)
+        x = x + MemoryRead(c.width, name="read")(observation.tokens, memory)
         for i in range(c.layers):
             x = Block(c.heads, c.expansion, name=f"block_{i}")(x, observation.token_mask)
         x = nn.LayerNorm(name="norm")(x)
@@ -82,7 +86,7 @@ class Trunk(nn.Module):
 
 
 def action_basis(actions: chex.Array) -> chex.Array:
-    """Action descriptions ``f32[..., G]`` with sines and cosines, so that near amounts can differ: ``f32[..., 5 G]``."""
+    """Action descriptions ``f32[..., G]`` with their sines and cosines, ``f32[..., 5 G]``: near amounts can differ."""
     angle = jnp.pi * actions
     waves = [jnp.sin(angle), jnp.cos(angle), jnp.sin(2.0 * angle), jnp.cos(2.0 * angle)]
     return jnp.concatenate([actions, *waves], axis=-1)
@@ -127,7 +131,7 @@ class AgentNetwork:
         self.config = config
         self.use_memory = use_memory
         self._trunk = Trunk(config)
-        self._memory = ContextMemory(config.width, config.heads)
+        self._memory = ContextMemory(config.width, config.heads, config.channels)
         self._head = DuelingHead(config)
 
     def init(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
@@ -155,17 +159,19 @@ class AgentNetwork:
             params["memory"] = self._memory.init(memory_key, support)["params"]
         return params
 
-    def no_memory(self, num_tokens: int) -> chex.Array:
+    def no_memory(self, num_tokens: int) -> Memory:
         """The memory of a task of which nothing was seen."""
-        return jnp.zeros((num_tokens, self.config.width))
+        c = self.config
+        association = jnp.zeros((num_tokens, c.heads, c.channels, c.channels))
+        return Memory(association, jnp.zeros((num_tokens, c.width)))
 
-    def remember(self, params: Params, support: Periods) -> chex.Array:
-        """Memory ``f32[N, d]`` of one task's support."""
+    def remember(self, params: Params, support: Periods) -> Memory:
+        """Memory of one task's support."""
         if not self.use_memory:
             return self.no_memory(support.tokens.shape[-2])
         return self._memory.apply({"params": params["memory"]}, support)
 
-    def trunk(self, params: Params, observation: Observation, memory: chex.Array) -> Features:
+    def trunk(self, params: Params, observation: Observation, memory: Memory) -> Features:
         """Features of a batch of one task's observations."""
         return self._trunk.apply({"params": params["trunk"]}, observation, memory)
 
@@ -173,6 +179,6 @@ class AgentNetwork:
         """Q values and predicted rewards ``f32[..., A]``."""
         return self._head.apply({"params": params["head"]}, features, observation)
 
-    def q_values(self, params: Params, observation: Observation, memory: chex.Array) -> chex.Array:
+    def q_values(self, params: Params, observation: Observation, memory: Memory) -> chex.Array:
         """``Q f32[..., A]`` of one task's observations."""
         return self.head(params, self.trunk(params, observation, memory), observation)[0]

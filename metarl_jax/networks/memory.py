@@ -1,4 +1,4 @@
-"""Context memory: what the support episodes of a task say, one vector an entity.
+"""Context memory: what the support episodes of a task say about each entity.
 
 Support transitions are encoded once per task and pooled, so acting costs the same however many episodes were seen.
 An entity keeps its slot from episode to episode, so the memory is keyed by slot: what happened to entity i is pooled
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metarl_jax.networks.transformer import MASKED, masked_mean
+from metarl_jax.networks.transformer import masked_mean
 
 
 @struct.dataclass
@@ -35,47 +34,93 @@ class Periods:
     valid: chex.Array
 
 
-class ContextMemory(nn.Module):
-    """Encodes a task's support periods into one vector an entity.
-
-    For entity i and period t: ``m_ti = g(x_ti, x_t+1,i, decision_ti, r_t, means of x over entities)``; the memory is
-    an attention-weighted mean of ``m_ti`` over all periods of all support episodes, one learned query a head, followed
-    by a nonlinear layer (a regression needs a division after its sums). Without support it is zero.
+@struct.dataclass
+class Memory:
+    """What the support episodes of one task say about each of its N entities.
 
     Attributes:
-      width: size of the memory vectors.
-      heads: pooling heads.
+      association: ``f32[N, H, C, C]`` mean outer product of keys and values over the support's periods, shrunk.
+      summary: ``f32[N, d]`` what can be read from it without a query.
+    """
+
+    association: chex.Array
+    summary: chex.Array
+
+
+def half_rectified(x: chex.Array) -> chex.Array:
+    """Keeps one half of the last axis linear (correlations) and rectifies the other (thresholds, local kernels)."""
+    linear, rectified = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([linear, nn.relu(rectified)], axis=-1)
+
+
+class ContextMemory(nn.Module):
+    """Attention over the support's transitions, compressed to a constant size: fast weights.
+
+    For entity i and period t, a key ``k_ti`` is read from what was seen and decided, a value ``v_ti`` from that and
+    what followed (next tokens, reward). Linear attention (Katharopoulos 2020; Schlag 2021) of a query ``q`` over them:
+    ``mean_t <q, k_ti> v_ti = q^T A_i`` with ``A_i = mean_t k_ti v_ti^T``: a regression of outcomes on situations that
+    is computed once per task and costs the same to ask however many episodes were seen. With n episodes it is shrunk by
+    ``n / (n + tau)``, as a posterior mean is. Without support it is zero. What is lost: the order of the periods.
+
+    Attributes:
+      width: d, of the summary.
+      heads: H.
+      channels: C, of keys and values in each head.
     """
 
     width: int
     heads: int
+    channels: int
 
     @nn.compact
-    def __call__(self, support: Periods) -> chex.Array:
-        """Memory ``f32[N, width]`` of one task (no batch axes)."""
+    def __call__(self, support: Periods) -> Memory:
+        """Memory of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
-        # One nonlinear layer: a linear one before the pooling could as well stand after it, where it costs nothing.
-        # x_t and x_t+1 are projected together, once, and shifted: building the features would be the dearest step.
-        both = nn.Dense(2 * self.width, name="own")(support.tokens)
+        size = self.heads * self.channels
+        # Tokens are projected once for their three uses: key, value before, value after.
+        projected = nn.Dense(3 * size, name="own")(support.tokens)
         overall = masked_mean(support.tokens, support.token_mask)
-        both = both + nn.Dense(2 * self.width, use_bias=False, name="overall")(overall)[..., None, :]
-        start, end = jnp.split(both, 2, axis=-1)
-        events = start[:, :-1] + end[:, 1:] + nn.Dense(self.width, use_bias=False, name="decision")(support.decisions)
-        reward = nn.Dense(self.width, use_bias=False, name="reward")(support.reward[..., None])
-        events = nn.relu(events + reward[..., None, :])
-        scores = nn.Dense(self.heads, use_bias=False, name="score")(events)
+        projected = projected + nn.Dense(3 * size, use_bias=False, name="overall")(overall)[..., None, :]
+        key, before, after = jnp.split(projected, 3, axis=-1)
+        decided = nn.Dense(2 * size, use_bias=False, name="decision")(support.decisions)
+        rewarded = nn.Dense(size, use_bias=False, name="reward")(support.reward[..., None])[..., None, :]
+        decided_key, decided_value = jnp.split(decided, 2, axis=-1)
+        key = key[:, :-1] + decided_key
+        value = before[:, :-1] + after[:, 1:] + decided_value + rewarded
 
-        periods = support.valid.size
-        flat_valid = support.valid.reshape(periods, 1, 1)
-        tokens = support.tokens.shape[-2]
-        weights = jax.nn.softmax(jnp.where(flat_valid, scores.reshape(periods, tokens, self.heads), MASKED), axis=0)
-        weights = jnp.where(flat_valid, weights, 0.0)
-        events = events.reshape(periods, tokens, self.heads, self.width // self.heads)
-        pooled = jnp.einsum("pnh,pnhc->nhc", weights, events).reshape(tokens, self.width)
+        def by_head(x: chex.Array) -> chex.Array:
+            return half_rectified(x.reshape(*x.shape[:-1], self.heads, self.channels))
 
-        # How much was seen tells how far to trust it.
-        episodes = jnp.sum(jnp.any(support.valid, axis=-1)) / support.valid.shape[0]
-        seen = jnp.broadcast_to(episodes, (tokens, 1)).astype(pooled.dtype)
-        memory = nn.gelu(nn.Dense(4 * self.width, name="combine")(jnp.concatenate([pooled, seen], axis=-1)))
-        memory = nn.Dense(self.width, name="memory")(memory)
-        return jnp.where(jnp.any(support.valid), memory, 0.0)
+        used = support.valid.astype(key.dtype)
+        key = by_head(key) * used[..., None, None, None]
+        association = jnp.einsum("ktnhc,ktnhd->nhcd", key, by_head(value)) / jnp.maximum(used.sum(), 1.0)
+
+        episodes = jnp.sum(jnp.any(support.valid, axis=-1)).astype(key.dtype)
+        tau = nn.softplus(self.param("tau", nn.initializers.zeros, (self.heads,)))
+        association = association * (episodes / (episodes + tau))[:, None, None]
+
+        flat = association.reshape(association.shape[0], -1)
+        share = jnp.full((flat.shape[0], 1), episodes / support.valid.shape[0])
+        summary = nn.gelu(nn.Dense(2 * self.width, name="combine")(jnp.concatenate([flat, share], axis=-1)))
+        summary = nn.Dense(self.width, name="summary")(summary)
+        return Memory(association, jnp.where(episodes > 0, summary, 0.0))
+
+
+class MemoryRead(nn.Module):
+    """Asks every entity's memory with a query made from its present token.
+
+    Attributes:
+      width: d, of the answer.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, tokens: chex.Array, memory: Memory) -> chex.Array:
+        """Answers ``f32[..., N, width]`` to a batch of ``tokens f32[..., N, F]`` of the task that was remembered."""
+        _, heads, channels, _ = memory.association.shape
+        query = nn.Dense(heads * channels, name="query")(tokens)
+        query = half_rectified(query.reshape(*query.shape[:-1], heads, channels))
+        answer = jnp.einsum("...nhc,nhcd->...nhd", query, memory.association)
+        answer = answer.reshape(*answer.shape[:-2], heads * channels)
+        return nn.Dense(self.width, use_bias=False, name="answer")(answer) + memory.summary
