@@ -8,50 +8,18 @@ the gradient of the inner gradient.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal, get_args
-
 import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax import losses
+from metarl_jax.configs import AdaptationConfig, Order
 from metarl_jax.experience import Support, Transition
 from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.networks.memory import Memory
 
-AdaptSet = Literal["head", "all"]
-Order = Literal["none", "first", "second"]
 StepSizes = dict[str, Params]
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptationConfig:
-    """The inner loop.
-
-    Attributes:
-      adapt: which parameters the inner steps change.
-      steps: inner gradient steps S.
-      step_size: initial step size of every leaf and step.
-      reward_weight: weight of the reward-prediction error in the inner loss.
-      unroll: unroll the inner loop (runs faster, compiles longer) instead of scanning it.
-    """
-
-    adapt: AdaptSet = "head"
-    steps: int = 3
-    step_size: float = 0.05
-    reward_weight: float = 0.1
-    unroll: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses values that have no meaning."""
-        if self.adapt not in get_args(AdaptSet):
-            raise ValueError(f"adaptation.adapt must be one of {', '.join(get_args(AdaptSet))}, got {self.adapt!r}")
-        if self.steps < 0:
-            raise ValueError(f"adaptation.steps must be 0 or more, got {self.steps}")
-        if self.step_size <= 0:
-            raise ValueError(f"adaptation.step_size must be positive, got {self.step_size}")
 
 
 @struct.dataclass

@@ -6,10 +6,9 @@ A learner built on this states its network, how it adapts, and which transitions
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import chex
 import jax
@@ -21,52 +20,13 @@ from envs_jax.observation import Observation
 from envs_jax.suite import Step, Suite, random_actions, reference_actions, rollout
 from metarl_jax import adaptation, losses
 from metarl_jax import experience as xp
-from metarl_jax.adaptation import AdaptationConfig, Policy
+from metarl_jax.adaptation import Policy
+from metarl_jax.configs import AdaptationConfig, NetworkConfig, Order, QLearningConfig
 from metarl_jax.learners.base import Learner, Metrics
-from metarl_jax.networks.agent import AgentNetwork, NetworkConfig, Params
+from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.networks.memory import Memory
 
-Stage = Literal["none", "first", "second"]
-
-
-@dataclasses.dataclass(frozen=True)
-class QLearningConfig:
-    """Data and optimisation of a Q-learner; structure is static, numbers that may be vmapped are in :class:`Hyper`.
-
-    Attributes:
-      tasks: tasks collected per meta-iteration, spread evenly over the training domains.
-      episodes: support episodes (largest K), and as many query episodes, per task.
-      samples: transitions kept of each episode for the losses.
-      num_steps: n of the n-step targets, in periods.
-      updates: gradient steps per meta-iteration.
-      replay: meta-iterations whose tasks stay in the replay.
-      epsilon: exploration of the query episodes.
-      support_epsilon: exploration of the support episodes, in training and in evaluation; 1 is uniformly random.
-      polyak: how much of the target network is kept at each gradient step.
-      temperature: of the cross-entropy to the reference action.
-      max_grad_norm: global-norm clip of the outer gradient.
-    """
-
-    tasks: int = 12
-    episodes: int = 5
-    samples: int = 8
-    num_steps: int = 5
-    updates: int = 8
-    replay: int = 8
-    epsilon: float = 0.15
-    support_epsilon: float = 1.0
-    polyak: float = 0.98
-    temperature: float = 0.1
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that have no meaning."""
-        for name in ("tasks", "episodes", "samples", "num_steps", "updates", "replay"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epsilon", "support_epsilon", "polyak"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"data.{name} must be in [0, 1], got {getattr(self, name)}")
+Stage = Order
 
 
 @struct.dataclass

@@ -7,34 +7,12 @@ transitions, as many as the meta-learner's inner loop.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from envs_jax.suite import Suite
-from metarl_jax.adaptation import AdaptationConfig
+from metarl_jax.configs import TransformerDqnConfig
 from metarl_jax.learners.base import Learner
-from metarl_jax.learners.q_learning import Hyper, QLearningConfig, make_learner
-from metarl_jax.networks.agent import NetworkConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerDqnConfig:
-    """Configuration.
-
-    Attributes:
-      network: shape of the network.
-      data: data and optimisation.
-      adaptation: the fine-tuning: which parameters, how many steps, how large.
-      learning_rate: peak outer rate.
-      reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
-    """
-
-    network: NetworkConfig = NetworkConfig()
-    data: QLearningConfig = QLearningConfig()
-    adaptation: AdaptationConfig = AdaptationConfig()
-    learning_rate: float = 2e-3
-    reference_weight: float = 0.2
+from metarl_jax.learners.q_learning import Hyper, make_learner
 
 
 def make(config: TransformerDqnConfig, suite: Suite) -> Learner:

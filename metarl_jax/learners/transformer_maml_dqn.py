@@ -9,48 +9,12 @@ Training is staged by cost: context alone, then first-order, then second-order i
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from envs_jax.suite import Suite
-from metarl_jax.adaptation import AdaptationConfig
+from metarl_jax.configs import TransformerMamlDqnConfig
 from metarl_jax.learners.base import Learner
-from metarl_jax.learners.q_learning import Hyper, QLearningConfig, Stage, make_learner
-from metarl_jax.networks.agent import NetworkConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerMamlDqnConfig:
-    """Configuration.
-
-    Attributes:
-      network: shape of the network.
-      data: data and optimisation.
-      adaptation: the inner loop.
-      order: highest derivative order of the meta-gradient: "none" (context only), "first" or "second".
-      context_share: share of the meta-iterations without inner steps.
-      first_order_share: share with first-order inner steps; the rest is of the highest order.
-      learning_rate: peak outer rate.
-      reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
-    """
-
-    network: NetworkConfig = NetworkConfig()
-    data: QLearningConfig = QLearningConfig()
-    adaptation: AdaptationConfig = AdaptationConfig()
-    order: Stage = "second"
-    context_share: float = 0.8
-    first_order_share: float = 0.1
-    learning_rate: float = 2e-3
-    reference_weight: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Refuses shares that do not add up."""
-        if not (self.context_share >= 0 and self.first_order_share >= 0):
-            raise ValueError("context_share and first_order_share must not be negative")
-        if self.context_share + self.first_order_share > 1:
-            total = self.context_share + self.first_order_share
-            raise ValueError(f"context_share + first_order_share must be at most 1, got {total}")
+from metarl_jax.learners.q_learning import Hyper, Stage, make_learner
 
 
 def make(config: TransformerMamlDqnConfig, suite: Suite) -> Learner:

@@ -7,7 +7,6 @@ dict ``{"trunk": ..., "memory": ..., "head": ...}``.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import chex
@@ -17,44 +16,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from metarl_jax.configs import NetworkConfig
 from metarl_jax.networks.memory import ContextMemory, Memory, MemoryRead, Periods
 from metarl_jax.networks.transformer import MASKED, Block, masked_mean
 
 Params = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-    """Shape of the network.
-
-    Attributes:
-      width: token width d.
-      layers: Transformer blocks.
-      heads: attention heads.
-      expansion: hidden width of a block's MLP relative to d.
-      channels: size of keys and values in each of the memory's ``heads``.
-      head_width: hidden width of the dueling head.
-      slots: largest number of entities (size of the slot embedding).
-    """
-
-    width: int = 32
-    layers: int = 2
-    heads: int = 4
-    expansion: int = 2
-    channels: int = 8
-    head_width: int = 64
-    slots: int = 32
-
-    def __post_init__(self) -> None:
-        """Refuses shapes that cannot be built."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"network.{field.name} must be at least 1, got {value}")
-        if self.width % self.heads:
-            raise ValueError(f"network.width must be a multiple of network.heads={self.heads}, got {self.width}")
-        if self.channels % 2:
-            raise ValueError(f"network.channels must be even, got {self.channels}")
 
 
 @struct.dataclass
