@@ -1,4 +1,4 @@
-"""The registry of domains: one file a domain, one line here."""
+"""The registry of domains: one file a domain, one line in ``names.py``. Modules load on first use."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ import importlib
 
 import gymnax
 
+from envs_jax.domains.names import DOMAINS
 from envs_jax.environment import EnvParams, ResourceEnv
-
-_DOMAINS: dict[str, str] = {
-    "energy_trading": "EnergyTrading",
-    "portfolio": "Portfolio",
-    "supply_chain": "SupplyChain",
-}
-"""Name of a domain, which is also its module here, and its class. Modules load on first use."""
 
 
 def registered() -> tuple[str, ...]:
     """Names of all domains, in the order in which suites list them."""
-    return tuple(_DOMAINS)
+    return tuple(DOMAINS)
 
 
 @functools.cache
 def _construct(name: str, **static: object) -> ResourceEnv:
     # gymnax jits ``step`` on the environment's identity: one instance per (name, shapes) means one trace.
     module = importlib.import_module(f"envs_jax.domains.{name}")
-    return getattr(module, _DOMAINS[name])(**static)
+    return getattr(module, DOMAINS[name])(**static)
 
 
 def make(name: str, **static: object) -> tuple[ResourceEnv, EnvParams]:
@@ -39,14 +33,14 @@ def make(name: str, **static: object) -> tuple[ResourceEnv, EnvParams]:
     Raises:
       ValueError: if no domain has that name.
     """
-    if name not in _DOMAINS:
-        raise ValueError(f"unknown domain {name!r}; registered: {', '.join(_DOMAINS)}")
+    if name not in DOMAINS:
+        raise ValueError(f"unknown domain {name!r}; registered: {', '.join(DOMAINS)}")
     env = _construct(name, **static)
     return env, env.default_params
 
 
 def _register_with_gymnax() -> None:
-    for name in _DOMAINS:
+    for name in DOMAINS:
         if name not in gymnax.registered_envs:
             gymnax.register(name, functools.partial(_construct, name))
 

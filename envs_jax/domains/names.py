@@ -1,0 +1,12 @@
+"""Names of all domains: one line a domain.
+
+Apart from the registry and free of imports, so that a command line can name what is allowed without loading gymnax
+(several seconds): it runs this file by its path, which leaves the packages around it unloaded.
+"""
+
+DOMAINS: dict[str, str] = {
+    "energy_trading": "EnergyTrading",
+    "portfolio": "Portfolio",
+    "supply_chain": "SupplyChain",
+}
+"""Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
