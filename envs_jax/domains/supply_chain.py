@@ -207,10 +207,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         nominal_demand: chex.Numeric = 5.0,
         start: tuple[float, float] = (0.0, 2.0),
     ) -> SupplyChainParams:
-        """A task from the literature's parameters; echelon holding costs ``f32[N]`` and lead times from stage 0 up.
-
-        ``start`` bounds the initial stocks, in units of ``ceil(nominal_demand * lead_time)``.
-        """
+        """A published instance; initial stocks within ``start``, in units of ``ceil(nominal_demand * lead_time)``."""
         lead_time = jnp.asarray(lead_time, jnp.int32)
         echelon_cost = jnp.asarray(echelon_cost, jnp.float32)
         nominal_demand = jnp.asarray(nominal_demand, jnp.float32)
@@ -351,7 +348,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         lacking = (need - position) / need
         stock = _cut(state.on_hand / FLOW_SCALE)
         served = _cut(state.shipped[0] / FLOW_SCALE)
-        # Columns that two or three roles share; waiting and last demand concern every stage, so every row has them.
+        # Backlog and last demand concern every stage, so every row has them.
         common = {"progress": self.progress(state), "last_reward": _cut(state.last_reward / COST_SCALE)}
         public = {
             "waiting": _cut(state.backlog / FLOW_SCALE),
