@@ -140,8 +140,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
 
     Sources: A. J. Clark, H. Scarf, Management Science 6(4), 1960 (model, optimality); F. Chen, Y.-S. Zheng, Management
     Science 40(11), 1994 (recursion); K. H. Shang, J.-S. Song, Management Science 49(5), 2003 (closed form); A.
-    Oroojlooyjadid et al., "A Deep Q-Network for the Beer Game" ("d + x" menu). All recalled, not re-read; figures are
-    checked against stockpyl 1.0.2. Task ranges are choices made here.
+    Oroojlooyjadid et al., "A Deep Q-Network for the Beer Game" ("d + x" menu). All recalled, not re-read; figures were
+    checked against ones recorded from stockpyl 1.0.2. Task ranges are choices made here.
 
     Usage::
 

@@ -15,7 +15,7 @@ Three solvers, all pure and vmappable over tasks:
 
 The first two work with functions on the integer grid ``x = -1, 0, .., G - 2``. That needs no more room to the left,
 because every function met is exactly linear for ``x <= 0``: :func:`demand_operator` continues them with the slope of
-the first cell. All three are recalled, not re-read; their figures agree with stockpyl 1.0.2.
+the first cell. All three papers are recalled, not re-read; docs/domains/supply_chain.md has the figures they were checked on.
 """
 
 from __future__ import annotations
