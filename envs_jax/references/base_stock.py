@@ -11,11 +11,11 @@ Three solvers, all pure and vmappable over tasks:
 
 * :func:`finite_horizon`: Clark and Scarf (1960), the exact optimum of an episode of ``P`` periods, levels by period.
 * :func:`stationary`: Chen and Zheng (1994), the levels and cost that are optimal for the long-run average.
-* :func:`newsvendor`: Shang and Song (2003), the mean of two newsvendor bounds; a closed form within a per cent or so.
+* :func:`newsvendor`: Shang and Song (2003), the mean of two newsvendor bounds.
 
 The first two work with functions on the integer grid ``x = -1, 0, .., G - 2``. That needs no more room to the left,
 because every function met is exactly linear for ``x <= 0``: :func:`demand_operator` continues them with the slope of
-the first cell. All three papers are recalled, not re-read; docs/domains/supply_chain.md has the figures they were checked on.
+the first cell. The papers are recalled, not re-read; check figures: docs/domains/supply_chain.md.
 """
 
 from __future__ import annotations
