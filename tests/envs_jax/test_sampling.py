@@ -1,0 +1,108 @@
+"""Draws by inversion: against scipy's distributions, and the uniforms they start from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from envs_jax import sampling
+
+GRID = (np.arange(1, 2**12, dtype=np.float64) / 2**12).astype(np.float32)
+"""Exact in f32, so that both sides of a comparison invert the same number."""
+
+
+def test_uniforms_are_a_function_of_key_and_index_alone():
+    draw = jax.jit(sampling.uniforms, static_argnames="count")
+    key, other = jax.random.key(3), jax.random.key(4)
+    first = draw(key, 7, count=5)
+    np.testing.assert_array_equal(first, draw(key, 7, count=5))
+    np.testing.assert_array_equal(first, sampling.uniforms(key, jnp.int32(7), 5))
+    batch = jax.vmap(lambda i: sampling.uniforms(key, i, 5))(jnp.arange(6, 9))
+    np.testing.assert_array_equal(first, batch[1])
+    for different in (draw(key, 8, count=5), draw(other, 7, count=5), draw(key, sampling.RESET_INDEX, count=5)):
+        assert not np.intersect1d(first, different).size
+
+
+def test_uniforms_lie_strictly_inside_the_unit_interval():
+    draws = np.asarray(sampling.uniforms(jax.random.key(0), 0, 2**20))
+    assert draws.dtype == np.float32
+    assert draws.min() > 0.0
+    assert draws.max() < 1.0
+    assert stats.kstest(draws, "uniform").pvalue > 1e-3
+    # The ends of the grid the draws come from: the smallest and the largest value jax.random.uniform can return.
+    ends = jnp.array([0.0, 1.0 - 2.0**-23], jnp.float32) + jnp.float32(2.0**-24)
+    assert (np.asarray(ends) > 0).all()
+    assert (np.asarray(ends) < 1).all()
+    assert np.isfinite(sampling.normal(ends)).all()
+
+
+def test_normal_is_the_quantile_function():
+    np.testing.assert_allclose(sampling.normal(GRID), stats.norm.ppf(GRID.astype(np.float64)), rtol=2e-6, atol=2e-6)
+    tail = np.float32(2.0**-24)
+    np.testing.assert_allclose(sampling.normal(tail), stats.norm.ppf(float(tail)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 5.0, 15.0])
+def test_poisson_table(rate):
+    size = 40
+    table = np.asarray(sampling.poisson_cdf(rate, size), np.float64)
+    np.testing.assert_allclose(table, stats.poisson.cdf(np.arange(size), rate), atol=2e-6)
+    draws = np.asarray(sampling.categorical(GRID, jnp.asarray(table, jnp.float32)))
+    expected = stats.poisson.ppf(GRID.astype(np.float64), rate)
+    # Where a grid point falls within rounding of a step of the distribution function either side of it is right.
+    differs = draws != expected
+    assert differs.mean() < 2e-3
+    np.testing.assert_allclose(stats.poisson.cdf(draws[differs], rate), GRID[differs], atol=2e-5)
+
+
+def test_poisson_tail_beyond_the_table_is_what_the_docstring_says():
+    assert stats.poisson.sf(39, 15.0) == pytest.approx(6.5e-8, rel=0.1)
+    assert int(sampling.categorical(jnp.float32(1.0), sampling.poisson_cdf(15.0, 40))) == 39
+
+
+def test_poisson_table_batches_over_rates():
+    rates = jnp.array([0.0, 1.0, 9.0])
+    whole = sampling.poisson_cdf(rates, 16)
+    assert whole.shape == (3, 16)
+    for row, rate in zip(whole, rates, strict=True):
+        np.testing.assert_allclose(row, sampling.poisson_cdf(rate, 16), atol=1e-7)
+
+
+@pytest.mark.parametrize(("trials", "probability"), [(12, 0.3), (7, 0.0), (7, 1.0), (0, 0.4)])
+def test_binomial_table(trials, probability):
+    size = 16
+    table = sampling.binomial_cdf(trials, probability, size)
+    np.testing.assert_allclose(table, stats.binom.cdf(np.arange(size), trials, probability), atol=2e-6)
+    draws = np.asarray(sampling.categorical(GRID, table))
+    assert draws.max() <= trials
+    assert draws.mean() == pytest.approx(trials * probability, abs=0.02)
+
+
+def test_categorical_counts_the_entries_below_and_stops_at_the_last():
+    cdf = jnp.array([0.25, 0.25, 0.75, 0.999])
+    u = jnp.array([0.1, 0.25, 0.2500001, 0.75, 0.8, 0.9999])
+    np.testing.assert_array_equal(sampling.categorical(u, cdf), [0, 0, 2, 2, 3, 3])
+    batched = sampling.categorical(jnp.array([0.5, 0.5]), jnp.array([[0.4, 1.0], [0.6, 1.0]]))
+    np.testing.assert_array_equal(batched, [1, 0])
+
+
+def test_integers_are_uniform_and_inclusive():
+    low, high = jnp.array([-2, 5]), jnp.array([3, 5])
+    draws = np.asarray(jax.vmap(lambda u: sampling.integers(u, low, high))(jnp.asarray(GRID)))
+    assert draws.dtype == np.int32
+    values, counts = np.unique(draws[:, 0], return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(-2, 4))
+    assert np.ptp(counts) <= 1
+    assert (draws[:, 1] == 5).all()
+    # A uniform that rounds up to 1 still stays inside.
+    assert int(sampling.integers(jnp.float32(1.0), 0, 9)) == 9
+
+
+def test_ar1_keeps_its_stationary_deviation():
+    u = sampling.uniforms(jax.random.key(1), 0, 2**16)
+    x = 2.5 * sampling.normal(u[::2])
+    phi = 0.8
+    after = sampling.ar1(x, phi, 2.5 * np.sqrt(1 - phi**2), u[1::2])
+    assert float(after.std()) == pytest.approx(2.5, rel=0.02)
+    assert float(jnp.corrcoef(x, after)[0, 1]) == pytest.approx(phi, abs=0.01)
