@@ -21,8 +21,9 @@ from experiments.cli import LATEST, ConfigT, UsageError, from_yaml, to_mapping
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 PACKAGES = (
-    "metarl-jax jax jaxlib flax optax chex gymnax distrax orbax-checkpoint numpy scipy matplotlib rich tyro pyyaml"
-).split()
+    *("metarl-jax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax", "orbax-checkpoint"),
+    *("numpy", "scipy", "matplotlib", "rich", "tyro", "pyyaml"),
+)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
@@ -77,9 +78,7 @@ class RunFolder:
     def __init__(self, path: pathlib.Path, config: Any, resume: bool):
         self.path = path
         if not resume and (path / CONFIG).exists():
-            raise UsageError(
-                f"name: {path} holds a run already; resume it with --resume {path}, or give another --name"
-            )
+            raise UsageError(f"name: {path} holds a run already; give another --name, or go on with --resume {path}")
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (path / ".lock").open("w")
@@ -175,7 +174,7 @@ def _git(*arguments: str) -> str | None:
 
 def versions(devices: Iterable[Any]) -> dict[str, Any]:
     """What a result depends on beside the configuration: versions, devices, source."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             packages[name] = importlib.metadata.version(name)

@@ -1,0 +1,283 @@
+"""What a transfer run measured, and the scores, intervals and verdicts that follow from it.
+
+Raw returns stay as they were measured, ``f32[M, C, B, E]``: members (arms times seeds), conditions, tasks, query
+episodes. Everything else is computed from them here, by :mod:`metarl_jax.statistics`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pathlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.plan import UNTRAINED, Agent, multitask_beside
+from experiments.runs import write_atomically
+from metarl_jax import statistics
+from metarl_jax.evaluation import Condition
+from metarl_jax.statistics import Floats, Interval
+
+ANCHORS = ("random", "noop", "heuristic", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What the returns in one domain are compared with.
+
+    Attributes:
+      anchors: mean return ``f32[B]`` per task of each policy of ``ANCHORS``.
+      unit: of the returns.
+      reference_kind: "optimal" or "heuristic".
+    """
+
+    anchors: Mapping[str, np.ndarray]
+    unit: str
+    reference_kind: str
+
+    @property
+    def floor(self) -> np.ndarray:
+        """``max(random, no-op)`` per task."""
+        return np.maximum(self.anchors["random"], self.anchors["noop"])
+
+    @property
+    def reference(self) -> np.ndarray:
+        """Return of the reference policy per task."""
+        return self.anchors["reference"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """A finished run.
+
+    Attributes:
+      protocol: how agents were trained.
+      seeds: S, independent runs of every arm.
+      arms: objectives of the trained agents; members are arm by arm, S each.
+      conditions: C, what agents were given before their query episodes.
+      agents: all of them.
+      targets: anchors of every domain, in the order of the tables.
+      returns: ``f32[M, C, B, E]`` by agent id and target.
+    """
+
+    protocol: str
+    seeds: int
+    arms: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    agents: tuple[Agent, ...]
+    targets: Mapping[str, Target]
+    returns: Mapping[tuple[str, str], np.ndarray]
+
+    @property
+    def most(self) -> int:
+        """The largest K."""
+        return max(condition.episodes for condition in self.conditions)
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """All K, ascending."""
+        return tuple(sorted({condition.episodes for condition in self.conditions}))
+
+    @property
+    def sources(self) -> tuple[Agent, ...]:
+        """The agents that the matrix has rows for."""
+        return tuple(agent for agent in self.agents if agent.role == "source")
+
+    @property
+    def untrained(self) -> Agent:
+        """The random-weights control."""
+        return next(agent for agent in self.agents if agent.role == "random weights")
+
+    def multitask(self, agent: Agent) -> Agent:
+        """The multitask control of a source agent."""
+        return multitask_beside(agent, self.agents)
+
+    def arms_of(self, agent: Agent) -> tuple[str, ...]:
+        """The arms of an agent's members."""
+        return (UNTRAINED,) if agent.role == "random weights" else self.arms
+
+    def task_returns(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
+        """Mean query return ``f64[S, B]`` of each seed on each task."""
+        first = self.arms_of(agent).index(arm) * self.seeds
+        raw = self.returns[agent.id, target][first : first + self.seeds, self.conditions.index(condition)]
+        return np.asarray(raw, np.float64).mean(-1)
+
+    def seed_scores(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
+        """Pooled score ``f64[S]`` of each seed."""
+        at = self.targets[target]
+        returns = self.task_returns(agent, arm, target, condition)
+        return statistics.pooled_score(returns, at.floor, at.reference).score
+
+    def score(self, agent: Agent, arm: str, target: str, condition: Condition) -> Interval:
+        """Pooled score with its interval over seeds and tasks."""
+        at = self.targets[target]
+        returns = self.task_returns(agent, arm, target, condition)
+        return statistics.hierarchical_bootstrap(returns, at.floor, at.reference)
+
+    def gain(self, target: str, one: Floats, other: Floats) -> Interval:
+        """Difference of two arms' scores, from their task returns ``[S, B]``, tasks and seeds resampled together."""
+        at = self.targets[target]
+        return statistics.hierarchical_bootstrap(one, at.floor, at.reference, other)
+
+    def anchor_score(self, policy: str, target: str) -> float:
+        """Pooled score of an anchor policy."""
+        at = self.targets[target]
+        return float(statistics.pooled_score(at.anchors[policy], at.floor, at.reference).score)
+
+    def cells(self, home: bool) -> list[tuple[Agent, str]]:
+        """Source agents and targets that the protocol's main claim is about, or all the others."""
+        return [(agent, t) for agent in self.sources for t in self.targets if agent.at_home(t) == home]
+
+    def overall(self, arm: str, cells: Sequence[tuple[Agent, str]], condition: Condition) -> Interval:
+        """Interquartile mean over cells and seeds.
+
+        A training run's cells stay together when its seeds are resampled: what one run does in several domains is not
+        independent evidence. Domains without headroom have no score and are left out.
+        """
+        strata = []
+        for agent in dict.fromkeys(agent for agent, _ in cells):
+            scores = [self.seed_scores(agent, arm, target, condition) for a, target in cells if a == agent]
+            kept = [column for column in scores if not np.isnan(column).any()]
+            if kept:
+                strata.append(np.stack(kept, axis=-1))  # [S, targets]
+        if not strata:
+            return Interval(np.nan, np.nan, np.nan)
+
+        def over_all(resampled: Sequence[Floats]) -> Floats:
+            flat = [stratum.reshape(len(stratum), -1) for stratum in resampled]
+            return statistics.interquartile_mean(np.concatenate(flat, axis=1), axis=1)
+
+        return statistics.stratified_bootstrap(strata, over_all)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Scores in long format: a row for every agent, arm, target, condition and seed, pooled over tasks."""
+        for agent in self.agents:
+            for target, at in self.targets.items():
+                for arm in self.arms_of(agent):
+                    for condition in self.conditions:
+                        returns = self.task_returns(agent, arm, target, condition)
+                        scores = statistics.pooled_score(returns, at.floor, at.reference)
+                        for seed in range(self.seeds):
+                            mean, reference = float(returns[seed].mean()), float(at.reference.mean(dtype=np.float64))
+                            yield {
+                                "protocol": self.protocol,
+                                "role": agent.role,
+                                "learner": agent.learner,
+                                "arm": arm,
+                                "trained_on": "+".join(agent.trained_on),
+                                "left_out": agent.left_out,
+                                "target": target,
+                                "target_seen": target in agent.trained_on,
+                                "seed": seed,
+                                "K": condition.episodes,
+                                "control": condition.control,
+                                "score": float(scores.score[seed]),
+                                "return": mean,
+                                "floor": float(at.floor.mean(dtype=np.float64)),
+                                "reference": reference,
+                                "cost_ratio": mean / reference if reference else np.nan,
+                                "tasks": scores.tasks,
+                                "tasks_without_headroom": scores.degenerate,
+                                "unit": at.unit,
+                            }
+
+
+def above(one: Interval, other: Interval) -> bool:
+    """Whether the whole interval of one lies above the other's; False where either is undefined."""
+    return one.low > other.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """How often adaptation did what is claimed of it, in a group of cells of one arm.
+
+    "Beats" means that the two 95 % intervals do not overlap. Lists name the cells, ``source -> target``.
+
+    Attributes:
+      cells: how many cells.
+      beats_zero_shot: K at its largest beats the same agent at K=0.
+      beats_random: it beats random weights adapted on as many episodes.
+      beats_both: both.
+      worse_than_zero_shot: the same agent at K=0 beats it.
+      swap_collapses: it beats itself given another task's support.
+      zero_collapses: it beats itself given its support without rewards.
+      beats_multitask: it beats the multitask agent at K=0.
+      strict: (seed, cell) pairs with score 0.5 or more whose paired interval over tasks lies above 0 both against the
+        multitask agent at K=0 and against the heuristic that does not know the task.
+      trials: (seed, cell) pairs.
+    """
+
+    cells: list[str]
+    beats_zero_shot: list[str]
+    beats_random: list[str]
+    beats_both: list[str]
+    worse_than_zero_shot: list[str]
+    swap_collapses: list[str]
+    zero_collapses: list[str]
+    beats_multitask: list[str]
+    strict: int
+    trials: int
+
+
+def strict_successes(results: Results, agent: Agent, arm: str, target: str) -> int:
+    """Seeds that pass the strict test of :class:`Verdict` in one cell."""
+    adapted = results.task_returns(agent, arm, target, Condition(results.most))
+    multitask = results.task_returns(results.multitask(agent), arm, target, Condition(0))
+    blind = np.asarray(results.targets[target].anchors["heuristic"], np.float64)
+    scores = results.seed_scores(agent, arm, target, Condition(results.most))
+    passed = 0
+    for seed in range(results.seeds):
+        one = adapted[seed : seed + 1]
+        gains = [results.gain(target, one, other) for other in (multitask[seed : seed + 1], blind[None])]
+        passed += bool(scores[seed] >= 0.5 and all(gain.low > 0 for gain in gains))
+    return passed
+
+
+def verdict(results: Results, arm: str, cells: Sequence[tuple[Agent, str]]) -> Verdict:
+    """Counts for a group of cells."""
+    most = results.most
+    found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Verdict)}
+    strict = 0
+    for agent, target in cells:
+        name = f"{agent.domain} -> {target}"
+        scores = {c: results.score(agent, arm, target, c) for c in results.conditions}
+        adapted, before = scores[Condition(most)], scores[Condition(0)]
+        random = results.score(results.untrained, UNTRAINED, target, Condition(most))
+        multitask = results.score(results.multitask(agent), arm, target, Condition(0))
+        checks = {
+            "cells": True,
+            "beats_zero_shot": above(adapted, before),
+            "beats_random": above(adapted, random),
+            "beats_both": above(adapted, before) and above(adapted, random),
+            "worse_than_zero_shot": above(before, adapted),
+            "swap_collapses": above(adapted, scores[Condition(most, "swap")]),
+            "zero_collapses": above(adapted, scores[Condition(most, "zero")]),
+            "beats_multitask": above(adapted, multitask),
+        }
+        for check, holds in checks.items():
+            if holds:
+                found[check].append(name)
+        strict += strict_successes(results, agent, arm, target)
+    lists = {name: found[name] for name in found if name not in ("strict", "trials")}
+    return Verdict(**lists, strict=strict, trials=len(cells) * results.seeds)
+
+
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an npz file whole or not at all; equal arrays make equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """Reads an npz file; None if it is missing or damaged (every array in it has a checksum)."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
