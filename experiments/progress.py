@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 PLAIN_SECONDS = 10.0
+Kind = tuple[Hashable, ...]
 
 
 def duration(seconds: float) -> str:
@@ -30,30 +31,33 @@ def duration(seconds: float) -> str:
 class Work:
     """What is left to do, by kind, and from what each kind has cost so far, how long it will take.
 
-    Kinds differ: a second-order iteration costs several times one without inner steps, and a compilation comes once.
+    A kind is a sort of work and its details: a second-order iteration costs several times one without inner steps.
     """
 
     def __init__(self) -> None:
-        self._left: dict[str, Counter[Hashable]] = {}
-        self._seconds: Counter[Hashable] = Counter()
-        self._done: Counter[Hashable] = Counter()
+        self._left: dict[str, Counter[Kind]] = {}
+        self._seconds: dict[Kind, float] = {}
+        self._done: Counter[Kind] = Counter()
 
-    def plan(self, part: str, left: Mapping[Hashable, int]) -> None:
+    def plan(self, part: str, left: Mapping[Kind, int]) -> None:
         """States what is left of a part of the run."""
         self._left[part] = Counter(left)
 
-    def measured(self, kind: Hashable, count: int, seconds: float) -> None:
+    def measured(self, kind: Kind, count: int, seconds: float) -> None:
         """Tells what a kind has cost."""
         self._done[kind] += count
-        self._seconds[kind] += seconds
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def seconds_left(self) -> float | None:
-        """Estimate; None while nothing is known. A kind not met yet is taken for the dearest of those met."""
+        """Estimate; None before the first iteration. A kind not met yet is taken for the dearest met of its sort."""
         cost = {kind: self._seconds[kind] / count for kind, count in self._done.items() if count}
-        if not cost:
+        dearest: dict[Hashable, float] = {}
+        for (sort, *_), seconds in cost.items():
+            dearest[sort] = max(seconds, dearest.get(sort, 0.0))
+        if "iteration" not in dearest:
             return None
-        left: Counter[Hashable] = sum(self._left.values(), Counter())
-        return sum(count * cost.get(kind, max(cost.values())) for kind, count in left.items())
+        left: Counter[Kind] = sum(self._left.values(), Counter())
+        return sum(count * cost.get(kind, dearest.get(kind[0], 0.0)) for kind, count in left.items())
 
 
 class Display:
@@ -107,10 +111,11 @@ class Display:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"[{self.seconds():6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def _clock(self) -> str:
-        return f"{time.monotonic() - self._start:6.1f} s"
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._start
 
     def _line(self) -> str:
         left = self.work.seconds_left()

@@ -19,7 +19,7 @@ import yaml
 
 from experiments.cli import LATEST, ConfigT, UsageError, from_yaml, to_mapping
 
-CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+CONFIG, METRICS, VERSIONS = "config.yaml", "metrics.jsonl", "versions.json"
 PACKAGES = (
     *("metarl-jax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax", "orbax-checkpoint"),
     *("numpy", "scipy", "matplotlib", "rich", "tyro", "pyyaml"),
@@ -131,6 +131,11 @@ class RunFolder:
         """All lines of the metrics."""
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file; None if there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else None
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file."""

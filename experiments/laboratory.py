@@ -1,0 +1,219 @@
+"""The part of an experiment that computes: builds agents, trains and evaluates them. Imports jax and the domains.
+
+All randomness comes from keys folded from fixed numbers: the seed, the purpose, and what an agent is trained or tested
+on. It does not depend on the order of the work, on the clock, or on which other domains take part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax import anchors
+from envs_jax.suite import Suite
+from experiments.config import TransferConfig
+from experiments.plan import UNTRAINED, Agent
+from experiments.progress import Display, Kind, duration
+from experiments.results import ANCHORS, Target
+from experiments.runs import RunFolder
+from metarl_jax import evaluation, learners, training
+from metarl_jax.checkpointing import Checkpointer
+from metarl_jax.configs import TransformerDqnConfig
+from metarl_jax.learners.base import Learner
+from metarl_jax.learners.q_learning import shares
+
+TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS = range(4)
+"""Purposes that keys are folded with."""
+
+BENCHMARK_SEED = 20251121
+"""Of the evaluation tasks and their noise: frozen, the same for every run with as many tasks and episodes."""
+
+
+def prepare_jax(cache: pathlib.Path | None) -> None:
+    """Settings that must be made before jax computes anything.
+
+    A CPU shows one device a core, over which members are spread; an accelerator is used as it is.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", cores)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _fold(key: Any, purpose: int, *names: str) -> Any:
+    key = jax.random.fold_in(key, purpose)
+    # CRC-32 is the same on every machine and in every process; Python's hash is not.
+    return functools.reduce(jax.random.fold_in, (zlib.crc32(name.encode()) for name in sorted(names)), key)
+
+
+class Laboratory:
+    """Trains and evaluates the agents of one configuration."""
+
+    def __init__(self, config: TransferConfig):
+        self.config = config
+        self.suite = Suite.make(config.domains)
+        self.conditions = evaluation.conditions(config.evaluation.shots)
+        self._trials: dict[str, evaluation.Trials] = {}
+
+    def learner(self, agent: Agent) -> Learner:
+        """The agent's learner, on its training domains."""
+        given = self.config.agent
+        config: Any = given
+        if agent.role == "multitask":
+            config = TransformerDqnConfig(
+                given.network, given.data, given.adaptation, given.learning_rate, given.reference_weight
+            )
+        domains = agent.trained_on or self.config.domains[:1]  # random weights are the same on any
+        return learners.make(agent.learner, config, self.suite.subset(domains))
+
+    def hyper(self, agent: Agent, learner: Learner) -> Any:
+        """Numeric hyperparameters of all members, stacked: arm by arm, one a seed."""
+        weights = {"reference": self.config.agent.reference_weight, "rl-only": 0.0, UNTRAINED: 0.0}
+        own = learner.hyper.replace(iterations=jnp.float32(self.config.training.iterations))
+        return training.stack(
+            [
+                own.replace(reference_weight=jnp.float32(weights[arm]))
+                for arm in agent.arms(self.config.arms)
+                for _ in range(self.config.seeds)
+            ]
+        )
+
+    def work(self, agent: Agent, done: int = 0) -> Counter[Kind]:
+        """What is left of an agent after ``done`` iterations, by kind."""
+        left: Counter[Kind] = Counter({("evaluation", agent.role): len(self.config.domains)})
+        if agent.role != "random weights":
+            stage, total = self.learner(agent).stage, self.config.training.iterations
+            left.update(("iteration", agent.role, stage(i / total)) for i in range(done, total))
+            left["compilation", agent.role] = int(done == 0)
+        return left
+
+    def steps(self, agent: Agent) -> tuple[int, int]:
+        """Gradient steps and environment steps of one meta-iteration of all members."""
+        data = self.config.agent.data
+        members = len(agent.arms(self.config.arms)) * self.config.seeds
+        envs = self.suite.subset(agent.trained_on).envs
+        choices = sum(
+            share * env.horizon for share, env in zip(shares(data.tasks, len(envs)), envs, strict=True)
+        )  # of one episode a task; there are as many support as query episodes
+        return members * data.updates, members * choices * data.episodes * 2
+
+    def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
+        """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
+
+        Raises:
+          training.Stopped: if asked to stop, after saving.
+          training.DivergedError: if a metric is not finite.
+        """
+        learner, config = self.learner(agent), self.config.training
+        key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
+        if agent.role == "random weights":
+            keys = training.member_keys(key, self.config.seeds, 0, UNTRAINED_WEIGHTS)
+            return training.over_members(learner.init, self.config.seeds)(keys, self.hyper(agent, learner))
+        updates, choices = self.steps(agent)
+        reached = 0
+
+        def on_interval(interval: training.Interval) -> None:
+            nonlocal reached
+            # The first interval after a restart tells where the restart began.
+            count = interval.iteration - reached if reached else (interval.iteration - 1) % config.interval + 1
+            display.advance(interval.iteration - reached)
+            reached = interval.iteration
+            display.work.plan(agent.id, self.work(agent, reached))
+            display.work.measured(("iteration", agent.role, interval.stage), count, interval.seconds)
+            if interval.compiling:
+                display.work.measured(("compilation", agent.role), 1, interval.compiling)
+            rate = count / interval.seconds
+            folder.log(
+                agent.id,
+                interval.iteration,
+                {
+                    "stage": interval.stage,
+                    "seconds": round(interval.seconds, 3),
+                    "compiling": round(interval.compiling, 3),
+                    "updates_per_second": round(rate * updates, 2),
+                    "env_steps_per_second": round(rate * choices),
+                    "metrics": {name: np.asarray(value).tolist() for name, value in interval.metrics.items()},
+                },
+            )
+            loss = float(np.mean(interval.metrics["loss"])) if "loss" in interval.metrics else float("nan")
+            display.state(
+                f"{agent.label}: train",
+                f"{interval.iteration}/{interval.iterations} ({interval.stage}), loss {loss:.3f}, "
+                f"{rate * updates:,.1f} updates/s, {rate * choices:,.0f} env steps/s",
+            )
+
+        return training.train(
+            learner,
+            key,
+            self.hyper(agent, learner),
+            iterations=config.iterations,
+            interval=config.interval,
+            checkpointer=Checkpointer(folder.agent(agent.id) / "checkpoints", keep=2, notify=display.note),
+            checkpoint_every=config.checkpoint_every,
+            resume=True,
+            on_interval=on_interval,
+            on_phase=lambda phase: display.state(f"{agent.label}: {phase}"),
+            should_stop=should_stop,
+        )
+
+    def trials(self, name: str) -> evaluation.Trials:
+        """The evaluation set of a domain."""
+        if name not in self._trials:
+            asked = self.config.evaluation
+            key = _fold(jax.random.key(BENCHMARK_SEED), EVALUATION_SET, name)
+            self._trials[name] = evaluation.make_trials(
+                self.suite, name, key, asked.tasks, max(asked.shots), asked.episodes
+            )
+        return self._trials[name]
+
+    def target(self, name: str) -> Target:
+        """Anchor returns of a domain's evaluation set."""
+        trials = self.trials(name)
+        heuristic = anchors.returns(trials.env, "heuristic", trials.tasks, trials.query_keys).mean(-1)
+        found = {**dataclasses.asdict(trials.anchors), "heuristic": heuristic}
+        return Target(
+            {policy: np.asarray(found[policy]) for policy in ANCHORS},
+            trials.env.reward_unit,
+            trials.env.reference_kind,
+        )
+
+    def evaluate(self, agent: Agent, state: Any, target: str) -> np.ndarray:
+        """Query returns ``f32[M, C, B, E]`` of an agent in one domain, trained on or not."""
+        learner, data = self.learner(agent), self.config.agent.data
+        seen = self.suite.subset(agent.trained_on).names if agent.trained_on else ()
+        # Only of a domain it was trained on does an agent know the scale of rewards.
+        scale = state.scales[seen.index(target)] if target in seen else None
+        trained = learner.params(state)
+        key = _fold(jax.random.key(BENCHMARK_SEED), EXPLORATION, target)
+        return evaluation.evaluate(
+            learner, trained, scale, self.trials(target), self.conditions, data.samples, data.num_steps, key
+        )
+
+    def evaluate_everywhere(
+        self, agent: Agent, state: Any, display: Display, check: Callable[[], None]
+    ) -> dict[str, np.ndarray]:
+        """Query returns of an agent in every domain; ``check`` may raise between two of them."""
+        returns = {}
+        left = self.work(agent, self.config.training.iterations)
+        for target in self.config.domains:
+            check()
+            display.state(f"{agent.label}: test on {target}")
+            clock = display.seconds()
+            returns[target] = self.evaluate(agent, state, target)
+            display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
+            left["evaluation", agent.role] -= 1
+            display.work.plan(agent.id, left)
+        display.note(f"{agent.label}: tested on {len(returns)} domains after {duration(display.seconds())}")
+        return returns
