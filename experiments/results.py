@@ -70,6 +70,7 @@ class Results:
     agents: tuple[Agent, ...]
     targets: Mapping[str, Target]
     returns: Mapping[tuple[str, str], np.ndarray]
+    _known: dict[Any, Interval] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def most(self) -> int:
@@ -113,9 +114,11 @@ class Results:
 
     def score(self, agent: Agent, arm: str, target: str, condition: Condition) -> Interval:
         """Pooled score with its interval over seeds and tasks."""
-        at = self.targets[target]
-        returns = self.task_returns(agent, arm, target, condition)
-        return statistics.hierarchical_bootstrap(returns, at.floor, at.reference)
+        asked = (agent, arm, target, condition)
+        if asked not in self._known:  # tables and figures ask for the same ones
+            at = self.targets[target]
+            self._known[asked] = statistics.hierarchical_bootstrap(self.task_returns(*asked), at.floor, at.reference)
+        return self._known[asked]
 
     def gain(self, target: str, one: Floats, other: Floats) -> Interval:
         """Difference of two arms' scores, from their task returns ``[S, B]``, tasks and seeds resampled together."""

@@ -1,0 +1,218 @@
+"""Tables and sentences of a transfer run, as text: the console and the HTML report show the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from experiments.plan import UNTRAINED, Agent
+from experiments.results import Results, Verdict, verdict
+from metarl_jax.evaluation import Condition
+from metarl_jax.statistics import Interval
+
+COVERAGE = ((3, 75), (5, 84), (10, 90), (32, 94))
+"""Measured coverage in % of a nominal 95 % percentile interval over n runs; see ``metarl_jax.statistics``."""
+
+WIDE = 6
+"""More targets than this do not fit a console with intervals."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Text in rows and columns; the first column names the row."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def number(value: float) -> str:
+    """Two decimals; ``n/a`` where undefined."""
+    return "n/a" if value != value else f"{value:.2f}"
+
+
+def shown(interval: Interval) -> str:
+    """``0.45 [0.30, 0.61]``."""
+    if interval.estimate != interval.estimate:
+        return "n/a"
+    return f"{number(interval.estimate)} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def places(results: Results) -> dict[bool, str]:
+    """Names of the cells that the protocol's main claim is about, and of the others."""
+    if results.protocol == "pairs":
+        return {True: "own domain, new tasks", False: "other domains, never seen"}
+    return {True: "held-out domain, never seen", False: "training domains, new tasks"}
+
+
+def matrix(results: Results, arm: str) -> Table:
+    """Sources in rows, targets in columns; score at K=0 and at the largest K with its interval."""
+    most = results.most
+    short = len(results.targets) > WIDE
+
+    def cell(agent: Agent, target: str) -> str:
+        before = number(results.score(agent, arm, target, Condition(0)).estimate)
+        adapted = results.score(agent, arm, target, Condition(most))
+        return f"{before} → {number(adapted.estimate) if short else shown(adapted)}"
+
+    return Table(
+        f"Score K=0 → K={most} [95 %], arm {arm}",
+        ["trained on \\ tested on", *results.targets],
+        [[agent.domain, *(cell(agent, target) for target in results.targets)] for agent in results.sources],
+        "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped.",
+    )
+
+
+def candidates(results: Results, arm: str, agent: Agent) -> list[tuple[str, Agent, str, Condition]]:
+    """A source agent and its controls: label, agent, arm, condition."""
+    most, multitask = results.most, results.multitask(agent)
+    return [
+        ("K=0", agent, arm, Condition(0)),
+        (f"K={most}", agent, arm, Condition(most)),
+        (f"K={most}, other task's support", agent, arm, Condition(most, "swap")),
+        (f"K={most}, rewards zeroed", agent, arm, Condition(most, "zero")),
+        (f"random weights K={most}", results.untrained, UNTRAINED, Condition(most)),
+        ("multitask K=0", multitask, arm, Condition(0)),
+        (f"multitask K={most}, fine-tuned", multitask, arm, Condition(most)),
+    ]
+
+
+def controls(results: Results) -> Table:
+    """Every control of the cells that the main claim is about."""
+    rows, header = [], []
+    for arm in results.arms:
+        for agent, target in results.cells(home=True):
+            asked = candidates(results, arm, agent)
+            header = [label for label, *_ in asked]
+            cells = [shown(results.score(who, its_arm, target, given)) for _, who, its_arm, given in asked]
+            heuristic = number(results.anchor_score("heuristic", target))
+            rows.append([f"{target}, {arm}", *cells, heuristic])
+    return Table(
+        f"Controls, {places(results)[True]}",
+        ["target, arm", *header, "heuristic"],
+        rows,
+        "Heuristic: the strongest rule known that sees only what an agent sees.",
+    )
+
+
+def aggregate(results: Results) -> Table:
+    """Interquartile means over cells and seeds."""
+    groups = {name: results.cells(home) for home, name in places(results).items()}
+    rows = []
+    for arm in results.arms:
+        labels = [label for label, *_ in candidates(results, arm, results.sources[0])]
+        for i, label in enumerate(labels):
+            row = []
+            for cells in groups.values():
+                asked = [(candidates(results, arm, agent)[i], target) for agent, target in cells]
+                those = list(dict.fromkeys((who, target) for (_, who, _, _), target in asked))
+                if not those:
+                    row.append("none")
+                    continue
+                _, _, its_arm, given = asked[0][0]
+                row.append(shown(results.overall(its_arm, those, given)))
+            rows.append([f"{arm}: {label}", *row])
+    return Table(
+        "Interquartile mean over cells and seeds [95 %, seeds resampled within each training run]",
+        ["arm: condition", *groups],
+        rows,
+    )
+
+
+def gains(results: Results) -> Table:
+    """Paired differences of every cell."""
+    most = Condition(results.most)
+    rows = []
+    for arm in results.arms:
+        for agent in results.sources:
+            for target in results.targets:
+                adapted = results.task_returns(agent, arm, target, most)
+                others = [
+                    results.task_returns(agent, arm, target, Condition(0)),
+                    results.task_returns(results.untrained, UNTRAINED, target, most),
+                    results.task_returns(results.multitask(agent), arm, target, Condition(0)),
+                    results.task_returns(results.multitask(agent), arm, target, most),
+                ]
+                cells = [shown(results.gain(target, adapted, other)) for other in others]
+                rows.append([f"{arm}: {agent.domain} → {target}", *cells])
+    return Table(
+        f"Score at K={results.most} less that of ... [95 %, paired: seeds and tasks resampled together]",
+        ["arm: cell", "itself at K=0", "random weights, same K", "multitask K=0", "multitask, same K"],
+        rows,
+    )
+
+
+def anchors(results: Results) -> Table:
+    """What scores are measured against."""
+    rows = []
+    for name, target in results.targets.items():
+        means = [f"{target.anchors[policy].mean():,.4g}" for policy in ("random", "noop", "heuristic", "reference")]
+        without = int((target.reference <= target.floor).sum())
+        kind = "exact optimum" if target.reference_kind == "optimal" else "heuristic, scores may exceed 1"
+        tasks = f"{without} of {len(target.reference)}"
+        rows.append([name, target.unit, *means, number(results.anchor_score("heuristic", name)), kind, tasks])
+    return Table(
+        "Anchors: mean return of an episode over the evaluation tasks",
+        [
+            *("domain", "unit", "random", "no-op", "heuristic", "reference"),
+            *("heuristic's score", "the reference is", "tasks without headroom"),
+        ],
+        rows,
+    )
+
+
+def _of(found: list[str], cells: list[str]) -> str:
+    return f"{len(found)} of {len(cells)}"
+
+
+def _sentence(results: Results, arm: str, home: bool, found: Verdict) -> str:
+    most, place = results.most, places(results)[home]
+    worse = f"; it is worse than K=0 in {', '.join(found.worse_than_zero_shot)}" if found.worse_than_zero_shot else ""
+    both = f" ({', '.join(found.beats_both)})" if 0 < len(found.beats_both) <= WIDE else ""
+    return (
+        f"{arm}, {place}: with {most} support episodes the agent beats itself at K=0 in "
+        f"{_of(found.beats_zero_shot, found.cells)} cells, random weights adapted on as many episodes in "
+        f"{_of(found.beats_random, found.cells)}, both in {_of(found.beats_both, found.cells)}{both}{worse}. "
+        f"Given another task's support it falls in {_of(found.swap_collapses, found.cells)}, "
+        f"with rewards zeroed in {_of(found.zero_collapses, found.cells)}. It beats the multitask agent without "
+        f"adaptation in {_of(found.beats_multitask, found.cells)}. Strict successes: {found.strict} of {found.trials} "
+        "(seed, cell) pairs."
+    )
+
+
+def headline(results: Results, verdicts: dict[tuple[str, bool], Verdict]) -> list[str]:
+    """What the run shows, computed from it: one sentence group for every arm and kind of cell."""
+    lines = [_sentence(results, arm, home, found) for (arm, home), found in verdicts.items() if found.cells]
+    lines.append('"Beats" and "falls": the two 95 % intervals (over seeds and tasks) do not overlap.')
+    if results.seeds == 1:
+        lines.append("One seed: intervals cover tasks only and say nothing about another training run.")
+    elif results.seeds < COVERAGE[-1][0]:
+        n, percent = max((c for c in COVERAGE if c[0] <= max(results.seeds, 3)), key=lambda c: c[0])
+        lines.append(
+            f"{results.seeds} seeds: intervals are too short; over {n} runs a nominal 95 % covers about {percent} %."
+        )
+    return lines
+
+
+def verdicts(results: Results) -> dict[tuple[str, bool], Verdict]:
+    """A verdict for every arm and kind of cell."""
+    return {(arm, home): verdict(results, arm, results.cells(home)) for arm in results.arms for home in (True, False)}
+
+
+def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
+    """Prints tables, then sentences."""
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width; wrapped cells would be hard to read and to search
+    for table in tables:
+        rich_table = RichTable(title=table.title, caption=table.note or None, title_justify="left")
+        for i, name in enumerate(table.header):
+            rich_table.add_column(name, justify="left" if i == 0 else "right")
+        for row in table.rows:
+            rich_table.add_row(*row)
+        console.print(rich_table)
+    for line in lines:
+        console.print(f"• {line}", markup=False, highlight=False)
