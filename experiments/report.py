@@ -29,45 +29,49 @@ table { border-collapse: collapse; font-size: 13px; margin: .8em 0 } caption { t
 th, td { border: 1px solid #d5d5d5; padding: .25em .6em; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead { background: #f2f2f2 }
 div.scroll { overflow-x: auto } img { max-width: 100% } pre { font-size: 12px; background: #f7f7f7; padding: 1em }
-dt { font-weight: 600 } p.note { color: #555; font-size: 13px; margin-top: 0 } ul.headline { background: #f3f7fb; padding: 1em 1em 1em 2em }
+dt { font-weight: 600 }
+p.note { color: #555; font-size: 13px; margin-top: 0 }
+ul.headline { background: #f3f7fb; padding: 1em 1em 1em 2em }
 """
 
 HOW_TO_READ = """
-<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested. Few-shot
-adaptation shows as a score at the largest K above the score at K=0 and above random weights, lost when the support is
-another task's or carries no rewards. A high score at K=0 is skill that needs no adaptation. Negative scores are worse
-than the better of random and doing nothing.</p>
+<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested.
+Few-shot adaptation shows as a score at the largest K above the score at K=0 and above random weights, lost when the
+support is another task's or carries no rewards. A high score at K=0 is skill that needs no adaptation. Negative
+scores are worse than the better of random and doing nothing.</p>
 """
 
 DEFINITIONS = """
 <dl>
 <dt>Task</dt><dd>A domain with its hidden parameters drawn anew; agents never see these parameters.</dd>
-<dt>K</dt><dd>Support episodes: whole episodes of the task that the agent plays before it is tested. K=0 is the agent
-without adaptation (zero-shot).</dd>
-<dt>Score</dt><dd>(J - floor) / (J_reference - floor). J is the undiscounted return of query episodes on fresh noise with
-exploration off, floor the better of random and no-op. Numerator and denominator are summed over the tasks of a domain
-before they are divided. All policies meet the same tasks and the same noise. Nothing is clipped.</dd>
+<dt>K</dt><dd>Support episodes: whole episodes of the task that the agent plays before it is tested. K=0 is the
+agent without adaptation (zero-shot).</dd>
+<dt>Score</dt><dd>(J - floor) / (J_reference - floor). J is the undiscounted return of query episodes on fresh noise
+with exploration off, floor the better of random and no-op. Numerator and denominator are summed over the tasks of a
+domain before they are divided. All policies meet the same tasks and the same noise. Nothing is clipped.</dd>
 <dt>cost_ratio (in scores.csv)</dt><dd>J / J_reference. Where returns are costs, 1.1 is ten per cent dearer.</dd>
 <dt>Interval</dt><dd>95 % percentile bootstrap, 2000 resamples, training seeds and evaluation tasks resampled
 independently.</dd>
-<dt>Arms reference and rl-only</dt><dd>With and without the cross-entropy to the reference policy's action in the outer
-loss. The reference is used in training only; adaptation and tests never see it.</dd>
+<dt>Arms reference and rl-only</dt><dd>With and without the cross-entropy to the reference policy's action in the
+outer loss. The reference is used in training only; adaptation and tests never see it.</dd>
 <dt>Random weights</dt><dd>The source agents' network before training, adapted on the same K episodes.</dd>
-<dt>Multitask</dt><dd>The same network without memory and without meta-learning, trained on many domains; fine-tuned by as
-many gradient steps on the same episodes.</dd>
-<dt>Other task's support</dt><dd>The K episodes come from another task of the domain. What is left of the score is not
-knowledge of the task.</dd>
+<dt>Multitask</dt><dd>The same network without memory and without meta-learning, trained on many domains; fine-tuned
+by as many gradient steps on the same episodes.</dd>
+<dt>Other task's support</dt><dd>The K episodes come from another task of the domain. What is left of the score is
+not knowledge of the task.</dd>
 <dt>Rewards zeroed</dt><dd>The K episodes without their rewards.</dd>
-<dt>Strict success</dt><dd>A (seed, cell) pair with a score of 0.5 or more at the largest K, whose paired 95 % interval over
-tasks lies above 0 both against the multitask agent at K=0 and against the heuristic that does not know the task.</dd>
+<dt>Strict success</dt><dd>A (seed, cell) pair with a score of 0.5 or more at the largest K, whose paired 95 %
+interval over tasks lies above 0 both against the multitask agent at K=0 and against the heuristic that does not
+know the task.</dd>
 </dl>
 """
 
 LIMITATIONS = """
 <ul>
-<li>Seeds are the unit of evidence. With fewer than about ten, percentile intervals are shorter than they should be.</li>
-<li>An agent in a domain it was not trained on normalises rewards by the mean and deviation of its K support episodes; in
-its own domain it uses the scale it met in training. Random weights always use the former.</li>
+<li>Seeds are the unit of evidence. With fewer than about ten, percentile intervals are shorter than they should
+be.</li>
+<li>An agent in a domain it was not trained on normalises rewards by the mean and deviation of its K support
+episodes; in its own domain it uses the scale it met in training. Random weights always use the former.</li>
 <li>Random weights adapt with the initial inner step sizes, trained agents with those they learned.</li>
 <li>Intervals of different cells are not corrected for their number; of many cells some differ by chance.</li>
 <li>Scores are relative to the reference of each domain; where that is a heuristic, 1 is not the optimum.</li>
