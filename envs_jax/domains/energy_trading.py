@@ -6,8 +6,8 @@ charge goes.
 
 Source: D. R. Jiang and W. B. Powell, "Optimal hour-ahead bidding in the real-time electricity market with battery
 storage using approximate dynamic programming", INFORMS J. Computing 27(3), 2015 (abstract read, the rest recalled, not
-re-read). The side on which losses fall and the zero salvage value are those of Powell's teaching model
-``EnergyStorage_I``; the canonical price process is of the size measured on its PJM prices.
+re-read). The side on which losses fall and the zero salvage value are those of Powell's teaching model EnergyStorage_I,
+whose PJM price record is a named instance here; docs/domains/energy_trading.md compares its prices with the tasks'.
 """
 
 from __future__ import annotations
@@ -306,11 +306,9 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         mean = params.profile[(self.period(state) + 1) % self.cycle_hours]
         price = mean + residual * (step / scatter) * params.innovation_sd + params.spike_size * spike
 
-        low, high = jnp.asarray(_LOW)[state.bids], jnp.asarray(_HIGH)[state.bids]
-        bought = jnp.minimum(params.power, params.capacity - state.charge)
-        bought = jnp.where(price <= jnp.round(params.reference_price * low), bought, 0)
-        sold = jnp.minimum(params.power, state.charge)
-        sold = jnp.where(price >= jnp.round(params.reference_price * high), sold, 0)
+        low, high = (jnp.round(params.reference_price * jnp.asarray(side)[state.bids]) for side in (_LOW, _HIGH))
+        bought = jnp.where(price <= low, jnp.minimum(params.power, params.capacity - state.charge), 0)
+        sold = jnp.where(price >= high, jnp.minimum(params.power, state.charge), 0)
         trades = {
             "units_bought": bought,
             "units_sold": sold,
