@@ -142,7 +142,7 @@ class Vector:
         self.profile = np.ascontiguousarray(p["profile"].T)
         premium = p["day_ahead"] - self.reference[:, None]
         self.cycle = premium.shape[1]
-        levels = np.rint(self.reference[:, None] * np.float32(LEVELS))
+        levels = np.rint(self.reference[:, None] * np.array(LEVELS, np.float32))
         never = np.full((self.batch, 1), np.inf, np.float32)
         ladder = np.concatenate([-never, levels, never], axis=1)  # 0 .. 6
         self.lo, self.hi = (np.ascontiguousarray(ladder[:, list(side)]) for side in zip(*BIDS, strict=True))

@@ -437,7 +437,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         """Bids (l2, l5) all day, buys no more near the end, and sells out in time, as charge is worth nothing after it.
 
         The pair and the hours were tuned on tasks of :meth:`sample_params`; bids that also follow the last price, the
-        published curve or the charge were tried and earn no more.
+        published curve or the charge earn next to nothing more.
         """
         del key
         tokens, column = observation.tokens, TOKEN_COLUMNS.index
