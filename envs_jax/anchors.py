@@ -28,6 +28,7 @@ class Anchors:
 
     random: chex.Array
     noop: chex.Array
+    heuristic: chex.Array
     reference: chex.Array
 
     @property
@@ -88,6 +89,22 @@ def returns(
     return jnp.sum(rewards, axis=0)
 
 
+@functools.partial(jax.jit, static_argnames=("env",))
 def anchors(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
-    """Anchor returns of ``tasks[B]``, each a mean over the episodes of ``keys[B, E]``."""
-    return Anchors(**{name: returns(env, name, tasks, keys).mean(-1) for name in ("random", "noop", "reference")})
+    """Anchor returns of ``tasks[B]``, each a mean over the episodes of ``keys[B, E]``, all in one roll-out."""
+    names: tuple[PolicyName, ...] = ("random", "noop", "heuristic", "reference")
+    policies = [policy(env, name, tasks) for name in names]
+    _, episodes = keys.shape
+
+    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+        actions = []
+        for i, one in enumerate(policies):
+            block = slice(i * episodes, (i + 1) * episodes)
+            own = jax.tree.map(lambda leaf, block=block: leaf[:, block] if leaf.ndim else leaf, (seen, states))
+            actions += one(*own, key)  # the same draws as when a policy runs alone
+        return (jnp.concatenate(actions, axis=1),)
+
+    repeated = jnp.concatenate([keys] * len(names), axis=1)
+    (rewards,), _ = rollout((env,), (tasks,), (repeated,), act, jax.random.fold_in(keys[0, 0], 1), record=score_reward)
+    totals = rewards.sum(0).reshape(-1, len(names), episodes).mean(-1)
+    return Anchors(**{name: totals[:, i] for i, name in enumerate(names)})

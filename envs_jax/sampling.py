@@ -82,5 +82,5 @@ def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> 
 
 
 def ar1(value: chex.Array, persistence: chex.Numeric, innovation_sd: chex.Numeric, uniform: chex.Array) -> chex.Array:
-    """One step of ``x' = persistence x + innovation_sd z``, ``z`` standard normal; stationary sd ``sd/sqrt(1-phi^2)``."""
+    """One step of ``x' = phi x + sd z`` with persistence phi, z standard normal; stationary sd is sd/sqrt(1-phi^2)."""
     return persistence * value + innovation_sd * normal(uniform)

@@ -134,7 +134,7 @@ def rollout(
 
 
 def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvParams, key: chex.PRNGKey) -> chex.Array:
-    """The reference policy's choices ``i32[B, E]`` in a lockstep batch of states, with ``plan`` and ``params`` ``[B]``."""
+    """The reference's choices ``i32[B, E]`` in a lockstep batch of states, with ``plan`` and ``params`` ``[B]``."""
     axes = state_axes(env, params)
     over_episodes = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
     keys = jax.random.split(key, state.last_reward.shape)
@@ -195,15 +195,23 @@ class Suite:
             num_periods=max(env.num_periods for env in envs),
         )
 
-    def subset(self, names: Sequence[str]) -> Suite:
-        """The named domains with this suite's padding."""
+    def subset(self, names: Sequence[str], tight: bool = False) -> Suite:
+        """The named domains, in this suite's order.
+
+        Args:
+          names: of domains in this suite.
+          tight: False keeps this suite's padding (fewer programs to compile, more to compute), True pads no more than
+            the named domains need.
+
+        Raises:
+          ValueError: for a name that is not in this suite.
+        """
         unknown = sorted(set(names) - set(self.names))
         if unknown:
             raise ValueError(f"domains {unknown} are not in this suite: {', '.join(self.names)}")
         chosen = [i for i, name in enumerate(self.names) if name in names]
-        return dataclasses.replace(
-            self, names=tuple(self.names[i] for i in chosen), envs=tuple(self.envs[i] for i in chosen)
-        )
+        kept, envs = tuple(self.names[i] for i in chosen), tuple(self.envs[i] for i in chosen)
+        return Suite.of(envs, kept) if tight else dataclasses.replace(self, names=kept, envs=envs)
 
     @property
     def horizon(self) -> int:

@@ -22,6 +22,7 @@ from envs_jax.observation import TOKEN_COLUMNS, Observation
 from envs_jax.suite import Suite, rollout
 from metarl_jax import experience as xp
 from metarl_jax.learners.base import Learner
+from metarl_jax.training import over_members
 
 Control = Literal["none", "swap", "zero"]
 
@@ -63,7 +64,7 @@ class Trials:
     """The frozen evaluation set of one domain: tasks, episode keys, anchor returns.
 
     Attributes:
-      suite: the domain alone, with the padding of the whole experiment.
+      suite: the domain alone.
       tasks: stacked tasks ``[B]``.
       support_keys: ``[B, K]`` keys of the support episodes.
       query_keys: ``[B, E]`` keys of the query episodes; the anchors were measured on the same.
@@ -91,14 +92,14 @@ def make_trials(suite: Suite, name: str, key: chex.PRNGKey, tasks: int, support:
     """Draws the evaluation set of a domain and measures its anchors.
 
     Args:
-      suite: all domains of the experiment.
+      suite: a suite that holds the domain.
       name: the domain.
       key: seed of the evaluation set; training must use other keys.
       tasks: B.
       support: largest K.
       episodes: E query episodes a task.
     """
-    alone = suite.subset([name])
+    alone = suite.subset([name], tight=True)
     (env,) = alone.envs
     task_key, support_key, query_key = jax.random.split(key, 3)
     params = jax.jit(jax.vmap(env.sample_params))(jax.random.split(task_key, tasks))
@@ -170,7 +171,7 @@ def _program(
     samples: int,
     num_steps: int,
 ) -> Callable[..., chex.Array]:
-    """One compiled program a learner and target domain, whatever it was trained on and however often it is asked."""
+    """Returns of one member; cached, so that a learner and target domain share one compiled program."""
     (env,) = suite.envs
 
     def collect(trained: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[Any, ...]:
@@ -216,11 +217,7 @@ def _program(
         (rewards,), _ = rollout((env,), (repeated,), (keys,), suite.batched(greedy), act_key, score_reward)
         return rewards.sum(0).reshape(count, -1, query_keys.shape[-1])
 
-    # One member after another: a member's batch already fills the machine, and memory stays that of one.
-    def all_members(trained: Any, scale: Any, *rest: Any) -> chex.Array:
-        return jax.lax.map(lambda member: one_member(*member, *rest), (trained, scale))
-
-    return jax.jit(all_members)
+    return one_member
 
 
 def evaluate(
@@ -245,6 +242,7 @@ def evaluate(
       num_steps: n of the n-step targets.
       key: exploration in the support and which transitions are kept: the same for all members and learners.
     """
-    program = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
-    out = program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key)
-    return np.asarray(out)
+    members = jax.tree.leaves(trained)[0].shape[0]
+    one_member = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
+    program = over_members(one_member, members, shared=4)
+    return np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))

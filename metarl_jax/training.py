@@ -68,23 +68,33 @@ def member_mesh(members: int) -> Mesh:
 
 
 @functools.cache
-def over_members(function: Callable[..., Any], members: int, donate: tuple[int, ...] = ()) -> Any:
-    """Jits ``function`` with a leading member axis on every argument and result, sharded over devices.
+def over_members(function: Callable[..., Any], members: int, donate: tuple[int, ...] = (), shared: int = 0) -> Any:
+    """Jits ``function`` with a leading member axis on its arguments and results, sharded over devices.
 
     Within a device, members are vmapped on an accelerator and mapped one after another on a CPU, where a batched matrix
     product of small matrices is slower than several plain ones. Cached: equal functions share programs.
+
+    Args:
+      function: of one member.
+      members: length of the member axis.
+      donate: positions of arguments whose buffers may be reused.
+      shared: how many of the last arguments are the same for all members and have no member axis.
     """
     mesh = member_mesh(members)
-    spec = PartitionSpec(AXIS)
+    each, same = PartitionSpec(AXIS), PartitionSpec()
 
     def local(*arguments: Any) -> Any:
+        own = arguments[: len(arguments) - shared]
+        common = arguments[len(arguments) - shared :]
         if jax.default_backend() == "cpu":
-            return jax.lax.map(lambda one: function(*one), arguments)
-        return jax.vmap(function)(*arguments)
+            return jax.lax.map(lambda one: function(*one, *common), own)
+        return jax.vmap(lambda *one: function(*one, *common))(*own)
 
-    sharded = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    sharding = NamedSharding(mesh, spec)
-    return jax.jit(sharded, in_shardings=sharding, out_shardings=sharding, donate_argnums=donate)
+    def sharded(*arguments: Any) -> Any:
+        specs = (each,) * (len(arguments) - shared) + (same,) * shared
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)(*arguments)
+
+    return jax.jit(sharded, donate_argnums=donate, out_shardings=NamedSharding(mesh, each))
 
 
 @functools.cache
