@@ -97,11 +97,13 @@ def anchors(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
     _, episodes = keys.shape
 
     def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
-        actions = []
+        actions: list[chex.Array] = []
         for i, one in enumerate(policies):
             block = slice(i * episodes, (i + 1) * episodes)
-            own = jax.tree.map(lambda leaf, block=block: leaf[:, block] if leaf.ndim else leaf, (seen, states))
-            actions += one(*own, key)  # the same draws as when a policy runs alone
+            cut = functools.partial(lambda block, leaf: leaf[:, block] if leaf.ndim else leaf, block)
+            actions += one(
+                jax.tree.map(cut, seen), jax.tree.map(cut, states), key
+            )  # the same draws as when a policy runs alone
         return (jnp.concatenate(actions, axis=1),)
 
     repeated = jnp.concatenate([keys] * len(names), axis=1)

@@ -71,8 +71,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
     """
 
-    name: ClassVar[str] = ""  # type: ignore[assignment]  # gymnax has properties here
-    num_actions: int = 0  # type: ignore[assignment]
+    name: ClassVar[str] = ""  # gymnax has properties here
+    num_actions: int = 0
     num_turns: int
     num_periods: int
     num_tokens: int

@@ -19,7 +19,7 @@ import numpy as np
 from envs_jax.anchors import Anchors, anchors, score_reward
 from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation
-from envs_jax.suite import Suite, rollout
+from envs_jax.suite import Act, Suite, rollout
 from metarl_jax import experience as xp
 from metarl_jax.learners.base import Learner
 from metarl_jax.training import over_members
@@ -175,6 +175,7 @@ def _program(
     (env,) = suite.envs
 
     def collect(trained: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[Any, ...]:
+        chosen: Act
         if support_epsilon == 1.0:
             chosen = suite.random_act
         else:

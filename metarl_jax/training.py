@@ -117,6 +117,10 @@ class Programs:
     update: dict[Hashable, Any]
 
 
+def _compile(function: Any, arguments: tuple[Any, ...]) -> Any:
+    return function.lower(*arguments).compile()
+
+
 def compile_programs(learner: Learner, state: Any, keys: chex.PRNGKey, iterations: int, workers: int = 2) -> Programs:
     """Compiles everything a run needs, several programs at a time (XLA compiles each on one core).
 
@@ -138,7 +142,7 @@ def compile_programs(learner: Learner, state: Any, keys: chex.PRNGKey, iteration
         update = over_members(staged(learner.update, stage), members, donate=(0,))
         jobs["update", stage] = (update, (state, experience, keys))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = {name: pool.submit(lambda f, a: f.lower(*a).compile(), *job) for name, job in jobs.items()}
+        futures = {name: pool.submit(_compile, *job) for name, job in jobs.items()}
         compiled = {name: future.result() for name, future in futures.items()}
     updates = {name[1]: program for name, program in compiled.items() if isinstance(name, tuple)}
     return Programs(compiled["collect"], compiled["prepare"], updates)

@@ -34,7 +34,7 @@ class Learner(NamedTuple):
     init: Callable[[chex.PRNGKey, Any], TrainState]
     prepare: Callable[[TrainState, Any], TrainState]
     collect: Callable[[TrainState, chex.PRNGKey], Any]
-    update: Callable[[TrainState, Any, chex.PRNGKey, Hashable], tuple[TrainState, Metrics]]
+    update: Callable[[TrainState, Any, chex.PRNGKey, Any], tuple[TrainState, Metrics]]
     stage: Callable[[float], Hashable]
     params: Callable[[TrainState], Any]
     adapt: Callable[[Any, Any], Any]

@@ -72,7 +72,7 @@ class TrainState:
     target: Params
     step_sizes: adaptation.StepSizes
     optimiser: optax.OptState
-    replay: Experience
+    replay: Any
     scales: tuple[xp.RewardScale, ...]
     iteration: chex.Array
     hyper: Hyper
@@ -320,7 +320,7 @@ def make_learner(
             target=jax.tree.map(jnp.copy, params),
             step_sizes=step_sizes,
             optimiser=optimiser.init({"params": params, "step_sizes": step_sizes}),
-            replay=None,
+            replay=(),  # its shape is known below
             scales=tuple(xp.RewardScale(jnp.float32(0.0), jnp.float32(1.0)) for _ in suite.envs),
             iteration=jnp.int32(0),
             hyper=jax.tree.map(jnp.float32, hyper),

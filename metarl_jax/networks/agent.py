@@ -135,11 +135,13 @@ class AgentNetwork:
         """Memory of one task's support."""
         if not self.use_memory:
             return self.no_memory(support.tokens.shape[-2])
-        return self._memory.apply({"params": params["memory"]}, support)
+        memory: Any = self._memory.apply({"params": params["memory"]}, support)
+        return memory
 
     def trunk(self, params: Params, observation: Observation, memory: Memory) -> Features:
         """Features of a batch of one task's observations."""
-        return self._trunk.apply({"params": params["trunk"]}, observation, memory)
+        features: Any = self._trunk.apply({"params": params["trunk"]}, observation, memory)
+        return features
 
     def head(self, params: Params, features: Features, observation: Observation) -> tuple[chex.Array, chex.Array]:
         """Q values and predicted rewards ``f32[..., A]``."""
