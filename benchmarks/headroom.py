@@ -119,9 +119,8 @@ def table(domains: Iterable[list[Row]]) -> str:
         for row in rows:
             score, low, high = (round(value, 3) + 0.0 for value in (row.score, row.low, row.high))  # no "-0.000"
             left = f"{headroom(rows):.2f}" if row is rows[-1] else ""
-            lines.append(
-                f"| {row.domain} | {row.policy} | {row.mean_return:.4g} | {row.unit} | {score:.3f} [{low:.3f}, {high:.3f}] | {left} |"
-            )
+            cells = (row.domain, row.policy, f"{row.mean_return:.4g}", row.unit, f"{score:.3f} [{low:.3f}, {high:.3f}]")
+            lines.append(f"| {' | '.join((*cells, left))} |")
     return "\n".join(lines) + "\n"
 
 
