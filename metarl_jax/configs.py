@@ -23,7 +23,7 @@ class NetworkConfig:
       layers: Transformer blocks.
       heads: attention heads.
       expansion: hidden width of a block's MLP relative to d.
-      channels: size of keys and values in each of the memory's ``heads``.
+      channels: size of the context memory's keys and values.
       head_width: hidden width of the dueling head.
       slots: largest number of entities (size of the slot embedding).
     """
@@ -32,7 +32,7 @@ class NetworkConfig:
     layers: int = 2
     heads: int = 4
     expansion: int = 2
-    channels: int = 8
+    channels: int = 16
     head_width: int = 64
     slots: int = 32
 

@@ -97,7 +97,7 @@ class AgentNetwork:
         self.config = config
         self.use_memory = use_memory
         self._trunk = Trunk(config)
-        self._memory = ContextMemory(config.width, config.heads, config.channels)
+        self._memory = ContextMemory(config.width, config.channels)
         self._head = DuelingHead(config)
 
     def init(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
@@ -128,7 +128,7 @@ class AgentNetwork:
     def no_memory(self, num_tokens: int) -> Memory:
         """The memory of a task of which nothing was seen."""
         c = self.config
-        association = jnp.zeros((num_tokens, c.heads, c.channels, c.channels))
+        association = jnp.zeros((num_tokens, c.channels, c.channels))
         return Memory(association, jnp.zeros((num_tokens, c.width)))
 
     def remember(self, params: Params, support: Periods) -> Memory:

@@ -39,7 +39,7 @@ class Memory:
     """What the support episodes of one task say about each of its N entities.
 
     Attributes:
-      association: ``f32[N, H, C, C]`` mean outer product of keys and values over the support's periods, shrunk.
+      association: ``f32[N, C, C]`` mean outer product of keys and values over the support's periods, shrunk.
       summary: ``f32[N, d]`` what can be read from it without a query.
     """
 
@@ -64,19 +64,17 @@ class ContextMemory(nn.Module):
 
     Attributes:
       width: d, of the summary.
-      heads: H.
-      channels: C, of keys and values in each head.
+      channels: C, of keys and values.
     """
 
     width: int
-    heads: int
     channels: int
 
     @nn.compact
     def __call__(self, support: Periods) -> Memory:
         """Memory of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
-        size = self.heads * self.channels
+        size = self.channels
         # Tokens are projected once for their three uses: key, value before, value after.
         projected = nn.Dense(3 * size, name="own")(support.tokens)
         overall = masked_mean(support.tokens, support.token_mask)
@@ -88,16 +86,13 @@ class ContextMemory(nn.Module):
         key = key[:, :-1] + decided_key
         value = before[:, :-1] + after[:, 1:] + decided_value + rewarded
 
-        def by_head(x: chex.Array) -> chex.Array:
-            return half_rectified(x.reshape(*x.shape[:-1], self.heads, self.channels))
-
         used = support.valid.astype(key.dtype)
-        key = by_head(key) * used[..., None, None, None]
-        association = jnp.einsum("ktnhc,ktnhd->nhcd", key, by_head(value)) / jnp.maximum(used.sum(), 1.0)
+        key = half_rectified(key) * used[..., None, None]
+        association = jnp.einsum("ktnc,ktnd->ncd", key, half_rectified(value)) / jnp.maximum(used.sum(), 1.0)
 
         episodes = jnp.sum(jnp.any(support.valid, axis=-1)).astype(key.dtype)
-        tau = nn.softplus(self.param("tau", nn.initializers.zeros, (self.heads,)))
-        association = association * (episodes / (episodes + tau))[:, None, None]
+        tau = nn.softplus(self.param("tau", nn.initializers.zeros, ()))
+        association = association * (episodes / (episodes + tau))
 
         flat = association.reshape(association.shape[0], -1)
         share = jnp.full((flat.shape[0], 1), episodes / support.valid.shape[0])
@@ -118,9 +113,6 @@ class MemoryRead(nn.Module):
     @nn.compact
     def __call__(self, tokens: chex.Array, memory: Memory) -> chex.Array:
         """Answers ``f32[..., N, width]`` to a batch of ``tokens f32[..., N, F]`` of the task that was remembered."""
-        _, heads, channels, _ = memory.association.shape
-        query = nn.Dense(heads * channels, name="query")(tokens)
-        query = half_rectified(query.reshape(*query.shape[:-1], heads, channels))
-        answer = jnp.einsum("...nhc,nhcd->...nhd", query, memory.association)
-        answer = answer.reshape(*answer.shape[:-2], heads * channels)
+        query = half_rectified(nn.Dense(memory.association.shape[-1], name="query")(tokens))
+        answer = jnp.einsum("...nc,ncd->...nd", query, memory.association)
         return nn.Dense(self.width, use_bias=False, name="answer")(answer) + memory.summary
