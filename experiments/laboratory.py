@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import pathlib
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -37,19 +35,6 @@ TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS = range(4)
 
 BENCHMARK_SEED = 20251121
 """Of the evaluation tasks and their noise: frozen, the same for every run with as many tasks and episodes."""
-
-
-def prepare_jax(cache: pathlib.Path | None) -> None:
-    """Settings that must be made before jax computes anything.
-
-    A CPU shows one device a core, over which members are spread; an accelerator is used as it is.
-    """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jax.config.update("jax_num_cpu_devices", cores)
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _fold(key: Any, purpose: int, *names: str) -> Any:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import datetime
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 import yaml
@@ -20,10 +16,6 @@ import yaml
 from experiments.cli import LATEST, ConfigT, UsageError, from_yaml, to_mapping
 
 CONFIG, METRICS, VERSIONS = "config.yaml", "metrics.jsonl", "versions.json"
-PACKAGES = (
-    *("metarl-jax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax", "orbax-checkpoint"),
-    *("numpy", "scipy", "matplotlib", "rich", "tyro", "pyyaml"),
-)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
@@ -64,7 +56,7 @@ def default_name(protocol: str) -> str:
 
 
 class RunFolder:
-    """Files of one run; held by one process at a time.
+    """Files of one run; held by one process at a time, until it is closed (use it as a context manager) or ends.
 
     Args:
       path: the folder.
@@ -93,6 +85,12 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"resume: {path} is in use by another process") from error
         self._seen = self._repair_metrics()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.close()
 
     @property
     def figures(self) -> pathlib.Path:
@@ -145,57 +143,3 @@ class RunFolder:
 def saved_config(base: ConfigT, folder: pathlib.Path) -> ConfigT:
     """The configuration with which a run was started."""
     return from_yaml(base, folder / CONFIG)
-
-
-def cache_folder(asked: pathlib.Path | None) -> pathlib.Path | None:
-    """Where compiled programs are kept: as asked, as jax is told by its own variable, or in the user's cache folder.
-
-    Returns None where the user's folder cannot be written: the run is then only slower to start.
-
-    Raises:
-      UsageError: if a folder that was asked for cannot be written.
-    """
-    named = asked or os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(named) if named else pathlib.Path(home) / "metarl-jax" / "compiled"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        if named:
-            raise UsageError(f"cache_dir: cannot write to {folder}: {error.strerror}") from error
-        return None
-
-
-def _git(*arguments: str) -> str | None:
-    folder = pathlib.Path(__file__).parent
-    try:
-        out = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip()
-
-
-def versions(devices: Iterable[Any]) -> dict[str, Any]:
-    """What a result depends on beside the configuration: versions, devices, source."""
-    packages: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = None
-    devices = list(devices)
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "python": platform.python_version(),
-        "packages": packages,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "devices": [f"{device.platform} {device.device_kind}" for device in devices],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_since_commit": None if changed is None else bool(changed),
-        "command": sys.argv[1:],
-    }

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from experiments import cli, runs
+from experiments import cli, machine, runs
 from experiments.config import PRESETS, TransferConfig
 from experiments.plan import agents
 
@@ -69,7 +69,7 @@ def open_run(arguments: Sequence[str]) -> tuple[TransferConfig, runs.RunFolder, 
     """
     command = cli.parse(PRESETS, _saved, arguments, PROGRAM, (__doc__ or "").split("\n\n")[0])
     config = command.run
-    cache = runs.cache_folder(config.cache_dir)
+    cache = machine.cache_folder(config.cache_dir)
     if command.resume is None:
         name = config.name or runs.default_name(config.protocol)
         config = dataclasses.replace(config, name=name)
@@ -110,7 +110,7 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
     from experiments.results import Results, load_arrays, save_arrays
     from metarl_jax.training import Stopped
 
-    note_versions(folder, runs.versions(jax.devices()))
+    note_versions(folder, machine.versions(jax.devices()))
     plan = agents(config.protocol, config.domains)
     trained = [agent for agent in plan if agent.role != "random weights"]
     with Display(len(trained) * config.training.iterations, Console()) as display:
@@ -165,11 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = StopRequest()
     announce(config, folder, cache)
 
+    machine.prepare_jax(cache)
     from experiments import report
-    from experiments.laboratory import prepare_jax
     from metarl_jax.training import DivergedError
 
-    prepare_jax(cache)
     try:
         results = carry_out(config, folder, stop)
     except Interrupted:
