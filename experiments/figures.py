@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plan import UNTRAINED, Agent
+from experiments.plan import Agent
 from experiments.results import Results
 from experiments.tables import WIDE, number
 from metarl_jax.evaluation import Condition
@@ -26,14 +26,11 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 def heat_map(results: Results, arm: str) -> Figure:
     """Score of every agent in every domain at K=0 and at the largest K, colours diverging from 0."""
-    rows = [
-        *((agent, arm) for agent in results.agents if agent.role != "random weights"),
-        (results.untrained, UNTRAINED),
-    ]
+    rows = [*(agent for agent in results.agents if agent.role != "random weights"), results.untrained]
     targets = list(results.targets)
     height, width = len(rows), len(targets)
     shots = (0, results.most)
-    scores = [[[results.score(a, its, t, Condition(k)) for t in targets] for a, its in rows] for k in shots]
+    scores = [[[results.score(agent, arm, t, Condition(k)) for t in targets] for agent in rows] for k in shots]
     values = np.array([[[s.estimate for s in row] for row in panel] for panel in scores])
     finite = values[np.isfinite(values)]
     # A few cells far below the floor must not wash out all others; the number in the cell tells the truth.
@@ -45,7 +42,7 @@ def heat_map(results: Results, arm: str) -> Figure:
         image = axis.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(f"K={k} support episodes")
         axis.set_xticks(range(width), targets, rotation=30, ha="right")
-        axis.set_yticks(range(height), [agent.label for agent, _ in rows] if k == 0 else [""] * height)
+        axis.set_yticks(range(height), [agent.label for agent in rows] if k == 0 else [""] * height)
         axis.set_xlabel("tested on (new tasks)")
         for i, row in enumerate(panel):
             for j, cell in enumerate(row):
@@ -76,7 +73,7 @@ def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None
         for control, marker, name in (("swap", "x", "other task's support"), ("zero", "+", "rewards zeroed")):
             score = results.score(agent, arm, target, Condition(most, control))  # type: ignore[arg-type]
             axis.plot([most], [score.estimate], marker, color=colour, label=f"{name}, {arm}", markersize=7)
-    _curve(axis, results, results.untrained, UNTRAINED, target, "random weights", color=GREY, linestyle="--")
+    _curve(axis, results, results.untrained, results.arms[0], target, "random weights", color=GREY, linestyle="--")
     heuristic = results.anchor_score("heuristic", target)
     axis.axhline(heuristic, color="#3a7d44", linewidth=0.9, linestyle="-.", label="heuristic, does not know the task")
     for level in (0.0, 1.0):

@@ -6,7 +6,7 @@ on. It does not depend on the order of the work, on the clock, or on which other
 
 from __future__ import annotations
 
-import dataclasses
+import concurrent.futures
 import functools
 import zlib
 from collections import Counter
@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax import anchors
 from envs_jax.suite import Suite
 from experiments.config import TransferConfig
-from experiments.plan import UNTRAINED, Agent
+from experiments.plan import Agent
 from experiments.progress import Display, Kind, duration
 from experiments.results import ANCHORS, Target
 from experiments.runs import RunFolder
@@ -32,6 +31,9 @@ from metarl_jax.learners.q_learning import shares
 
 TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS = range(4)
 """Purposes that keys are folded with."""
+
+COMPILERS = 2
+"""Domains looked at side by side: XLA compiles each program on one core."""
 
 BENCHMARK_SEED = 20251121
 """Of the evaluation tasks and their noise: frozen, the same for every run with as many tasks and episodes."""
@@ -50,6 +52,7 @@ class Laboratory:
         self.config = config
         self.suite = Suite.make(config.domains)
         self.conditions = evaluation.conditions(config.evaluation.shots)
+        self.members = len(config.arms) * config.seeds
         self._trials: dict[str, evaluation.Trials] = {}
 
     def learner(self, agent: Agent) -> Learner:
@@ -61,23 +64,24 @@ class Laboratory:
                 given.network, given.data, given.adaptation, given.learning_rate, given.reference_weight
             )
         domains = agent.trained_on or self.config.domains[:1]  # random weights are the same on any
-        return learners.make(agent.learner, config, self.suite.subset(domains))
+        # Each agent's own padding: on few cores computing less is worth compiling a program for each source.
+        return learners.make(agent.learner, config, self.suite.subset(domains, tight=True))
 
-    def hyper(self, agent: Agent, learner: Learner) -> Any:
+    def hyper(self, learner: Learner) -> Any:
         """Numeric hyperparameters of all members, stacked: arm by arm, one a seed."""
-        weights = {"reference": self.config.agent.reference_weight, "rl-only": 0.0, UNTRAINED: 0.0}
+        weights = {"reference": self.config.agent.reference_weight, "rl-only": 0.0}
         own = learner.hyper.replace(iterations=jnp.float32(self.config.training.iterations))
         return training.stack(
             [
                 own.replace(reference_weight=jnp.float32(weights[arm]))
-                for arm in agent.arms(self.config.arms)
+                for arm in self.config.arms
                 for _ in range(self.config.seeds)
             ]
         )
 
     def work(self, agent: Agent, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
-        left: Counter[Kind] = Counter({("evaluation", agent.role): len(self.config.domains)})
+        left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
         if agent.role != "random weights":
             stage, total = self.learner(agent).stage, self.config.training.iterations
             left.update(("iteration", agent.role, stage(i / total)) for i in range(done, total))
@@ -87,12 +91,11 @@ class Laboratory:
     def steps(self, agent: Agent) -> tuple[int, int]:
         """Gradient steps and environment steps of one meta-iteration of all members."""
         data = self.config.agent.data
-        members = len(agent.arms(self.config.arms)) * self.config.seeds
         envs = self.suite.subset(agent.trained_on).envs
         choices = sum(
             share * env.horizon for share, env in zip(shares(data.tasks, len(envs)), envs, strict=True)
         )  # of one episode a task; there are as many support as query episodes
-        return members * data.updates, members * choices * data.episodes * 2
+        return self.members * data.updates, self.members * choices * data.episodes * 2
 
     def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
@@ -104,8 +107,8 @@ class Laboratory:
         learner, config = self.learner(agent), self.config.training
         key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
         if agent.role == "random weights":
-            keys = training.member_keys(key, self.config.seeds, 0, UNTRAINED_WEIGHTS)
-            return training.over_members(learner.init, self.config.seeds)(keys, self.hyper(agent, learner))
+            keys = training.member_keys(key, self.members, 0, UNTRAINED_WEIGHTS)
+            return training.over_members(learner.init, self.members)(keys, self.hyper(learner))
         updates, choices = self.steps(agent)
         reached = 0
 
@@ -142,7 +145,7 @@ class Laboratory:
         return training.train(
             learner,
             key,
-            self.hyper(agent, learner),
+            self.hyper(learner),
             iterations=config.iterations,
             interval=config.interval,
             checkpointer=Checkpointer(folder.agent(agent.id) / "checkpoints", keep=2, notify=display.note),
@@ -166,13 +169,8 @@ class Laboratory:
     def target(self, name: str) -> Target:
         """Anchor returns of a domain's evaluation set."""
         trials = self.trials(name)
-        heuristic = anchors.returns(trials.env, "heuristic", trials.tasks, trials.query_keys).mean(-1)
-        found = {**dataclasses.asdict(trials.anchors), "heuristic": heuristic}
-        return Target(
-            {policy: np.asarray(found[policy]) for policy in ANCHORS},
-            trials.env.reward_unit,
-            trials.env.reference_kind,
-        )
+        found = {policy: np.asarray(getattr(trials.anchors, policy)) for policy in ANCHORS}
+        return Target(found, trials.env.reward_unit, trials.env.reference_kind)
 
     def evaluate(self, agent: Agent, state: Any, target: str) -> np.ndarray:
         """Query returns ``f32[M, C, B, E]`` of an agent in one domain, trained on or not."""
@@ -186,19 +184,18 @@ class Laboratory:
             learner, trained, scale, self.trials(target), self.conditions, data.samples, data.num_steps, key
         )
 
-    def evaluate_everywhere(
-        self, agent: Agent, state: Any, display: Display, check: Callable[[], None]
-    ) -> dict[str, np.ndarray]:
-        """Query returns of an agent in every domain; ``check`` may raise between two of them."""
-        returns = {}
-        left = self.work(agent, self.config.training.iterations)
-        for target in self.config.domains:
-            check()
-            display.state(f"{agent.label}: test on {target}")
-            clock = display.seconds()
-            returns[target] = self.evaluate(agent, state, target)
-            display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
-            left["evaluation", agent.role] -= 1
-            display.work.plan(agent.id, left)
+    def targets(self) -> dict[str, Target]:
+        """Anchor returns of every domain."""
+        with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
+            return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
+
+    def evaluate_everywhere(self, agent: Agent, state: Any, display: Display) -> dict[str, np.ndarray]:
+        """Query returns of an agent in every domain."""
+        domains, clock = self.config.domains, display.seconds()
+        display.state(f"{agent.label}: test on {', '.join(domains)}")
+        with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
+            returns = list(pool.map(lambda target: self.evaluate(agent, state, target), domains))
+        display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
+        display.work.plan(agent.id, {})
         display.note(f"{agent.label}: tested on {len(returns)} domains after {duration(display.seconds())}")
-        return returns
+        return dict(zip(domains, returns, strict=True))

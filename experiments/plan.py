@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from experiments.config import Arm, Protocol
+from experiments.config import Protocol
 
 Role = Literal["source", "multitask", "random weights"]
 LEARNERS: dict[Role, str] = {
@@ -13,10 +13,8 @@ LEARNERS: dict[Role, str] = {
     "multitask": "transformer_dqn",
     "random weights": "transformer_maml_dqn",
 }
-"""The learner behind each role. Random weights are the source agents' network before any training."""
-
-UNTRAINED = "untrained"
-"""The arm of agents that have no objective."""
+"""The learner behind each role. Random weights are the source agents' network before any training: each arm is compared
+with draws of its own, as many as it has seeds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +54,6 @@ class Agent:
     def id(self) -> str:
         """Name for files."""
         return self.label.replace(": ", "-").replace(" ", "-")
-
-    def arms(self, arms: tuple[Arm, ...]) -> tuple[str, ...]:
-        """The arms that its members are made of, ``seeds`` members each, in this order."""
-        return (UNTRAINED,) if self.role == "random weights" else arms
 
     def at_home(self, target: str) -> bool:
         """Whether the protocol's main claim is about this target: its own domain, or the one left out."""

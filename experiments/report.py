@@ -54,7 +54,8 @@ domain before they are divided. All policies meet the same tasks and the same no
 independently.</dd>
 <dt>Arms reference and rl-only</dt><dd>With and without the cross-entropy to the reference policy's action in the
 outer loss. The reference is used in training only; adaptation and tests never see it.</dd>
-<dt>Random weights</dt><dd>The source agents' network before training, adapted on the same K episodes.</dd>
+<dt>Random weights</dt><dd>The source agents' network before training, adapted on the same K episodes; each arm is
+compared with as many draws of its own as it has seeds.</dd>
 <dt>Multitask</dt><dd>The same network without memory and without meta-learning, trained on many domains; fine-tuned
 by as many gradient steps on the same episodes.</dd>
 <dt>Other task's support</dt><dd>The K episodes come from another task of the domain. What is left of the score is
@@ -152,7 +153,7 @@ def summary(results: Results, verdicts: dict[tuple[str, bool], Any], lines: list
 
     scores: dict[str, Any] = {}
     for agent in results.agents:
-        for arm in results.arms_of(agent):
+        for arm in results.arms:
             scores.setdefault(agent.label, {})[arm] = {
                 target: {c.label: interval(agent, arm, target, c) for c in results.conditions}
                 for target in results.targets
@@ -175,7 +176,8 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
     verdicts = tables.verdicts(results)
     lines = tables.headline(results, verdicts)
     matrices = [tables.matrix(results, arm) for arm in results.arms]
-    controls, aggregate = tables.controls(results), tables.aggregate(results)
+    controls = [tables.controls(results, arm) for arm in results.arms]
+    aggregate = tables.aggregate(results)
 
     write_atomically(folder.path / "scores.csv", csv_text(results.rows()).encode())
     raw = {f"returns/{agent}/{target}": array for (agent, target), array in results.returns.items()}
@@ -200,7 +202,7 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
             "".join(image(p) + html_table(t) for p, t in zip(heat_maps, matrices, strict=True)),
         ),
         ("Adaptation curves", image(curves)),
-        ("Controls", html_table(controls) + html_table(aggregate)),
+        ("Controls", "".join(map(html_table, [*controls, aggregate]))),
         ("Differences", html_table(tables.gains(results))),
         ("Domains", html_table(tables.anchors(results))),
         ("Training", training + html_table(training_cost(metrics))),
@@ -213,7 +215,7 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
     write_atomically(folder.path / "report.html", text.encode())
 
     console = Console()
-    tables.on_console([*matrices, controls, aggregate], lines, console)
+    tables.on_console([*matrices, *controls, aggregate], lines, console)
     console.print(
         f"report: {folder.path / 'report.html'}; scores: {folder.path / 'scores.csv'}; log: {folder.path / METRICS}",
         markup=False, highlight=False, soft_wrap=True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan import UNTRAINED, Agent, multitask_beside
+from experiments.plan import Agent, multitask_beside
 from experiments.runs import write_atomically
 from metarl_jax import statistics
 from metarl_jax.evaluation import Condition
@@ -56,7 +56,7 @@ class Results:
     Attributes:
       protocol: how agents were trained.
       seeds: S, independent runs of every arm.
-      arms: objectives of the trained agents; members are arm by arm, S each.
+      arms: objectives; every agent's members are arm by arm, S each.
       conditions: C, what agents were given before their query episodes.
       agents: all of them.
       targets: anchors of every domain, in the order of the tables.
@@ -96,13 +96,9 @@ class Results:
         """The multitask control of a source agent."""
         return multitask_beside(agent, self.agents)
 
-    def arms_of(self, agent: Agent) -> tuple[str, ...]:
-        """The arms of an agent's members."""
-        return (UNTRAINED,) if agent.role == "random weights" else self.arms
-
     def task_returns(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
         """Mean query return ``f64[S, B]`` of each seed on each task."""
-        first = self.arms_of(agent).index(arm) * self.seeds
+        first = self.arms.index(arm) * self.seeds
         raw = self.returns[agent.id, target][first : first + self.seeds, self.conditions.index(condition)]
         return np.asarray(raw, np.float64).mean(-1)
 
@@ -159,7 +155,7 @@ class Results:
         """Scores in long format: a row for every agent, arm, target, condition and seed, pooled over tasks."""
         for agent in self.agents:
             for target, at in self.targets.items():
-                for arm in self.arms_of(agent):
+                for arm in self.arms:
                     for condition in self.conditions:
                         returns = self.task_returns(agent, arm, target, condition)
                         scores = statistics.pooled_score(returns, at.floor, at.reference)
@@ -248,7 +244,7 @@ def verdict(results: Results, arm: str, cells: Sequence[tuple[Agent, str]]) -> V
         name = f"{agent.domain} -> {target}"
         scores = {c: results.score(agent, arm, target, c) for c in results.conditions}
         adapted, before = scores[Condition(most)], scores[Condition(0)]
-        random = results.score(results.untrained, UNTRAINED, target, Condition(most))
+        random = results.score(results.untrained, arm, target, Condition(most))
         multitask = results.score(results.multitask(agent), arm, target, Condition(0))
         checks = {
             "cells": True,

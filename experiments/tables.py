@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments.plan import UNTRAINED, Agent
+from experiments.plan import Agent
 from experiments.results import Results, Verdict, verdict
 from metarl_jax.evaluation import Condition
 from metarl_jax.statistics import Interval
@@ -67,34 +67,34 @@ def matrix(results: Results, arm: str) -> Table:
     )
 
 
-def candidates(results: Results, arm: str, agent: Agent) -> list[tuple[str, Agent, str, Condition]]:
-    """A source agent and its controls: label, agent, arm, condition."""
+def candidates(results: Results, agent: Agent) -> list[tuple[str, Agent, Condition]]:
+    """A source agent and its controls: label, agent, condition."""
     most, multitask = results.most, results.multitask(agent)
     return [
-        ("K=0", agent, arm, Condition(0)),
-        (f"K={most}", agent, arm, Condition(most)),
-        (f"K={most}, other task's support", agent, arm, Condition(most, "swap")),
-        (f"K={most}, rewards zeroed", agent, arm, Condition(most, "zero")),
-        (f"random weights K={most}", results.untrained, UNTRAINED, Condition(most)),
-        ("multitask K=0", multitask, arm, Condition(0)),
-        (f"multitask K={most}, fine-tuned", multitask, arm, Condition(most)),
+        ("agent K=0", agent, Condition(0)),
+        (f"agent K={most}", agent, Condition(most)),
+        (f"agent K={most}, other task's support", agent, Condition(most, "swap")),
+        (f"agent K={most}, rewards zeroed", agent, Condition(most, "zero")),
+        (f"random weights K={most}", results.untrained, Condition(most)),
+        ("multitask K=0", multitask, Condition(0)),
+        (f"multitask K={most}, fine-tuned", multitask, Condition(most)),
     ]
 
 
-def controls(results: Results) -> Table:
-    """Every control of the cells that the main claim is about."""
-    rows, header = [], []
-    for arm in results.arms:
-        for agent, target in results.cells(home=True):
-            asked = candidates(results, arm, agent)
-            header = [label for label, *_ in asked]
-            cells = [shown(results.score(who, its_arm, target, given)) for _, who, its_arm, given in asked]
-            heuristic = number(results.anchor_score("heuristic", target))
-            rows.append([f"{target}, {arm}", *cells, heuristic])
+def controls(results: Results, arm: str) -> Table:
+    """Every control of the cells that the main claim is about: controls in rows, targets in columns."""
+    cells = results.cells(home=True)
+    short = len(cells) > WIDE
+    columns = []
+    for agent, target in cells:
+        scores = [results.score(who, arm, target, given) for _, who, given in candidates(results, agent)]
+        heuristic = number(results.anchor_score("heuristic", target))
+        columns.append([*(number(s.estimate) if short else shown(s) for s in scores), heuristic])
+    labels = [label for label, *_ in candidates(results, results.sources[0])]
     return Table(
-        f"Controls, {places(results)[True]}",
-        ["target, arm", *header, "heuristic"],
-        rows,
+        f"Controls, {places(results)[True]}, arm {arm}",
+        ["", *(target for _, target in cells)],
+        [list(row) for row in zip([*labels, "heuristic"], *columns, strict=True)],
         "Heuristic: the strongest rule known that sees only what an agent sees.",
     )
 
@@ -104,17 +104,12 @@ def aggregate(results: Results) -> Table:
     groups = {name: results.cells(home) for home, name in places(results).items()}
     rows = []
     for arm in results.arms:
-        labels = [label for label, *_ in candidates(results, arm, results.sources[0])]
-        for i, label in enumerate(labels):
+        for i, (label, *_) in enumerate(candidates(results, results.sources[0])):
             row = []
             for cells in groups.values():
-                asked = [(candidates(results, arm, agent)[i], target) for agent, target in cells]
-                those = list(dict.fromkeys((who, target) for (_, who, _, _), target in asked))
-                if not those:
-                    row.append("none")
-                    continue
-                _, _, its_arm, given = asked[0][0]
-                row.append(shown(results.overall(its_arm, those, given)))
+                asked = [(candidates(results, agent)[i], target) for agent, target in cells]
+                those = list(dict.fromkeys((who, target) for (_, who, _), target in asked))
+                row.append(shown(results.overall(arm, those, asked[0][0][2])) if asked else "none")
             rows.append([f"{arm}: {label}", *row])
     return Table(
         "Interquartile mean over cells and seeds [95 %, seeds resampled within each training run]",
@@ -133,7 +128,7 @@ def gains(results: Results) -> Table:
                 adapted = results.task_returns(agent, arm, target, most)
                 others = [
                     results.task_returns(agent, arm, target, Condition(0)),
-                    results.task_returns(results.untrained, UNTRAINED, target, most),
+                    results.task_returns(results.untrained, arm, target, most),
                     results.task_returns(results.multitask(agent), arm, target, Condition(0)),
                     results.task_returns(results.multitask(agent), arm, target, most),
                 ]

@@ -120,11 +120,9 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
         for agent in plan:
             if finished[agent] is None:
                 display.work.plan(agent.id, lab.work(agent))
-        targets = {}
-        for name in config.domains:
-            stop.check()
-            display.state("anchors", name)
-            targets[name] = lab.target(name)
+        stop.check()
+        display.state("returns of random, no-op, heuristic and reference policies")
+        targets = lab.targets()
         returns = {}
         for agent in plan:
             stop.check()
@@ -135,7 +133,8 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
                 except Stopped as stopped:
                     display.note(f"{agent.label}: saved at iteration {stopped.iteration}")
                     raise Interrupted from stopped
-                measured = lab.evaluate_everywhere(agent, state, display, stop.check)
+                stop.check()
+                measured = lab.evaluate_everywhere(agent, state, display)
                 save_arrays(folder.agent(agent.id) / "returns.npz", measured)
             else:
                 display.note(f"{agent.label}: finished before")

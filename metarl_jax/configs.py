@@ -102,7 +102,7 @@ class AdaptationConfig:
 
     adapt: AdaptSet = "head"
     steps: int = 3
-    step_size: float = 0.05
+    step_size: float = 0.01
     reward_weight: float = 0.1
     unroll: bool = False
 

@@ -146,13 +146,15 @@ def support_of(
 ) -> xp.Support:
     """The support that a condition gives to each of the B tasks of one domain: axes ``[B, K, ...]``.
 
-    Where the domain was not trained on, ``scale`` is None and rewards are normalised by the mean and standard deviation
-    of the task's own K support episodes: nothing else of an unseen domain may be used.
+    Where the domain was not trained on, ``scale`` is None or NaN and rewards are normalised by the mean and standard
+    deviation of the task's own K support episodes: nothing else of an unseen domain may be used.
     """
     (env,) = suite.envs
-    if scale is None:
-        rewards = xp.period_rewards(env, recorded.reward)[:, : max(condition.episodes, 1)]
-        scale = xp.RewardScale(rewards.mean((1, 2), keepdims=True), rewards.std((1, 2), keepdims=True))
+    rewards = xp.period_rewards(env, recorded.reward)[:, : max(condition.episodes, 1)]
+    own = xp.RewardScale(rewards.mean((1, 2), keepdims=True), rewards.std((1, 2), keepdims=True))
+    scale = (
+        own if scale is None else jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
+    )
     support = xp.support(suite, [recorded], [final], [scale], key, samples, num_steps)
     if condition.control == "swap":
         support = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), support)
@@ -245,5 +247,7 @@ def evaluate(
     """
     members = jax.tree.leaves(trained)[0].shape[0]
     one_member = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
+    if scale is None:  # NaN instead: one program then serves domains trained on and not
+        scale = xp.RewardScale(*jnp.full((2, members), jnp.nan))
     program = over_members(one_member, members, shared=4)
     return np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))

@@ -74,21 +74,22 @@ class ContextMemory(nn.Module):
     def __call__(self, support: Periods) -> Memory:
         """Memory of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
-        size = self.channels
-        # Tokens are projected once for their three uses: key, value before, value after.
-        projected = nn.Dense(3 * size, name="own")(support.tokens)
-        overall = masked_mean(support.tokens, support.token_mask)
-        projected = projected + nn.Dense(3 * size, use_bias=False, name="overall")(overall)[..., None, :]
-        key, before, after = jnp.split(projected, 3, axis=-1)
-        decided = nn.Dense(2 * size, use_bias=False, name="decision")(support.decisions)
-        rewarded = nn.Dense(size, use_bias=False, name="reward")(support.reward[..., None])[..., None, :]
-        decided_key, decided_value = jnp.split(decided, 2, axis=-1)
-        key = key[:, :-1] + decided_key
-        value = before[:, :-1] + after[:, 1:] + decided_value + rewarded
+        # Entities first, periods of all episodes in one axis: everything below is then a plain matrix product, forward
+        # and backward, and what is concatenated is data, through which no gradient flows.
+        tokens = jnp.moveaxis(support.tokens, 2, 0)  # [N, K, P+1, F]
+        overall = jnp.broadcast_to(masked_mean(support.tokens, support.token_mask), tokens.shape)
+        decisions = jnp.moveaxis(support.decisions, 2, 0)
+        reward = jnp.broadcast_to(support.reward[..., None], (*decisions.shape[:-1], 1))
+        situation = jnp.concatenate([tokens[:, :, :-1], overall[:, :, :-1], decisions], axis=-1)
+        outcome = jnp.concatenate([situation, tokens[:, :, 1:], overall[:, :, 1:], reward], axis=-1)
 
-        used = support.valid.astype(key.dtype)
-        key = half_rectified(key) * used[..., None, None]
-        association = jnp.einsum("ktnc,ktnd->ncd", key, half_rectified(value)) / jnp.maximum(used.sum(), 1.0)
+        def rows(x: chex.Array) -> chex.Array:
+            return x.reshape(x.shape[0], -1, x.shape[-1])
+
+        used = support.valid.astype(situation.dtype).reshape(-1, 1)
+        key = half_rectified(nn.Dense(self.channels, name="key")(rows(situation))) * used
+        value = half_rectified(nn.Dense(self.channels, name="value")(rows(outcome)))
+        association = jnp.einsum("npc,npd->ncd", key, value) / jnp.maximum(used.sum(), 1.0)
 
         episodes = jnp.sum(jnp.any(support.valid, axis=-1)).astype(key.dtype)
         tau = nn.softplus(self.param("tau", nn.initializers.zeros, ()))
