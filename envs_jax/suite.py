@@ -82,6 +82,12 @@ def lockstep_step(
     return jax.vmap(over_episodes, in_axes=(axes, 0, 0), out_axes=outputs)(state, action, params)
 
 
+def lockstep_observe(env: ResourceEnv, params: EnvParams, state: EnvState) -> Observation:
+    """What is seen in each of ``[B, E]`` episodes that share a clock."""
+    over_episodes = jax.vmap(env.observation, in_axes=(state_axes(env, params), None))
+    return jax.vmap(over_episodes, in_axes=(state_axes(env, params), 0))(state, params)
+
+
 def rollout(
     envs: Sequence[ResourceEnv],
     tasks: Tasks,
@@ -105,32 +111,34 @@ def rollout(
       after its last choice. Beyond a domain's own horizon ``valid`` is False, rewards are 0, the world stands still.
     """
     horizon = max(env.horizon for env in envs)
-    starts = [lockstep_reset(env, params, k) for env, params, k in zip(envs, tasks, keys, strict=True)]
+    starts = tuple(lockstep_reset(env, params, k)[1] for env, params, k in zip(envs, tasks, keys, strict=True))
 
-    def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        actions = act(tuple(o for o, _ in carry), tuple(s for _, s in carry), jax.random.fold_in(key, time))
+    def body(states: tuple[EnvState, ...], time: chex.Array) -> tuple[tuple[EnvState, ...], tuple[Any, ...]]:
+        # Only states are carried: carried observations, far larger, would be copied at every step, used or not.
+        seens = tuple(lockstep_observe(env, p, s) for env, p, s in zip(envs, tasks, states, strict=True))
+        actions = act(seens, states, jax.random.fold_in(key, time))
         following, recorded = [], []
-        for d, (env, params, (seen, before), action) in enumerate(zip(envs, tasks, carry, actions, strict=True)):
+        for d, (env, params, before, action) in enumerate(zip(envs, tasks, states, actions, strict=True)):
             valid = time < env.horizon
 
             def move(state: EnvState, env: ResourceEnv = env, params: Any = params, action: Any = action) -> Any:
-                return lockstep_step(env, params, state, action)
+                return lockstep_step(env, params, state, action)[1:]
 
             if env.horizon == horizon:
-                after, state, reward, info = move(before)
+                state, reward, info = move(before)
             else:
-                _, _, *outputs = jax.eval_shape(move, before)
+                _, *outputs = jax.eval_shape(move, before)
 
-                def stay(state: EnvState, seen: Any = seen, outputs: Any = outputs) -> Any:
-                    return seen, state, *jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
+                def stay(state: EnvState, outputs: Any = outputs) -> Any:
+                    return state, *jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
 
-                after, state, reward, info = jax.lax.cond(valid, move, stay, before)
-            recorded.append(record(d, Step(seen, before, action, reward, info, valid)))
-            following.append((after, state))
+                state, reward, info = jax.lax.cond(valid, move, stay, before)
+            recorded.append(record(d, Step(seens[d], before, action, reward, info, valid)))
+            following.append(state)
         return tuple(following), tuple(recorded)
 
-    ends, trajectory = jax.lax.scan(body, tuple(starts), jnp.arange(horizon))
-    return trajectory, tuple(seen for seen, _ in ends)
+    ends, trajectory = jax.lax.scan(body, starts, jnp.arange(horizon))
+    return trajectory, tuple(lockstep_observe(env, p, s) for env, p, s in zip(envs, tasks, ends, strict=True))
 
 
 def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvParams, key: chex.PRNGKey) -> chex.Array:
@@ -144,10 +152,12 @@ def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvP
 def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
     """Uniform over legal actions: ``i32`` of the observation's batch shape."""
     mask = seen.action_mask
-    uniform = jax.random.uniform(key, mask.shape[:-1])
-    legal = jnp.sum(mask, axis=-1, dtype=jnp.int32)
-    rank = jnp.minimum((uniform * legal).astype(jnp.int32), legal - 1)
-    return jnp.sum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) <= rank[..., None], axis=-1, dtype=jnp.int32)
+    count = mask.shape[-1]
+    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
+    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
+    legal = upto[..., -1]
+    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
+    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)

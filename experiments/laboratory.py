@@ -108,7 +108,7 @@ class Laboratory:
         key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
         if agent.role == "random weights":
             keys = training.member_keys(key, self.members, 0, UNTRAINED_WEIGHTS)
-            return training.over_members(learner.init, self.members)(keys, self.hyper(learner))
+            return training.initial_states(learner, keys, self.hyper(learner))
         updates, choices = self.steps(agent)
         reached = 0
 

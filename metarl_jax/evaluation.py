@@ -15,6 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from envs_jax.anchors import Anchors, anchors, score_reward
 from envs_jax.environment import EnvParams, ResourceEnv
@@ -22,7 +23,7 @@ from envs_jax.observation import TOKEN_COLUMNS, Observation
 from envs_jax.suite import Act, Suite, rollout
 from metarl_jax import experience as xp
 from metarl_jax.learners.base import Learner
-from metarl_jax.training import over_members
+from metarl_jax.training import AXIS, member_mesh, over_members
 
 Control = Literal["none", "swap", "zero"]
 
@@ -138,29 +139,40 @@ def support_of(
     suite: Suite,
     recorded: xp.Episodes,
     final: Observation,
-    condition: Condition,
+    asked: tuple[Condition, ...],
     scale: xp.RewardScale | None,
     key: chex.PRNGKey,
     samples: int,
     num_steps: int,
 ) -> xp.Support:
-    """The support that a condition gives to each of the B tasks of one domain: axes ``[B, K, ...]``.
+    """The supports that C conditions give to each of the B tasks of one domain: axes ``[C, B, K, ...]``.
 
     Where the domain was not trained on, ``scale`` is None or NaN and rewards are normalised by the mean and standard
     deviation of the task's own K support episodes: nothing else of an unseen domain may be used.
     """
     (env,) = suite.envs
-    rewards = xp.period_rewards(env, recorded.reward)[:, : max(condition.episodes, 1)]
-    own = xp.RewardScale(rewards.mean((1, 2), keepdims=True), rewards.std((1, 2), keepdims=True))
-    scale = (
-        own if scale is None else jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
+    rewards = xp.period_rewards(env, recorded.reward)  # [B, K, P]
+
+    def given(episodes: chex.Array, swap: chex.Array, zero: chex.Array) -> xp.Support:
+        used = (jnp.arange(rewards.shape[1]) < jnp.maximum(episodes, 1))[:, None]
+        own = xp.RewardScale(
+            rewards.mean((1, 2), keepdims=True, where=used), rewards.std((1, 2), keepdims=True, where=used)
+        )
+        known = own if scale is None else scale
+        chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), known, own)
+        support = xp.support(suite, [recorded], [final], [chosen], key, samples, num_steps)
+        support = jax.tree.map(lambda leaf: jnp.where(swap, jnp.roll(leaf, 1, axis=0), leaf), support)
+        support = jax.tree.map(
+            lambda with_, without: jnp.where(zero, without, with_), support, _without_rewards(support)
+        )
+        return jax.vmap(xp.Support.first, in_axes=(0, None))(support, episodes)
+
+    # One program for all conditions: a copy of it for each compiles as many times longer.
+    return jax.vmap(given)(
+        jnp.asarray([c.episodes for c in asked], jnp.int32),
+        jnp.asarray([c.control == "swap" for c in asked]),
+        jnp.asarray([c.control == "zero" for c in asked]),
     )
-    support = xp.support(suite, [recorded], [final], [scale], key, samples, num_steps)
-    if condition.control == "swap":
-        support = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), support)
-    elif condition.control == "zero":
-        support = _without_rewards(support)
-    return jax.vmap(lambda task: task.first(jnp.int32(condition.episodes)))(support)
 
 
 @functools.cache
@@ -185,8 +197,8 @@ def _program(
             recorded, finals = rollout(
                 (env,), (params,), (keys,), suite.random_act, key, lambda d, step: xp.Episodes.of(step)
             )
-            empty = support_of(suite, recorded[0], finals[0], Condition(0), None, key, samples, num_steps)
-            policies = jax.vmap(adapt, in_axes=(None, 0))(trained, empty)
+            empty = support_of(suite, recorded[0], finals[0], (Condition(0),), None, key, samples, num_steps)
+            policies = jax.vmap(adapt, in_axes=(None, 0))(trained, jax.tree.map(lambda leaf: leaf[0], empty))
 
             def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
                 return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
@@ -205,10 +217,8 @@ def _program(
     ) -> chex.Array:
         collect_key, sample_key, act_key = jax.random.split(key, 3)
         recorded, final = collect(trained, params, support_keys, collect_key)
-        supports = [
-            support_of(suite, recorded, final, condition, scale, sample_key, samples, num_steps) for condition in asked
-        ]
-        stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *supports)  # [C * B, ...]
+        stacked = support_of(suite, recorded, final, asked, scale, sample_key, samples, num_steps)
+        stacked = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)  # [C * B, ...]
         policies = jax.vmap(adapt, in_axes=(None, 0))(trained, stacked)
         count = len(asked)
         repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)
@@ -248,6 +258,8 @@ def evaluate(
     members = jax.tree.leaves(trained)[0].shape[0]
     one_member = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
     if scale is None:  # NaN instead: one program then serves domains trained on and not
-        scale = xp.RewardScale(*jnp.full((2, members), jnp.nan))
+        scale = xp.RewardScale(*jnp.full((2, members), jnp.nan, jnp.float32))
+    # Placed alike, or the program would be compiled anew for states that come from elsewhere than training.
+    trained, scale = jax.device_put((trained, scale), NamedSharding(member_mesh(members), PartitionSpec(AXIS)))
     program = over_members(one_member, members, shared=4)
     return np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))

@@ -154,6 +154,11 @@ def member_keys(key: chex.PRNGKey, members: int, iteration: int, purpose: int) -
     return jax.random.split(key, members)
 
 
+def initial_states(learner: Learner, keys: chex.PRNGKey, hyper: Any) -> Any:
+    """Stacked initial states, one a key and hyperparameter set, sharded over devices."""
+    return over_members(learner.init, keys.shape[0])(keys, hyper)
+
+
 def _check_finite(metrics: dict[str, np.ndarray], first: int, last: int) -> None:
     bad = sorted(name for name, value in metrics.items() if not np.all(np.isfinite(value)))
     if bad:
@@ -197,12 +202,11 @@ def train(
       DivergedError: if a metric is not finite; the checkpoint before stays.
     """
     members = jax.tree.leaves(hyper)[0].shape[0]
-    init = over_members(learner.init, members)
     seeds = member_keys(key, members, 0, 0)
     on_phase("compile")
     compile_start = time.perf_counter()
     start = 0
-    template = jax.eval_shape(init, seeds, hyper)
+    template = jax.eval_shape(jax.vmap(learner.init), seeds, hyper)
     saved = checkpointer.latest_valid(template) if checkpointer is not None and resume else None
     sharding = NamedSharding(member_mesh(members), PartitionSpec(AXIS))
     if saved is not None:
@@ -210,7 +214,7 @@ def train(
         if start >= iterations:
             return state
     else:
-        state = init(seeds, hyper)
+        state = initial_states(learner, seeds, hyper)
     programs = compile_programs(learner, state, jax.device_put(seeds, sharding), iterations)
     if saved is None:
         first = programs.collect(state, jax.device_put(member_keys(key, members, 0, 1), sharding))

@@ -22,6 +22,9 @@ from metarl_jax.networks.transformer import MASKED, Block, masked_mean
 
 Params = dict[str, Any]
 
+SLOT_SCALE = 0.1
+"""Standard deviation of the initial slot embeddings."""
+
 
 @struct.dataclass
 class Features:
@@ -42,7 +45,7 @@ class Trunk(nn.Module):
         c = self.config
         tokens = observation.tokens.shape[-2]
         # A permutation-equivariant network cannot learn by gradient what is special about one entity: slots differ.
-        slots = self.param("slots", nn.initializers.normal(0.1), (c.slots, c.width))[:tokens]
+        slots = self.param("slots", nn.initializers.normal(SLOT_SCALE), (c.slots, c.width))[:tokens]
         x = nn.Dense(c.width, name="embed")(observation.tokens) + slots
         x = x + MemoryRead(c.width, name="read")(observation.tokens, memory)
         for i in range(c.layers):
@@ -101,8 +104,28 @@ class AgentNetwork:
         self._head = DuelingHead(config)
 
     def init(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
-        """Initial parameters."""
-        trunk_key, memory_key, head_key = jax.random.split(key, 3)
+        """Initial parameters: flax's defaults (LeCun normal kernels, zero biases), drawn at once.
+
+        One draw cut into pieces is a program of a few operations; one a layer compiles for seconds.
+        """
+        shapes = jax.eval_shape(lambda key: self._modules(key, num_tokens, num_actions), key)
+        paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
+        draws = jax.random.truncated_normal(key, -2.0, 2.0, (sum(leaf.size for _, leaf in paths),), jnp.float32)
+        draws = draws / 0.87962566  # the standard deviation of what is left of a normal cut at two
+        leaves, used = [], 0
+        for path, leaf in paths:
+            name = path[-1].key
+            own = draws[used : used + leaf.size].reshape(leaf.shape)
+            used += leaf.size
+            if name == "kernel":
+                leaves.append(own * leaf.shape[0] ** -0.5)
+            elif name == "slots":
+                leaves.append(own * SLOT_SCALE)
+            else:
+                leaves.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, jnp.float32))
+        return jax.tree.unflatten(tree, leaves)
+
+    def _modules(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
         observation = Observation(
             tokens=jnp.zeros((num_tokens, NUM_TOKEN_FEATURES)),
             token_mask=jnp.ones((num_tokens,), bool),
@@ -111,9 +134,9 @@ class AgentNetwork:
             action_mask=jnp.ones((num_actions,), bool),
         )
         memory = self.no_memory(num_tokens)
-        trunk = self._trunk.init(trunk_key, observation, memory)
+        trunk = self._trunk.init(key, observation, memory)
         features = self._trunk.apply(trunk, observation, memory)
-        params = {"trunk": trunk["params"], "head": self._head.init(head_key, features, observation)["params"]}
+        params = {"trunk": trunk["params"], "head": self._head.init(key, features, observation)["params"]}
         if self.use_memory:
             support = Periods(
                 tokens=jnp.zeros((1, 2, num_tokens, NUM_TOKEN_FEATURES)),
@@ -122,7 +145,7 @@ class AgentNetwork:
                 reward=jnp.zeros((1, 1)),
                 valid=jnp.ones((1, 1), bool),
             )
-            params["memory"] = self._memory.init(memory_key, support)["params"]
+            params["memory"] = self._memory.init(key, support)["params"]
         return params
 
     def no_memory(self, num_tokens: int) -> Memory:
