@@ -162,13 +162,13 @@ CPU = TransferConfig(
     seeds=2,
     agent=TransformerMamlDqnConfig(
         network=NetworkConfig(layers=1),
-        data=QLearningConfig(tasks=8),
+        data=QLearningConfig(tasks=8, replay=4),
         # Compiling a first-order stage of its own would take longer than it would save.
-        context_share=0.9,
+        context_share=0.93,
         first_order_share=0.0,
         learning_rate=3e-3,
     ),
-    training=TrainingConfig(iterations=100, interval=5, checkpoint_every=6),
+    training=TrainingConfig(iterations=64, interval=4, checkpoint_every=8),
     evaluation=EvaluationConfig(tasks=32, episodes=4),
 )
 """Two cores, a quarter of an hour."""

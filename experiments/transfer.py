@@ -77,7 +77,9 @@ def open_run(arguments: Sequence[str]) -> tuple[TransferConfig, runs.RunFolder, 
     path = runs.find(EXPERIMENT, command.resume, config.results)
     saved = runs.saved_config(TransferConfig(), path)
     if different := cli.differences(saved, config):
-        raise cli.UsageError(f"resume: {path} was started with {'; '.join(different)}; leave these away or start anew")
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        named = f"{'; '.join(different[:3])}{more}"
+        raise cli.UsageError(f"resume: {path} was started with {named}; leave these away or start anew")
     return saved, runs.RunFolder(path, saved, resume=True), cache
 
 
@@ -161,6 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, folder, cache = open_run(sys.argv[1:] if arguments is None else arguments)
     except cli.UsageError as error:
         return cli.refuse(error)
+    with folder:
+        return _run(config, folder, cache, start)
+
+
+def _run(config: TransferConfig, folder: runs.RunFolder, cache: pathlib.Path | None, start: float) -> int:
     stop = StopRequest()
     announce(config, folder, cache)
 

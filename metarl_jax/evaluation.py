@@ -23,7 +23,7 @@ from envs_jax.observation import TOKEN_COLUMNS, Observation
 from envs_jax.suite import Act, Suite, rollout
 from metarl_jax import experience as xp
 from metarl_jax.learners.base import Learner
-from metarl_jax.training import AXIS, member_mesh, over_members
+from metarl_jax.training import AXIS, member_mesh, over_members, release_memory
 
 Control = Literal["none", "swap", "zero"]
 
@@ -262,4 +262,6 @@ def evaluate(
     # Placed alike, or the program would be compiled anew for states that come from elsewhere than training.
     trained, scale = jax.device_put((trained, scale), NamedSharding(member_mesh(members), PartitionSpec(AXIS)))
     program = over_members(one_member, members, shared=4)
-    return np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))
+    returns = np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))
+    release_memory()
+    return returns

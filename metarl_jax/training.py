@@ -8,6 +8,8 @@ two cores otherwise. Members never communicate.
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
+import ctypes.util
 import dataclasses
 import functools
 import math
@@ -117,6 +119,14 @@ class Programs:
     update: dict[Hashable, Any]
 
 
+def release_memory() -> None:
+    """Gives memory that compiling has freed back to the system: glibc would keep a gigabyte of it for itself."""
+    libc = ctypes.util.find_library("c")
+    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
+    if trim is not None:
+        trim(0)
+
+
 def _compile(function: Any, arguments: tuple[Any, ...]) -> Any:
     return function.lower(*arguments).compile()
 
@@ -219,6 +229,7 @@ def train(
     if saved is None:
         first = programs.collect(state, jax.device_put(member_keys(key, members, 0, 1), sharding))
         state = programs.prepare(state, first)
+    release_memory()
     compiling = time.perf_counter() - compile_start
 
     on_phase("train")
