@@ -274,7 +274,7 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     """Reads an npz file; None if it is missing or damaged (every array in it has a checksum)."""
     try:
-        with np.load(path) as file:
+        with io.BytesIO(path.read_bytes()) as content, np.load(content) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         return None

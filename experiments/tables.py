@@ -201,7 +201,7 @@ def verdicts(results: Results) -> dict[tuple[str, bool], Verdict]:
 def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
     """Prints tables, then sentences."""
     if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width; wrapped cells would be hard to read and to search
+        console = Console(file=console.file, width=200)  # a pipe has no width; wrapped cells would be hard to read and to search
     for table in tables:
         rich_table = RichTable(title=table.title, caption=table.note or None, title_justify="left")
         for i, name in enumerate(table.header):

@@ -1,4 +1,4 @@
-"""Whole runs as a user starts them: finished, killed, stopped, damaged and resumed; scores must agree to the last bit."""
+"""Whole runs as a user starts them: finished, killed, stopped, damaged, resumed; scores must agree to the last bit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def logged(folder: pathlib.Path) -> int:
 
 def wait_for(process: subprocess.Popen[str], folder: pathlib.Path, lines: int) -> None:
     end = time.monotonic() + LIMIT
-    while logged(folder) < lines and process.poll() is None and time.monotonic() < end:
+    there = "results/transfer/*/config.yaml"  # before that there is no run to resume
+    while not list(folder.glob(there)) or (logged(folder) < lines and process.poll() is None):
+        assert time.monotonic() < end
         time.sleep(0.02)
 
 
@@ -103,8 +105,6 @@ def test_killed_at_a_random_moment_and_resumed(whole: pathlib.Path, tmp_path: pa
     process.kill()
     finish(process)
     print(f"killed {wait:.2f} s after {lines} intervals")
-    if not list(tmp_path.glob("results/transfer/*/config.yaml")):
-        pytest.fail("killed before the run's folder was there: nothing to resume")
     resumed(tmp_path)
     same_scores(whole, run_in(tmp_path))
 
