@@ -16,6 +16,8 @@ from metarl_jax.evaluation import Condition
 SCORE = "score (0 floor, 1 reference)"
 COLOURS = ("#1b6ca8", "#c8553d")
 GREY = "#6b6b6b"
+VIEW = 2.0
+"""Scores beyond plus or minus this are not drawn: random weights may be a hundred times worse than doing nothing."""
 
 
 def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
@@ -78,6 +80,8 @@ def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None
     axis.axhline(heuristic, color="#3a7d44", linewidth=0.9, linestyle="-.", label="heuristic, does not know the task")
     for level in (0.0, 1.0):
         axis.axhline(level, color="black", linewidth=0.6)
+    bottom, top = axis.get_ylim()
+    axis.set_ylim(max(bottom, -VIEW), min(top, VIEW))
     axis.set_title(f"{agent.domain} → {target}", fontsize=9)
     axis.set_xticks(results.shots)
 
@@ -103,7 +107,9 @@ def adaptation_curves(results: Results) -> Figure:
         axis.set_xlabel("K, support episodes")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle("Adaptation to new tasks (trained on → tested on), bands 95 % over seeds and tasks")
+    figure.suptitle(
+        f"Adaptation to new tasks (trained on → tested on), bands 95 % over seeds and tasks; view ends at ±{VIEW:.0f}"
+    )
     return figure
 
 

@@ -54,9 +54,15 @@ class Laboratory:
         self.conditions = evaluation.conditions(config.evaluation.shots)
         self.members = len(config.arms) * config.seeds
         self._trials: dict[str, evaluation.Trials] = {}
+        self._learners: dict[Agent, Learner] = {}
 
     def learner(self, agent: Agent) -> Learner:
-        """The agent's learner, on its training domains."""
+        """The agent's learner, on its training domains; one object, so that its programs are compiled once."""
+        if agent not in self._learners:
+            self._learners[agent] = self._make_learner(agent)
+        return self._learners[agent]
+
+    def _make_learner(self, agent: Agent) -> Learner:
         given = self.config.agent
         config: Any = given
         if agent.role == "multitask":

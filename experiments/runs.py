@@ -83,8 +83,9 @@ class RunFolder:
             # Released by the system when the process ends, however it ends.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
-            raise UsageError(f"resume: {path} is in use by another process") from error
+            if isinstance(error, BlockingIOError):  # other errors: a file system that knows no locks
+                self._lock.close()
+                raise UsageError(f"resume: {path} is in use by another process") from error
         self._seen = self._repair_metrics()
 
     def __enter__(self) -> RunFolder:

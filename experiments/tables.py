@@ -32,7 +32,7 @@ class Table:
 
 def number(value: float) -> str:
     """Two decimals; ``n/a`` where undefined."""
-    return "n/a" if value != value else f"{value:.2f}"
+    return "n/a" if value != value else f"{value:z.2f}"
 
 
 def shown(interval: Interval) -> str:
@@ -201,7 +201,9 @@ def verdicts(results: Results) -> dict[tuple[str, bool], Verdict]:
 def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
     """Prints tables, then sentences."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=200)  # a pipe has no width; wrapped cells would be hard to read and to search
+        console = Console(
+            file=console.file, width=200
+        )  # a pipe has no width; wrapped cells would be hard to read and to search
     for table in tables:
         rich_table = RichTable(title=table.title, caption=table.note or None, title_justify="left")
         for i, name in enumerate(table.header):
