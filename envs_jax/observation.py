@@ -8,6 +8,8 @@ direction) rather than numbered. The name of the domain is never in an observati
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import chex
 import jax.numpy as jnp
 from flax import struct
@@ -73,15 +75,37 @@ class Observation:
     action_mask: chex.Array
 
 
-def _table(columns: tuple[str, ...], rows: int, values: dict[str, chex.Numeric]) -> chex.Array:
-    unknown = sorted(set(values) - set(columns))
+Values = Mapping[str, chex.Numeric]
+"""Columns by name, each a scalar or ``f32[rows]``; columns left out are 0."""
+
+
+def _table(columns: tuple[str, ...], *blocks: tuple[int, Values]) -> chex.Array:
+    unknown = sorted({name for _, values in blocks for name in values} - set(columns))
     if unknown:
         raise ValueError(f"unknown columns {unknown}; the vocabulary has {', '.join(columns)}")
-    zeros = jnp.zeros((rows,), jnp.float32)
-    return jnp.stack(
-        [jnp.broadcast_to(jnp.asarray(values[c], jnp.float32), (rows,)) if c in values else zeros for c in columns],
-        axis=-1,
-    )
+    total = sum(rows for rows, _ in blocks)
+
+    def column(name: str) -> chex.Array:
+        parts = [values.get(name, 0.0) for _, values in blocks]
+        if all(part is parts[0] for part in parts) and jnp.ndim(parts[0]) == 0:
+            return jnp.broadcast_to(jnp.asarray(parts[0], jnp.float32), (total,))
+        rows = (jnp.broadcast_to(jnp.asarray(p, jnp.float32), (n,)) for p, (n, _) in zip(parts, blocks, strict=True))
+        return jnp.concatenate(list(rows))
+
+    # Whole columns side by side: on CPU cheaper than a table a block, joined row by row.
+    return jnp.stack([column(name) for name in columns], axis=-1)
+
+
+def token_table(*blocks: tuple[str, int, Values]) -> chex.Array:
+    """Tokens ``f32[total rows, F]`` of several roles, one block ``(role, rows, values)`` after another.
+
+    Raises:
+      ValueError: for a role or column outside the vocabulary.
+    """
+    for role, _, _ in blocks:
+        if role not in ROLES:
+            raise ValueError(f"unknown role {role!r}; the vocabulary has {', '.join(ROLES)}")
+    return _table(TOKEN_COLUMNS, *((rows, {**values, f"role_{role}": 1.0}) for role, rows, values in blocks))
 
 
 def token_rows(role: str, rows: int, **values: chex.Numeric) -> chex.Array:
@@ -90,9 +114,7 @@ def token_rows(role: str, rows: int, **values: chex.Numeric) -> chex.Array:
     Raises:
       ValueError: for a role or column outside the vocabulary.
     """
-    if role not in ROLES:
-        raise ValueError(f"unknown role {role!r}; the vocabulary has {', '.join(ROLES)}")
-    return _table(TOKEN_COLUMNS, rows, {**values, f"role_{role}": 1.0})
+    return token_table((role, rows, values))
 
 
 def action_rows(rows: int, **values: chex.Numeric) -> chex.Array:
@@ -101,7 +123,7 @@ def action_rows(rows: int, **values: chex.Numeric) -> chex.Array:
     Raises:
       ValueError: for a column outside the vocabulary.
     """
-    return _table(ACTION_COLUMNS, rows, values)
+    return _table(ACTION_COLUMNS, (rows, values))
 
 
 def pad(observation: Observation, num_tokens: int, num_actions: int) -> Observation:

@@ -22,7 +22,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import backward_dp
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
@@ -345,9 +345,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             "progress": self.progress(state),
             "last_reward": _bounded(state.last_reward / (reference * jnp.sum(params.power))),
         }
-        stores = token_rows(
-            "store",
-            self.num_devices,
+        stores = dict(
             urgency=1.0 - level,
             slack=level,
             level=level,
@@ -366,9 +364,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             **everywhere,
         )
         now = jnp.arange(MARKET_HOURS) == 0
-        markets = token_rows(
-            "market",
-            MARKET_HOURS,
+        markets = dict(
             urgency=jnp.clip(premium / reference, 0.0, 1.0),
             slack=jnp.clip(-premium / reference, 0.0, 1.0),
             age=jnp.arange(MARKET_HOURS) / MARKET_HOURS,
@@ -381,7 +377,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             **everywhere,
         )
         return Observation(
-            tokens=jnp.concatenate([stores, markets]),
+            tokens=token_table(("store", self.num_devices, stores), ("market", MARKET_HOURS, markets)),
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
                 self.num_actions,

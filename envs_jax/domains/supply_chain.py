@@ -27,7 +27,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import base_stock
 
 DEMAND_RANGE = (0.75, 6.0)
@@ -357,9 +357,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
         urgency, slack = jnp.clip(lacking, 0.0, 1.0), jnp.clip(-lacking, 0.0, 1.0)
-        stages = token_rows(
-            "store",
-            n,
+        stages = dict(
             urgency=urgency,
             slack=slack,
             level=stock,
@@ -375,8 +373,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             **public,
             **common,
         )
-        customers = token_rows("demand", 1, urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
-        clock = token_rows("clock", 1, slack=1.0 - common["progress"], **common)
+        customers = dict(urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
+        clock = dict(slack=1.0 - common["progress"], **common)
 
         adjustment = jnp.arange(self.num_actions) - self.max_adjustment
         order = state.last_demand + adjustment
@@ -384,7 +382,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         outside = turn == n - 1
         supplier = jnp.minimum(turn + 1, n - 1)
         return Observation(
-            tokens=jnp.concatenate([stages, customers, clock]),
+            tokens=token_table(("store", n, stages), ("demand", 1, customers), ("clock", 1, clock)),
             token_mask=jnp.ones((n + 2,), jnp.bool_),
             actions=action_rows(
                 self.num_actions,
