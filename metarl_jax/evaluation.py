@@ -217,9 +217,10 @@ def _program(
     ) -> chex.Array:
         collect_key, sample_key, act_key = jax.random.split(key, 3)
         recorded, final = collect(trained, params, support_keys, collect_key)
-        stacked = support_of(suite, recorded, final, asked, scale, sample_key, samples, num_steps)
-        stacked = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)  # [C * B, ...]
-        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, stacked)
+        supports = support_of(suite, recorded, final, asked, scale, sample_key, samples, num_steps)
+        # One condition after another: all at once would hold C times the memory.
+        policies = jax.lax.map(lambda given: jax.vmap(adapt, in_axes=(None, 0))(trained, given), supports)
+        policies = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), policies)  # [C * B, ...]
         count = len(asked)
         repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)
         keys = jnp.concatenate([query_keys] * count)
