@@ -131,6 +131,6 @@ class Display:
     def _tick(self) -> None:
         while not self._stop.wait(1.0 if self._bar is not None else PLAIN_SECONDS):
             if self._bar is None:
-                self.note(f"{self._line()} [{self._done}/{self.total}]")
+                self.note(f"{self._line()} [{self._done} of {self.total} iterations]")
             else:
                 self._refresh()
