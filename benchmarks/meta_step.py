@@ -48,9 +48,14 @@ class MetaStep:
 
 
 def measure(
-    suite: Suite, repeats: int, seconds: float, say: Callable[[str], None], config: Any = None
+    suite: Suite,
+    repeats: int,
+    seconds: float,
+    say: Callable[[str], None],
+    config: Any = None,
+    stages: Sequence[str] = STAGES,
 ) -> list[MetaStep]:
-    """Times the three stages in turns, on experience that the untrained learner collected.
+    """Times the stages in turns, on experience that the untrained learner collected.
 
     Args:
       suite: the training domains.
@@ -58,6 +63,7 @@ def measure(
       seconds: length of a timed stretch.
       say: shows progress.
       config: of ``transformer_maml_dqn``; None is the default one.
+      stages: which.
     """
     import jax
 
@@ -76,13 +82,13 @@ def measure(
         return lambda state, experience, key: learner.update(state, experience, key, stage)
 
     programs, peaks = [], []
-    for stage in STAGES:
+    for stage in stages:
         say(f"meta-step: compiling stage {stage}")
         programs.append(timing.compiled(at(stage), state, experience, key))
         programs[-1].call()
         # Linux counts kilobytes, macOS bytes.
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-    say(f"meta-step: timing {len(STAGES)} stages in {repeats} rounds")
+    say(f"meta-step: timing {len(stages)} stages in {repeats} rounds")
     timings = timing.interleaved([program.call for program in programs], repeats, seconds)
     steps, tasks = config.data.updates, config.data.tasks
     return [
@@ -98,7 +104,7 @@ def measure(
             flops=program.flops,
             peak_bytes=peak,
         )
-        for stage, program, timed, peak in zip(STAGES, programs, timings, peaks, strict=True)
+        for stage, program, timed, peak in zip(stages, programs, timings, peaks, strict=True)
     ]
 
 

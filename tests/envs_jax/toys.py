@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import chex
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -52,7 +53,8 @@ class Toy(ResourceEnv[ToyState, ToyParams]):
         return ToyParams(jnp.int32(self.horizon), jnp.float32(gain), jnp.float32(toll))
 
     def sample_params(self, key: chex.PRNGKey) -> ToyParams:
-        raise NotImplementedError
+        gain, toll = jax.random.uniform(key, (2,)) * jnp.array([4.0, 1.0])
+        return self.default_params.replace(gain=gain, toll=toll)
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ToyParams) -> ToyState:
         del uniforms, params

@@ -1,0 +1,49 @@
+"""Headroom on a domain whose returns are known by hand (see tests/envs_jax/toys.py)."""
+
+import numpy as np
+import pytest
+
+import envs_jax
+from benchmarks import headroom
+from benchmarks.headroom import Config
+from tests.envs_jax.toys import Toy
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs_jax, "make", lambda name: (Toy(num_turns=2, num_periods=3), None))
+        return headroom.measure("toy", Config(tasks=16, episodes=2, population=64))
+
+
+def test_policies_come_out_in_order_and_anchors_at_their_places(rows):
+    assert [row.policy for row in rows] == ["random", "noop", "heuristic", "average", "reference"]
+    by_name = {row.policy: row for row in rows}
+    assert (by_name["reference"].score, by_name["reference"].low, by_name["reference"].high) == (1.0, 1.0, 1.0)
+    assert by_name["noop"].mean_return == 0.0
+    assert by_name["random"].score <= 0
+    assert by_name["noop"].score <= 0
+    assert by_name["average"].score < 1
+    for row in rows:
+        assert row.low <= row.score <= row.high
+
+
+def test_headroom_is_what_the_better_blind_policy_leaves(rows):
+    blind = max(row.score for row in rows if row.policy in ("heuristic", "average"))
+    assert headroom.headroom(rows) == pytest.approx(1 - blind)
+    assert 0 < headroom.headroom(rows) < 1
+
+
+def test_table_has_a_line_a_policy_and_the_headroom_once_a_domain(rows):
+    lines = headroom.table([rows, rows]).splitlines()
+    assert len(lines) == 2 + 2 * 5
+    filled = [line for line in lines[2:] if line.split("|")[-2].strip()]
+    assert len(filled) == 2
+    assert f"{headroom.headroom(rows):.2f}" in filled[0]
+    assert "-0.000" not in "".join(lines)
+    assert np.unique([line.count("|") for line in lines]).tolist() == [7]
+
+
+def test_settings_without_a_meaning_are_refused():
+    with pytest.raises(ValueError, match="tasks must be at least 1, got 0"):
+        Config(tasks=0)
