@@ -10,7 +10,7 @@ import concurrent.futures
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,14 +22,15 @@ from experiments.config import TransferConfig
 from experiments.plan import Agent
 from experiments.progress import Display, Kind, duration
 from experiments.results import ANCHORS, Target
-from experiments.runs import RunFolder
-from metarl_jax import evaluation, learners, training
+from experiments.runs import VALIDATION, RunFolder
+from metarl_jax import evaluation, learners, statistics, training
 from metarl_jax.checkpointing import Checkpointer
 from metarl_jax.configs import TransformerDqnConfig
+from metarl_jax.evaluation import Condition
 from metarl_jax.learners.base import Learner
 from metarl_jax.learners.q_learning import shares
 
-TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS = range(4)
+TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET = range(5)
 """Purposes that keys are folded with."""
 
 COMPILERS = 2
@@ -53,7 +54,7 @@ class Laboratory:
         self.suite = Suite.make(config.domains)
         self.conditions = evaluation.conditions(config.evaluation.shots)
         self.members = len(config.arms) * config.seeds
-        self._trials: dict[str, evaluation.Trials] = {}
+        self._trials: dict[tuple[str, int], evaluation.Trials] = {}
         self._learners: dict[Agent, Learner] = {}
 
     def learner(self, agent: Agent) -> Learner:
@@ -67,7 +68,11 @@ class Laboratory:
         config: Any = given
         if agent.role == "multitask":
             config = TransformerDqnConfig(
-                given.network, given.data, given.adaptation, given.learning_rate, given.reference_weight
+                network=given.network,
+                data=given.data,
+                adaptation=given.adaptation,
+                learning_rate=given.learning_rate,
+                reference_weight=given.reference_weight,
             )
         domains = agent.trained_on or self.config.domains[:1]  # random weights are the same on any
         # Each agent's own padding: on few cores computing less is worth compiling a program for each source.
@@ -162,15 +167,15 @@ class Laboratory:
             should_stop=should_stop,
         )
 
-    def trials(self, name: str) -> evaluation.Trials:
-        """The evaluation set of a domain."""
-        if name not in self._trials:
+    def trials(self, name: str, purpose: int = EVALUATION_SET) -> evaluation.Trials:
+        """The evaluation set of a domain, or its validation set: as large, so that it needs no other programs."""
+        if (name, purpose) not in self._trials:
             asked = self.config.evaluation
-            key = _fold(jax.random.key(BENCHMARK_SEED), EVALUATION_SET, name)
-            self._trials[name] = evaluation.make_trials(
+            key = _fold(jax.random.key(BENCHMARK_SEED), purpose, name)
+            self._trials[name, purpose] = evaluation.make_trials(
                 self.suite, name, key, asked.tasks, max(asked.shots), asked.episodes
             )
-        return self._trials[name]
+        return self._trials[name, purpose]
 
     def target(self, name: str) -> Target:
         """Anchor returns of a domain's evaluation set."""
@@ -178,29 +183,70 @@ class Laboratory:
         found = {policy: np.asarray(getattr(trials.anchors, policy)) for policy in ANCHORS}
         return Target(found, trials.env.reward_unit, trials.env.reference_kind)
 
-    def evaluate(self, agent: Agent, state: Any, target: str) -> np.ndarray:
+    def evaluate(
+        self,
+        agent: Agent,
+        state: Any,
+        candidates: Sequence[Any],
+        target: str,
+        asked: tuple[Condition, ...],
+        purpose: int = EVALUATION_SET,
+    ) -> np.ndarray:
         """Query returns ``f32[M, C, B, E]`` of an agent in one domain, trained on or not."""
         learner, data = self.learner(agent), self.config.agent.data
+        trials = self.trials(target, purpose)
         seen = self.suite.subset(agent.trained_on).names if agent.trained_on else ()
         # Only of a domain it was trained on does an agent know the scale of rewards.
         scale = state.scales[seen.index(target)] if target in seen else None
-        trained = learner.params(state)
         key = _fold(jax.random.key(BENCHMARK_SEED), EXPLORATION, target)
-        return evaluation.evaluate(
-            learner, trained, scale, self.trials(target), self.conditions, data.samples, data.num_steps, key
-        )
+        return evaluation.evaluate(learner, candidates, scale, trials, asked, data.samples, data.num_steps, key)
+
+    def validated(self, agent: Agent, state: Any, folder: RunFolder) -> list[Any]:
+        """The trained parameters to test: of each arm the candidate that is best on new tasks of its training domains.
+
+        What is compared is the score at the largest K, a mean over training domains and seeds. The candidates of a
+        domain stand in the places of the test's conditions, so that the test's program serves; for the same reason the
+        chosen one is returned once for each of them.
+        """
+        learner, arms = self.learner(agent), self.config.arms
+        found = learner.candidates(learner.params(state))
+        labels, candidates = list(found), list(found.values())
+        if len(candidates) == 1 or not agent.trained_on:
+            return candidates
+        asked = [Condition(max(self.config.evaluation.shots), candidate=i) for i in range(len(candidates))]
+        asked += asked[:1] * (len(self.conditions) - len(asked))
+
+        def scores(domain: str) -> np.ndarray:
+            returns = self.evaluate(agent, state, candidates, domain, tuple(asked), VALIDATION_SET).mean(-1)
+            at = self.trials(domain, VALIDATION_SET).anchors
+            score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [M, C]
+            return score[:, : len(candidates)].reshape(len(arms), -1, len(candidates)).mean(1)
+
+        with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
+            table = np.mean(list(pool.map(scores, agent.trained_on)), axis=0)  # [arms, V]
+        best = table.argmax(1)
+        chosen = {
+            arm: {"chosen": labels[i], "scores": dict(zip(labels, map(float, row), strict=True))}
+            for arm, i, row in zip(arms, best, table, strict=True)
+        }
+        folder.write_json(f"agents/{agent.id}/{VALIDATION}", chosen)
+        of_member, rows = np.repeat(best, self.config.seeds), np.arange(self.members)
+        return [jax.tree.map(lambda *leaves: jnp.stack(leaves)[of_member, rows], *candidates)] * len(candidates)
 
     def targets(self) -> dict[str, Target]:
         """Anchor returns of every domain."""
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
 
-    def evaluate_everywhere(self, agent: Agent, state: Any, display: Display) -> dict[str, np.ndarray]:
+    def evaluate_everywhere(
+        self, agent: Agent, state: Any, folder: RunFolder, display: Display
+    ) -> dict[str, np.ndarray]:
         """Query returns of an agent in every domain."""
         domains, clock = self.config.domains, display.seconds()
         display.state(f"{agent.label}: test on {', '.join(domains)}")
+        candidates = self.validated(agent, state, folder)
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
-            returns = list(pool.map(lambda target: self.evaluate(agent, state, target), domains))
+            returns = list(pool.map(lambda d: self.evaluate(agent, state, candidates, d, self.conditions), domains))
         display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
         display.work.plan(agent.id, {})
         display.note(f"{agent.label}: tested on {len(returns)} domains after {duration(display.seconds())}")

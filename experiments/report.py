@@ -19,7 +19,7 @@ from experiments import figures, tables
 from experiments.cli import to_mapping
 from experiments.config import TransferConfig
 from experiments.results import Results, save_arrays
-from experiments.runs import METRICS, VERSIONS, RunFolder, write_atomically
+from experiments.runs import METRICS, VALIDATION, VERSIONS, RunFolder, write_atomically
 from experiments.tables import Table
 
 STYLE = """
@@ -57,7 +57,8 @@ outer loss. The reference is used in training only; adaptation and tests never s
 <dt>Random weights</dt><dd>The source agents' network before training, adapted on the same K episodes; each arm is
 compared with as many draws of its own as it has seeds.</dd>
 <dt>Multitask</dt><dd>The same network without memory and without meta-learning, trained on many domains; fine-tuned
-by as many gradient steps on the same episodes.</dd>
+by as many gradient steps on the same episodes, with the best of a few step sizes on validation tasks of its training
+domains.</dd>
 <dt>Other task's support</dt><dd>The K episodes come from another task of the domain. What is left of the score is
 not knowledge of the task.</dd>
 <dt>Rewards zeroed</dt><dd>The K episodes without their rewards.</dd>
@@ -144,6 +145,20 @@ def training_cost(metrics: list[dict[str, Any]]) -> Table:
     return Table("Cost of training", header, rows)
 
 
+def validation(results: Results, folder: RunFolder) -> Table:
+    """What validation on training domains chose for each agent that had something to choose."""
+    rows = []
+    for agent in results.agents:
+        for arm, found in (folder.read_json(f"agents/{agent.id}/{VALIDATION}") or {}).items():
+            scores = ", ".join(f"{label}: {tables.number(score)}" for label, score in found["scores"].items())
+            rows.append([agent.label, arm, found["chosen"], scores])
+    return Table(
+        "Chosen on validation tasks of the training domains",
+        ["agent", "arm", "chosen", f"score at K={results.most}, mean over training domains"],
+        rows,
+    )
+
+
 def summary(results: Results, verdicts: dict[tuple[str, bool], Any], lines: list[str]) -> dict[str, Any]:
     """The numbers of the console tables, for programs; undefined numbers are null."""
 
@@ -205,7 +220,7 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
         ("Controls", "".join(map(html_table, [*controls, aggregate]))),
         ("Differences", html_table(tables.gains(results))),
         ("Domains", html_table(tables.anchors(results))),
-        ("Training", training + html_table(training_cost(metrics))),
+        ("Training", training + html_table(training_cost(metrics)) + html_table(validation(results, folder))),
         ("Definitions", DEFINITIONS),
         ("Limitations", LIMITATIONS),
         ("Configuration", preformatted(to_mapping(config))),

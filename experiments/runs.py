@@ -15,7 +15,7 @@ import yaml
 
 from experiments.cli import LATEST, ConfigT, UsageError, from_yaml, to_mapping
 
-CONFIG, METRICS, VERSIONS = "config.yaml", "metrics.jsonl", "versions.json"
+CONFIG, METRICS, VERSIONS, VALIDATION = "config.yaml", "metrics.jsonl", "versions.json", "validation.json"
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:

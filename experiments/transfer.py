@@ -136,7 +136,7 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
                     display.note(f"{agent.label}: saved at iteration {stopped.iteration}")
                     raise Interrupted from stopped
                 stop.check()
-                measured = lab.evaluate_everywhere(agent, state, display)
+                measured = lab.evaluate_everywhere(agent, state, folder, display)
                 save_arrays(folder.agent(agent.id) / "returns.npz", measured)
             else:
                 display.note(f"{agent.label}: finished before")

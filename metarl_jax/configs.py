@@ -158,7 +158,8 @@ class TransformerDqnConfig:
     Attributes:
       network: shape of the network.
       data: data and optimisation.
-      adaptation: the fine-tuning: which parameters, how many steps, how large.
+      adaptation: the fine-tuning: which parameters, how many steps.
+      step_sizes: of the fine-tuning, to choose from by validation on training domains.
       learning_rate: peak outer rate.
       reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
     """
@@ -166,5 +167,11 @@ class TransformerDqnConfig:
     network: NetworkConfig = NetworkConfig()
     data: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
+    step_sizes: tuple[float, ...] = (0.001, 0.01, 0.1)
     learning_rate: float = 2e-3
     reference_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuses step sizes that have no meaning."""
+        if not self.step_sizes or min(self.step_sizes) <= 0:
+            raise ValueError(f"step_sizes must be positive and at least one, got {self.step_sizes}")

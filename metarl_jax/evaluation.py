@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from envs_jax.anchors import Anchors, anchors, score_reward
 from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation
-from envs_jax.suite import Act, Suite, rollout
+from envs_jax.suite import Suite, rollout
 from metarl_jax import experience as xp
 from metarl_jax.learners.base import Learner
 from metarl_jax.training import AXIS, member_mesh, over_members, release_memory
@@ -36,10 +37,12 @@ class Condition:
       episodes: K, support episodes of the task.
       control: "none" gives the task's own support; "swap" gives another task's of the same domain; "zero" sets every
         reward in the support to 0 (also where observations repeat it).
+      candidate: which of the trained parameters under comparison adapt; see :attr:`Learner.candidates`.
     """
 
     episodes: int
     control: Control = "none"
+    candidate: int = 0
 
     @property
     def label(self) -> str:
@@ -135,44 +138,106 @@ def _without_rewards(support: xp.Support) -> xp.Support:
     )
 
 
+@struct.dataclass
+class Asked:
+    """Conditions as arrays ``[C]``: a program depends on how many there are, not on which."""
+
+    episodes: chex.Array
+    swap: chex.Array
+    zero: chex.Array
+    candidate: chex.Array
+
+    @classmethod
+    def of(cls, conditions: tuple[Condition, ...]) -> Asked:
+        """The arrays of given conditions."""
+        return cls(
+            episodes=jnp.asarray([c.episodes for c in conditions], jnp.int32),
+            swap=jnp.asarray([c.control == "swap" for c in conditions]),
+            zero=jnp.asarray([c.control == "zero" for c in conditions]),
+            candidate=jnp.asarray([c.candidate for c in conditions], jnp.int32),
+        )
+
+
 def support_of(
     suite: Suite,
     recorded: xp.Episodes,
     final: Observation,
-    asked: tuple[Condition, ...],
-    scale: xp.RewardScale | None,
+    asked: Asked,
+    scale: xp.RewardScale,
     key: chex.PRNGKey,
     samples: int,
     num_steps: int,
 ) -> xp.Support:
     """The supports that C conditions give to each of the B tasks of one domain: axes ``[C, B, K, ...]``.
 
-    Where the domain was not trained on, ``scale`` is None or NaN and rewards are normalised by the mean and standard
-    deviation of the task's own K support episodes: nothing else of an unseen domain may be used.
+    Where the domain was not trained on, ``scale`` is NaN and rewards are normalised by the mean and standard deviation
+    of the task's own K support episodes: nothing else of an unseen domain may be used.
     """
     (env,) = suite.envs
     rewards = xp.period_rewards(env, recorded.reward)  # [B, K, P]
 
-    def given(episodes: chex.Array, swap: chex.Array, zero: chex.Array) -> xp.Support:
-        used = (jnp.arange(rewards.shape[1]) < jnp.maximum(episodes, 1))[:, None]
+    def given(condition: Asked) -> xp.Support:
+        used = (jnp.arange(rewards.shape[1]) < jnp.maximum(condition.episodes, 1))[:, None]
         own = xp.RewardScale(
             rewards.mean((1, 2), keepdims=True, where=used), rewards.std((1, 2), keepdims=True, where=used)
         )
-        known = own if scale is None else scale
-        chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), known, own)
+        chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
         support = xp.support(suite, [recorded], [final], [chosen], key, samples, num_steps)
-        support = jax.tree.map(lambda leaf: jnp.where(swap, jnp.roll(leaf, 1, axis=0), leaf), support)
+        support = jax.tree.map(lambda leaf: jnp.where(condition.swap, jnp.roll(leaf, 1, axis=0), leaf), support)
         support = jax.tree.map(
-            lambda with_, without: jnp.where(zero, without, with_), support, _without_rewards(support)
+            lambda with_, without: jnp.where(condition.zero, without, with_), support, _without_rewards(support)
         )
-        return jax.vmap(xp.Support.first, in_axes=(0, None))(support, episodes)
+        return jax.vmap(xp.Support.first, in_axes=(0, None))(support, condition.episodes)
 
     # One program for all conditions: a copy of it for each compiles as many times longer.
-    return jax.vmap(given)(
-        jnp.asarray([c.episodes for c in asked], jnp.int32),
-        jnp.asarray([c.control == "swap" for c in asked]),
-        jnp.asarray([c.control == "zero" for c in asked]),
-    )
+    return jax.vmap(given)(asked)
+
+
+UNKNOWN_SCALE = xp.RewardScale(np.float32(np.nan), np.float32(np.nan))
+"""Reward scale of a domain that was not trained on."""
+
+
+@functools.cache
+def _random_support(suite: Suite) -> Callable[..., tuple[xp.Episodes, Observation]]:
+    """Support episodes of random legal choices: the same for all learners and members, so no business of theirs."""
+
+    def collect(params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[xp.Episodes, Observation]:
+        recorded, finals = rollout(
+            suite.envs, (params,), (keys,), suite.random_act, key, lambda d, step: xp.Episodes.of(step)
+        )
+        return recorded[0], finals[0]
+
+    return jax.jit(collect)
+
+
+@functools.cache
+def _own_support(
+    adapt: Callable[..., Any],
+    act: Callable[..., chex.Array],
+    suite: Suite,
+    support_epsilon: float,
+    samples: int,
+    num_steps: int,
+) -> Callable[..., tuple[xp.Episodes, Observation]]:
+    """Support episodes of one member that explores from the policy which an empty support gives."""
+
+    def collect(
+        candidates: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey
+    ) -> tuple[xp.Episodes, Observation]:
+        trained = jax.tree.map(lambda leaf: leaf[0], candidates)
+        random = _random_support(suite)(params, keys, key)
+        empty = support_of(suite, *random, Asked.of((Condition(0),)), UNKNOWN_SCALE, key, samples, num_steps)
+        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, jax.tree.map(lambda leaf: leaf[0], empty))
+
+        def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+            return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
+
+        recorded, finals = rollout(
+            suite.envs, (params,), (keys,), suite.batched(explore), key, lambda d, step: xp.Episodes.of(step)
+        )
+        return recorded[0], finals[0]
+
+    return collect
 
 
 @functools.cache
@@ -180,55 +245,41 @@ def _program(
     adapt: Callable[..., Any],
     act: Callable[..., chex.Array],
     suite: Suite,
-    asked: tuple[Condition, ...],
-    support_epsilon: float,
     samples: int,
     num_steps: int,
 ) -> Callable[..., chex.Array]:
     """Returns of one member; cached, so that a learner and target domain share one compiled program."""
-    (env,) = suite.envs
-
-    def collect(trained: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[Any, ...]:
-        chosen: Act
-        if support_epsilon == 1.0:
-            chosen = suite.random_act
-        else:
-            # Nothing is known yet: explore from the policy that an empty support gives.
-            recorded, finals = rollout(
-                (env,), (params,), (keys,), suite.random_act, key, lambda d, step: xp.Episodes.of(step)
-            )
-            empty = support_of(suite, recorded[0], finals[0], (Condition(0),), None, key, samples, num_steps)
-            policies = jax.vmap(adapt, in_axes=(None, 0))(trained, jax.tree.map(lambda leaf: leaf[0], empty))
-
-            def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-                return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
-
-            chosen = suite.batched(explore)
-        recorded, finals = rollout((env,), (params,), (keys,), chosen, key, lambda d, step: xp.Episodes.of(step))
-        return recorded[0], finals[0]
 
     def one_member(
-        trained: Any,
-        scale: xp.RewardScale | None,
+        candidates: Any,
+        scale: xp.RewardScale,
+        recorded: xp.Episodes,
+        final: Observation,
         params: EnvParams,
-        support_keys: chex.PRNGKey,
         query_keys: chex.PRNGKey,
+        asked: Asked,
         key: chex.PRNGKey,
     ) -> chex.Array:
-        collect_key, sample_key, act_key = jax.random.split(key, 3)
-        recorded, final = collect(trained, params, support_keys, collect_key)
+        sample_key, act_key = jax.random.split(key)
         supports = support_of(suite, recorded, final, asked, scale, sample_key, samples, num_steps)
+
+        def adapted(condition: tuple[chex.Array, xp.Support]) -> Any:
+            candidate, given = condition
+            trained = jax.tree.map(lambda leaf: leaf[candidate], candidates)
+            return jax.vmap(adapt, in_axes=(None, 0))(trained, given)
+
         # One condition after another: all at once would hold C times the memory.
-        policies = jax.lax.map(lambda given: jax.vmap(adapt, in_axes=(None, 0))(trained, given), supports)
+        policies = jax.lax.map(adapted, (asked.candidate, supports))
         policies = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), policies)  # [C * B, ...]
-        count = len(asked)
+        count = len(asked.episodes)
         repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)
         keys = jnp.concatenate([query_keys] * count)
+        shared = jax.tree.map(lambda leaf: leaf[0], candidates)  # candidates differ in what adapts, not in what acts
 
         def greedy(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-            return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, 0.0))(policies, seen)
+            return jax.vmap(lambda policy, seen: act(shared, policy, seen, key, 0.0))(policies, seen)
 
-        (rewards,), _ = rollout((env,), (repeated,), (keys,), suite.batched(greedy), act_key, score_reward)
+        (rewards,), _ = rollout(suite.envs, (repeated,), (keys,), suite.batched(greedy), act_key, score_reward)
         return rewards.sum(0).reshape(count, -1, query_keys.shape[-1])
 
     return one_member
@@ -236,7 +287,7 @@ def _program(
 
 def evaluate(
     learner: Learner,
-    trained: Any,
+    candidates: Sequence[Any],
     scale: xp.RewardScale | None,
     trials: Trials,
     asked: tuple[Condition, ...],
@@ -248,21 +299,31 @@ def evaluate(
 
     Args:
       learner: whose ``adapt`` and ``act`` to use.
-      trained: stacked ``learner.params(state)``, leading axis S.
+      candidates: stacked ``learner.params(state)``, leading axis S: usually one, or several to compare, of which each
+        condition names one. They may differ in what ``adapt`` reads, not in what ``act`` reads.
       scale: stacked reward scales of the domain if the members were trained on it, else None.
       trials: the evaluation set.
-      asked: the conditions.
+      asked: the conditions; the program depends on their number alone.
       samples: transitions kept of each support episode.
       num_steps: n of the n-step targets.
       key: exploration in the support and which transitions are kept: the same for all members and learners.
     """
-    members = jax.tree.leaves(trained)[0].shape[0]
-    one_member = _program(learner.adapt, learner.act, trials.suite, asked, learner.support_epsilon, samples, num_steps)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *candidates)  # [S, V, ...]
+    members = jax.tree.leaves(stacked)[0].shape[0]
     if scale is None:  # NaN instead: one program then serves domains trained on and not
-        scale = xp.RewardScale(*jnp.full((2, members), jnp.nan, jnp.float32))
+        scale = jax.tree.map(lambda leaf: jnp.full(members, leaf), UNKNOWN_SCALE)
     # Placed alike, or the program would be compiled anew for states that come from elsewhere than training.
-    trained, scale = jax.device_put((trained, scale), NamedSharding(member_mesh(members), PartitionSpec(AXIS)))
-    program = over_members(one_member, members, shared=4)
-    returns = np.asarray(program(trained, scale, trials.tasks, trials.support_keys, trials.query_keys, key))
+    own = jax.device_put((stacked, scale), NamedSharding(member_mesh(members), PartitionSpec(AXIS)))
+    support_key, key = jax.random.split(key)
+    shared: tuple[Any, ...] = (trials.tasks, trials.query_keys, Asked.of(asked), key)
+    what = (learner.adapt, learner.act, trials.suite)
+    if learner.support_epsilon == 1.0:
+        shared = (*_random_support(trials.suite)(trials.tasks, trials.support_keys, support_key), *shared)
+    else:
+        collect = _own_support(*what, learner.support_epsilon, samples, num_steps)
+        asked_of = (trials.tasks, trials.support_keys, support_key)
+        own += over_members(collect, members, shared=3)(own[0], *asked_of)
+    program = over_members(_program(*what, samples, num_steps), members, shared=len(shared))
+    returns = np.asarray(program(*own, *shared))
     release_memory()
     return returns

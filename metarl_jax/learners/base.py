@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import chex
 
 TrainState = Any
 Metrics = dict[str, chex.Array]
+
+
+def only_one(params: Any) -> Mapping[str, Any]:
+    """Candidates of a learner that leaves nothing to choose after training."""
+    return {"as trained": params}
 
 
 class Learner(NamedTuple):
@@ -29,6 +34,8 @@ class Learner(NamedTuple):
       act: ``(params, policy, observation, key, epsilon) -> i32``: one task's batch of observations; epsilon-greedy.
       support_epsilon: exploration with which the learner collects its own support episodes.
       hyper: default numeric hyperparameters.
+      candidates: ``params -> {label: params}``: variants among which validation on new tasks of the *training* domains
+        chooses before any test. They differ in what ``adapt`` reads only.
     """
 
     init: Callable[[chex.PRNGKey, Any], TrainState]
@@ -41,3 +48,4 @@ class Learner(NamedTuple):
     act: Callable[[Any, Any, Any, chex.PRNGKey, chex.Numeric], chex.Array]
     support_epsilon: float
     hyper: Any
+    candidates: Callable[[Any], Mapping[str, Any]] = only_one

@@ -55,10 +55,16 @@ class Trunk(nn.Module):
 
 
 def action_basis(actions: chex.Array) -> chex.Array:
-    """Action descriptions ``f32[..., G]`` with their sines and cosines, ``f32[..., 5 G]``: near amounts can differ."""
-    angle = jnp.pi * actions
-    waves = [jnp.sin(angle), jnp.cos(angle), jnp.sin(2.0 * angle), jnp.cos(2.0 * angle)]
-    return jnp.concatenate([actions, *waves], axis=-1)
+    """Action descriptions ``f32[..., G]`` with their Chebyshev polynomials T2..T5, ``f32[..., 5 G]``.
+
+    Through these, near amounts can have different values at once. Descriptions are about [-1, 1]; the polynomials take
+    what is cut to that. Sines would do as well, at a third of the time of the whole network on a CPU.
+    """
+    x = jnp.clip(actions, -1.0, 1.0)
+    polynomials = [x, 2.0 * x * x - 1.0]
+    for _ in range(3):
+        polynomials.append(2.0 * x * polynomials[-1] - polynomials[-2])
+    return jnp.concatenate([actions, *polynomials[1:]], axis=-1)
 
 
 class DuelingHead(nn.Module):

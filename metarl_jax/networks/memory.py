@@ -53,6 +53,19 @@ def half_rectified(x: chex.Array) -> chex.Array:
     return jnp.concatenate([linear, nn.relu(rectified)], axis=-1)
 
 
+class Affine(nn.Module):
+    """Kernel ``f32[inputs, outputs]`` and bias ``f32[outputs]`` of a dense layer, for inputs that come in parts."""
+
+    inputs: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self) -> tuple[chex.Array, chex.Array]:
+        """The parameters, named and initialised as those of ``flax.linen.Dense``."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.inputs, self.outputs))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.outputs,))
+
+
 class ContextMemory(nn.Module):
     """Attention over the support's transitions, compressed to a constant size: fast weights.
 
@@ -74,22 +87,28 @@ class ContextMemory(nn.Module):
     def __call__(self, support: Periods) -> Memory:
         """Memory of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
-        # Entities first, periods of all episodes in one axis: everything below is then a plain matrix product, forward
-        # and backward, and what is concatenated is data, through which no gradient flows.
-        tokens = jnp.moveaxis(support.tokens, 2, 0)  # [N, K, P+1, F]
-        overall = jnp.broadcast_to(masked_mean(support.tokens, support.token_mask), tokens.shape)
-        decisions = jnp.moveaxis(support.decisions, 2, 0)
-        reward = jnp.broadcast_to(support.reward[..., None], (*decisions.shape[:-1], 1))
-        situation = jnp.concatenate([tokens[:, :, :-1], overall[:, :, :-1], decisions], axis=-1)
-        outcome = jnp.concatenate([situation, tokens[:, :, 1:], overall[:, :, 1:], reward], axis=-1)
+        features, channels = support.tokens.shape[-1], self.channels
+        decided = support.decisions.shape[-1]
+        key_kernel, key_bias = Affine(2 * features + decided, channels, name="key")()
+        value_kernel, value_bias = Affine(4 * features + decided + 1, channels, name="value")()
+        # A key is an affine map of own token, mean token and decision, a value of these, both tokens a period later and
+        # the reward. Concatenating these would cost more than all else here, so each part meets its own rows of a
+        # kernel; what is multiplied is data, through which no gradient flows.
+        key_own, key_mean, key_decided = jnp.split(key_kernel, [features, 2 * features])
+        cuts = [features, 2 * features, 2 * features + decided, 3 * features + decided, 4 * features + decided]
+        now_own, now_mean, now_decided, next_own, next_mean, paid = jnp.split(value_kernel, cuts)
+        tokens, decisions = jnp.moveaxis(support.tokens, 2, 0), jnp.moveaxis(support.decisions, 2, 0)  # [N, K, ...]
+        mean = masked_mean(support.tokens, support.token_mask)  # [K, P+1, F]
+        seen = tokens @ jnp.concatenate([key_own, now_own, next_own], axis=1)
+        seen += mean @ jnp.concatenate([key_mean, now_mean, next_mean], axis=1)
+        chosen = decisions @ jnp.concatenate([key_decided, now_decided], axis=1)
+        key = seen[:, :, :-1, :channels] + chosen[..., :channels] + key_bias
+        value = seen[:, :, :-1, channels : 2 * channels] + seen[:, :, 1:, 2 * channels :] + chosen[..., channels:]
+        value += support.reward[..., None] * paid + value_bias
 
-        def rows(x: chex.Array) -> chex.Array:
-            return x.reshape(x.shape[0], -1, x.shape[-1])
-
-        used = support.valid.astype(situation.dtype).reshape(-1, 1)
-        key = half_rectified(nn.Dense(self.channels, name="key")(rows(situation))) * used
-        value = half_rectified(nn.Dense(self.channels, name="value")(rows(outcome)))
-        association = jnp.einsum("npc,npd->ncd", key, value) / jnp.maximum(used.sum(), 1.0)
+        used = support.valid.astype(key.dtype)
+        key, value = half_rectified(key) * used[..., None], half_rectified(value)
+        association = jnp.einsum("nkpc,nkpd->ncd", key, value) / jnp.maximum(used.sum(), 1.0)
 
         episodes = jnp.sum(jnp.any(support.valid, axis=-1)).astype(key.dtype)
         tau = nn.softplus(self.param("tau", nn.initializers.zeros, ()))
@@ -115,5 +134,6 @@ class MemoryRead(nn.Module):
     def __call__(self, tokens: chex.Array, memory: Memory) -> chex.Array:
         """Answers ``f32[..., N, width]`` to a batch of ``tokens f32[..., N, F]`` of the task that was remembered."""
         query = half_rectified(nn.Dense(memory.association.shape[-1], name="query")(tokens))
-        answer = jnp.einsum("...nc,ncd->...nd", query, memory.association)
+        # Not a dot: one tiny matrix-vector product an entity costs several times this fused product and sum on CPU.
+        answer = jnp.sum(query[..., None] * memory.association, axis=-2)
         return nn.Dense(self.width, use_bias=False, name="answer")(answer) + memory.summary

@@ -94,7 +94,7 @@ def test_every_domain_returns_its_own_known_figures() -> None:
     ]
     asked = (Condition(0), Condition(1), Condition(SUPPORT, "swap"))
     learner, trained = fake(first_legal), {"nothing": jnp.zeros(1)}
-    scored = [evaluation.evaluate(learner, trained, None, one, asked, 2, 1, jax.random.key(2)) for one in following]
+    scored = [evaluation.evaluate(learner, [trained], None, one, asked, 2, 1, jax.random.key(2)) for one in following]
     for env, one, score in zip(envs, trials, scored, strict=True):
         assert one.env is env
         assert score.shape == (1, len(asked), TASKS, 8)
@@ -137,7 +137,7 @@ def test_conditions_members_and_tasks_keep_their_places() -> None:
     trials = evaluation.make_trials(SUITE, "toy", jax.random.key(3), TASKS, SUPPORT, QUERY)
     asked = evaluation.conditions((0, 1))
     trained = {"offset": jnp.array([0, 1], jnp.int32)}
-    score = evaluation.evaluate(fake(known_episodes), trained, None, trials, asked, 2, 1, jax.random.key(4))
+    score = evaluation.evaluate(fake(known_episodes), [trained], None, trials, asked, 2, 1, jax.random.key(4))
     assert score.shape == (2, len(asked), TASKS, QUERY)
     gain = np.asarray(trials.tasks.gain - trials.tasks.toll)
     assert np.ptp(gain) > 0.1
@@ -146,6 +146,16 @@ def test_conditions_members_and_tasks_keep_their_places() -> None:
         for c, condition in enumerate(asked):
             expected = np.broadcast_to(pays[condition.episodes + member][:, None], (TASKS, QUERY))
             np.testing.assert_allclose(score[member, c], expected, rtol=1e-5, atol=1e-5, err_msg=condition.label)
+
+
+def test_each_condition_adapts_the_candidate_it_names() -> None:
+    trials = evaluation.make_trials(SUITE, "toy", jax.random.key(3), TASKS, SUPPORT, QUERY)
+    learner = fake(known_episodes)._replace(adapt=lambda trained, support: trained["action"])
+    candidates = [{"action": jnp.full(1, i), "offset": jnp.zeros(1, jnp.int32)} for i in (2, 0)]
+    asked = (Condition(1, candidate=1), Condition(1, candidate=0))
+    idle, second = evaluation.evaluate(learner, candidates, None, trials, asked, 2, 1, jax.random.key(4))[0]
+    np.testing.assert_array_equal(idle, 0.0)
+    np.testing.assert_array_equal(second, TOY.num_periods)
 
 
 class Supports(NamedTuple):
@@ -165,7 +175,9 @@ def supports() -> Supports:
         (recorded,), (final,) = rollout(
             (TOY,), (tasks,), (keys,), SUITE.random_act, jax.random.key(7), lambda d, step: xp.Episodes.of(step)
         )
-        given = evaluation.support_of(SUITE, recorded, final, asked, None, jax.random.key(8), 2, 1)
+        given = evaluation.support_of(
+            SUITE, recorded, final, evaluation.Asked.of(asked), evaluation.UNKNOWN_SCALE, jax.random.key(8), 2, 1
+        )
         return given, xp.period_rewards(TOY, recorded.reward)
 
     given, rewards = jax.device_get(program())

@@ -201,8 +201,9 @@ def test_masked_mean_by_hand() -> None:
 
 def test_features_by_hand() -> None:
     np.testing.assert_array_equal(half_rectified(jnp.array([-1.0, 2.0, -3.0, 4.0])), [-1.0, 2.0, 0.0, 4.0])
-    basis = action_basis(jnp.array([0.5]))
-    np.testing.assert_allclose(basis, [0.5, 1.0, 0.0, 0.0, -1.0], atol=1e-6)
+    # cos(k * 60 degrees), and beyond [-1, 1] the value at its end.
+    np.testing.assert_allclose(action_basis(jnp.array([0.5])), [0.5, -0.5, -1.0, -0.5, 0.5], atol=1e-6)
+    np.testing.assert_allclose(action_basis(jnp.array([-3.0])), [-3.0, 1.0, -1.0, 1.0, -1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

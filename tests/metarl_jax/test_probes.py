@@ -119,7 +119,7 @@ def test_hidden_task_needs_one_adaptation() -> None:
     asked = evaluation.conditions((0, 1, 2))
     data = CONFIG.data
     returns = evaluation.evaluate(
-        *(learner, learner.params(state), state.scales[0], trials, asked, data.samples, data.num_steps),
+        *(learner, [learner.params(state)], state.scales[0], trials, asked, data.samples, data.num_steps),
         key=jax.random.key(8),
     )[0].mean(-1)  # [conditions, tasks]
     score = {condition.label: row for condition, row in zip(asked, returns, strict=True)}
