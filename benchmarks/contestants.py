@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -17,11 +18,13 @@ import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from envs_jax import suite as suites
 from envs_jax.environment import ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.suite import Suite, Tasks
+from metarl_jax.training import AXIS, member_mesh
 
 
 def read_out(seen: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -61,10 +64,39 @@ def lockstep(suite: Suite, length: int, tasks: Tasks, keys: tuple[chex.PRNGKey, 
     return jnp.stack([checksum, total])
 
 
-def cartpole(batch: int, length: int, key: chex.PRNGKey) -> chex.Array:
-    """CartPole of gymnax, auto-reset, random actions, ``length`` steps of ``batch`` environments; a checksum."""
+def over_devices(
+    function: Callable[..., chex.Array], batch: int, key: chex.PRNGKey, *batched: Any
+) -> tuple[Callable[..., chex.Array], tuple[Any, ...]]:
+    """Spreads a batch over all devices, as training spreads its members: a CPU shows one device a core.
+
+    Args:
+      function: of a device's share of ``batched`` and a key; returns a checksum.
+      batch: length of the leading axis of ``batched``; as many devices are used as divide it.
+      key: folded with the device's number.
+      *batched: arguments with a leading axis ``[batch]``.
+
+    Returns:
+      A function to compile, and its arguments where they belong.
+    """
+    mesh = member_mesh(batch)
+
+    def local(keys: chex.PRNGKey, *own: Any) -> chex.Array:
+        return function(*own, keys[0])[None]
+
+    def spread(keys: chex.PRNGKey, *batched: Any) -> chex.Array:
+        specs = (PartitionSpec(AXIS),) * (1 + len(batched))
+        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)(
+            keys, *batched
+        )
+
+    arguments = (jax.random.split(key, mesh.size), *batched)
+    return spread, jax.device_put(arguments, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def cartpole(length: int, starts: chex.PRNGKey, key: chex.PRNGKey) -> chex.Array:
+    """CartPole of gymnax, auto-reset, random actions, ``length`` steps from each of ``starts [B]``; a checksum."""
     env, params = gymnax.make("CartPole-v1")
-    weights = jax.random.normal(key, (4,))
+    weights, batch = jax.random.normal(key, (4,)), starts.shape[0]
 
     def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], None]:
         seen, state, checksum = carry
@@ -75,7 +107,7 @@ def cartpole(batch: int, length: int, key: chex.PRNGKey) -> chex.Array:
         seen, state, *_ = jax.vmap(env.step, in_axes=(0, 0, 0, None))(keys, state, action, params)
         return (seen, state, checksum), None
 
-    start = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(key, batch), params)
+    start = jax.vmap(env.reset, in_axes=(0, None))(starts, params)
     (_, _, checksum), _ = jax.lax.scan(body, (*start, jnp.float32(0)), jnp.arange(length))
     return checksum
 

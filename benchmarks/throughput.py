@@ -2,8 +2,9 @@
 
 In one run, under a uniformly random legal policy and with every observation produced: the domain in JAX (lockstep
 roll-outs), its vectorised NumPy twin, its per-step Python model, and gymnax CartPole; all domains in one batch against
-the sum of single ones; and a meta-gradient step of first against second order. Compile time is apart, CPU seconds stand
-beside wall seconds, repeats are interleaved, and ratios are medians of ratios within a round.
+the sum of single ones; and a meta-gradient step of first against second order. JAX spreads a batch over all devices, on
+a CPU one a core, as training does; NumPy and Python use one core. So CPU seconds stand beside wall seconds. Compile
+time is apart, repeats are interleaved, and ratios are medians of ratios within a round.
 """
 
 from __future__ import annotations
@@ -156,15 +157,16 @@ def entries(suite: Suite, batch: int, steps: int) -> Iterator[Entry]:
     key, rng = jax.random.key(0), np.random.default_rng(0)
     tasks, keys = suite.sample_tasks(key, batch), suite.episode_keys(key, batch, 1)
 
-    def jitted(domain: str, environments: int, length: int, function: Callable[..., Any], *arguments: Any) -> Entry:
-        program = timing.compiled(function, *arguments)
+    def jitted(domain: str, environments: int, length: int, function: Callable[..., Any], *batched: Any) -> Entry:
+        spread, arguments = contestants.over_devices(function, batch, key, *batched)
+        program = timing.compiled(spread, *arguments)
         facts = {"compile_seconds": program.trace_seconds + program.compile_seconds}
         return Entry(domain, JAX, environments, length, program.call, facts)
 
     for name, env, params, own_keys in zip(suite.names, suite.envs, tasks, keys, strict=True):
         length = steps or env.horizon
         alone = functools.partial(contestants.lockstep, suite.subset([name], tight=True), length)
-        entry = jitted(name, batch, length, alone, (params,), (own_keys,), key)
+        entry = jitted(name, batch, length, alone, (params,), (own_keys,))
         entry.facts.update(zip(("state_bytes", "observation_bytes"), contestants.bytes_of(env), strict=True))
         yield entry
         if contestants.has_peers(name):
@@ -175,8 +177,9 @@ def entries(suite: Suite, batch: int, steps: int) -> Iterator[Entry]:
     length = steps or suite.horizon
     if len(suite.envs) > 1:
         together = functools.partial(contestants.lockstep, suite, length)
-        yield jitted(MIXED, batch * len(suite.envs), length, together, tasks, keys, key)
-    yield jitted(CARTPOLE, batch, length, functools.partial(contestants.cartpole, batch, length), key)
+        yield jitted(MIXED, batch * len(suite.envs), length, together, tasks, keys)
+    starts = jax.random.split(key, batch)
+    yield jitted(CARTPOLE, batch, length, functools.partial(contestants.cartpole, length), starts)
 
 
 def measure(suite: Suite, batch: int, config: Config, say: Callable[[str], None]) -> list[Row]:
@@ -332,4 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     # A benchmark of compiling must compile, also where the user's other programs come from a cache.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+    from experiments.machine import cores
+
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
     main()

@@ -90,6 +90,16 @@ def test_lockstep_plays_every_domain():
     assert 0.3 < float(total) / (8 * 12) < 2
 
 
+def test_a_batch_is_spread_over_devices_each_with_noise_of_its_own():
+    spread, (keys, starts) = contestants.over_devices(
+        lambda starts, key: jnp.sum(starts) + 100.0 * jax.random.uniform(key), 6, jax.random.key(0), jnp.arange(6.0)
+    )
+    checksums = np.asarray(jax.jit(spread)(keys, starts))
+    assert len(checksums) == len(keys)
+    noise = 100.0 * np.array([jax.random.uniform(key) for key in keys])
+    np.testing.assert_allclose(checksums - noise, np.arange(6.0).reshape(len(keys), -1).sum(1), atol=1e-4)
+
+
 def test_sizes_are_those_of_one_environment():
     env = TOYS.envs[0]
     # time, key (two words), last reward, earned, noise; tokens, actions, targets, two masks.
