@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from envs_jax.environment import ResourceEnv
 
-SHOWN = ("heuristic", "reference")
+SHOWN: tuple[Literal["heuristic"], Literal["reference"]] = ("heuristic", "reference")
 ROWS = ("level", "urgency", "decision")
 
 

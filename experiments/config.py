@@ -168,7 +168,7 @@ CPU = TransferConfig(
         first_order_share=0.0,
         learning_rate=3e-3,
     ),
-    training=TrainingConfig(iterations=128, interval=4, checkpoint_every=8),
+    training=TrainingConfig(iterations=104, interval=4, checkpoint_every=8),
     evaluation=EvaluationConfig(tasks=48, episodes=4),
 )
 """Two cores, a quarter of an hour."""

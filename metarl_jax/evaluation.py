@@ -140,7 +140,7 @@ def _without_rewards(support: xp.Support) -> xp.Support:
 
 @struct.dataclass
 class Asked:
-    """Conditions as arrays ``[C]``: a program depends on how many there are, not on which."""
+    """Conditions as arrays ``[C]``, or one as scalars: a program depends on how many there are, not on which."""
 
     episodes: chex.Array
     swap: chex.Array
@@ -162,13 +162,13 @@ def support_of(
     suite: Suite,
     recorded: xp.Episodes,
     final: Observation,
-    asked: Asked,
+    condition: Asked,
     scale: xp.RewardScale,
     key: chex.PRNGKey,
     samples: int,
     num_steps: int,
 ) -> xp.Support:
-    """The supports that C conditions give to each of the B tasks of one domain: axes ``[C, B, K, ...]``.
+    """The supports that one condition gives to the B tasks of one domain: axes ``[B, K, ...]``.
 
     Where the domain was not trained on, ``scale`` is NaN and rewards are normalised by the mean and standard deviation
     of the task's own K support episodes: nothing else of an unseen domain may be used.
@@ -176,21 +176,17 @@ def support_of(
     (env,) = suite.envs
     rewards = xp.period_rewards(env, recorded.reward)  # [B, K, P]
 
-    def given(condition: Asked) -> xp.Support:
-        used = (jnp.arange(rewards.shape[1]) < jnp.maximum(condition.episodes, 1))[:, None]
-        own = xp.RewardScale(
-            rewards.mean((1, 2), keepdims=True, where=used), rewards.std((1, 2), keepdims=True, where=used)
-        )
-        chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
-        support = xp.support(suite, [recorded], [final], [chosen], key, samples, num_steps)
-        support = jax.tree.map(lambda leaf: jnp.where(condition.swap, jnp.roll(leaf, 1, axis=0), leaf), support)
-        support = jax.tree.map(
-            lambda with_, without: jnp.where(condition.zero, without, with_), support, _without_rewards(support)
-        )
-        return jax.vmap(xp.Support.first, in_axes=(0, None))(support, condition.episodes)
-
-    # One program for all conditions: a copy of it for each compiles as many times longer.
-    return jax.vmap(given)(asked)
+    used = (jnp.arange(rewards.shape[1]) < jnp.maximum(condition.episodes, 1))[:, None]
+    own = xp.RewardScale(
+        rewards.mean((1, 2), keepdims=True, where=used), rewards.std((1, 2), keepdims=True, where=used)
+    )
+    chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
+    support = xp.support(suite, [recorded], [final], [chosen], key, samples, num_steps)
+    support = jax.tree.map(lambda leaf: jnp.where(condition.swap, jnp.roll(leaf, 1, axis=0), leaf), support)
+    support = jax.tree.map(
+        lambda with_, without: jnp.where(condition.zero, without, with_), support, _without_rewards(support)
+    )
+    return jax.vmap(xp.Support.first, in_axes=(0, None))(support, condition.episodes)
 
 
 UNKNOWN_SCALE = xp.RewardScale(np.float32(np.nan), np.float32(np.nan))
@@ -226,8 +222,9 @@ def _own_support(
     ) -> tuple[xp.Episodes, Observation]:
         trained = jax.tree.map(lambda leaf: leaf[0], candidates)
         random = _random_support(suite)(params, keys, key)
-        empty = support_of(suite, *random, Asked.of((Condition(0),)), UNKNOWN_SCALE, key, samples, num_steps)
-        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, jax.tree.map(lambda leaf: leaf[0], empty))
+        nothing = jax.tree.map(lambda leaf: leaf[0], Asked.of((Condition(0),)))
+        empty = support_of(suite, *random, nothing, UNKNOWN_SCALE, key, samples, num_steps)
+        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, empty)
 
         def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
             return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
@@ -261,15 +258,14 @@ def _program(
         key: chex.PRNGKey,
     ) -> chex.Array:
         sample_key, act_key = jax.random.split(key)
-        supports = support_of(suite, recorded, final, asked, scale, sample_key, samples, num_steps)
 
-        def adapted(condition: tuple[chex.Array, xp.Support]) -> Any:
-            candidate, given = condition
-            trained = jax.tree.map(lambda leaf: leaf[candidate], candidates)
-            return jax.vmap(adapt, in_axes=(None, 0))(trained, given)
+        def adapted(condition: Asked) -> Any:
+            support = support_of(suite, recorded, final, condition, scale, sample_key, samples, num_steps)
+            trained = jax.tree.map(lambda leaf: leaf[condition.candidate], candidates)
+            return jax.vmap(adapt, in_axes=(None, 0))(trained, support)
 
         # One condition after another: all at once would hold C times the memory.
-        policies = jax.lax.map(adapted, (asked.candidate, supports))
+        policies = jax.lax.map(adapted, asked)
         policies = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), policies)  # [C * B, ...]
         count = len(asked.episodes)
         repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)

@@ -175,9 +175,11 @@ def supports() -> Supports:
         (recorded,), (final,) = rollout(
             (TOY,), (tasks,), (keys,), SUITE.random_act, jax.random.key(7), lambda d, step: xp.Episodes.of(step)
         )
-        given = evaluation.support_of(
-            SUITE, recorded, final, evaluation.Asked.of(asked), evaluation.UNKNOWN_SCALE, jax.random.key(8), 2, 1
-        )
+        given = jax.vmap(
+            lambda condition: evaluation.support_of(
+                SUITE, recorded, final, condition, evaluation.UNKNOWN_SCALE, jax.random.key(8), 2, 1
+            )
+        )(evaluation.Asked.of(asked))
         return given, xp.period_rewards(TOY, recorded.reward)
 
     given, rewards = jax.device_get(program())
