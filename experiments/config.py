@@ -159,7 +159,7 @@ class TransferConfig:
 
 
 SMALL = ("energy_trading", "portfolio", "supply_chain")
-"""Domains of the presets for a CPU: cheap, with references that are exact but for rounding. ``--domains`` takes others."""
+"""Domains of the presets for a CPU: cheap, references exact but for rounding. ``--domains`` takes others."""
 
 CPU = TransferConfig(
     domains=SMALL,
