@@ -144,8 +144,8 @@ def test_published_instance_runs_to_its_makespan_step_by_step():
     env = EdgeComputing(num_servers=1, num_periods=2)
     params = env.default_params
     assert (params.link_rate[0], params.server_speed[0], params.device_speed) == (7.0, 10.0, 1.0)
-    move = jax.jit(env.step_env)
-    _, start = env.reset_env(jax.random.key(4), params)
+    _, start = jax.jit(env.reset_env)(jax.random.key(4), params)
+    choose, advance = jax.jit(env.choose), jax.jit(env.advance)
     graph = jax.device_get(start.graph)
     parents = [list(np.flatnonzero(row)) for row in graph.parents]
     plans = np.stack([np.zeros(N), np.ones(N), np.arange(N) % 2]).astype(int)
@@ -153,8 +153,9 @@ def test_published_instance_runs_to_its_makespan_step_by_step():
     assert expected[0] == pytest.approx(graph.size.sum())
     for plan, makespan in zip(plans, expected, strict=True):
         state = start
-        for action in plan:
-            _, state, reward, _, info = move(state.key, state, jnp.int32(action), params)
+        for turn, action in enumerate(plan):
+            state = choose(state, jnp.int32(turn), jnp.int32(action), params)
+        _, reward, info = advance(state, jnp.full((env.num_uniforms,), 0.5), params)
         assert info["makespan"] == pytest.approx(makespan, rel=1e-5)
         assert reward == pytest.approx(-makespan / graph.size.sum(), rel=1e-5)
 
@@ -233,7 +234,7 @@ def test_makespans_scale_and_keep_to_the_lower_bound(seed):
     (graph, _), rates = application(seed), some_rates(seed)
     plans = jnp.asarray([*rng.integers(0, S + 1, (8, N)).tolist(), [0] * N], jnp.int32)
     base = np.asarray(spans(graph, rates, plans))
-    assert base[-1] == pytest.approx(graph.size.sum() / rates.device, rel=1e-5)
+    assert base[-1] == pytest.approx(float(graph.size.sum() / rates.device), rel=1e-5)
     assert (base >= offloading.lower_bound(graph, rates) * (1 - 1e-5)).all()
     larger = graph.replace(size=3 * graph.size, result=3 * graph.result)
     np.testing.assert_allclose(spans(larger, rates, plans), 3 * base, rtol=1e-4)
@@ -318,7 +319,7 @@ def test_small_applications_are_solved_by_trying_all_plans():
         rates = env.rates(params)
         every = jax.vmap(offloading.makespan, in_axes=(None, None, 0))(graph, rates, plans)
         greedy, rolled = (offloading.greedy_plan(graph, rates, rule) for rule in ("earliest_finish", "roll_out"))
-        _, annealed = offloading.anneal(graph, rates, greedy, key, moves=2000)
+        _, annealed = offloading.anneal(graph, rates, greedy, key, moves=8000)
         spans = [offloading.makespan(graph, rates, plan) for plan in (greedy, rolled)]
         return jnp.min(every), *spans, annealed, offloading.lower_bound(graph, rates)
 
@@ -337,7 +338,7 @@ def test_small_applications_are_solved_by_trying_all_plans():
 def test_one_server_plans_agree_with_the_independent_enumeration():
     env = EdgeComputing(num_tasks=10, num_servers=1)
     uniforms = np.random.default_rng(2).random((10, 4), np.float32)
-    graph, _ = jax.device_get(env.application(uniforms, env.default_params))
+    graph, _ = jax.device_get(jax.jit(env.application)(uniforms, env.default_params))
     (plans,) = offloading_bound.all_plans(10)
     parents = [list(np.flatnonzero(row)) for row in graph.parents]
     expected = one_server(graph.size.astype(float), graph.result.astype(float), parents, range(10), plans)
