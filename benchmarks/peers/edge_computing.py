@@ -50,7 +50,9 @@ def one_server(
         so that such uploads overlap and the next one starts as if there had been none.
     """
     nothing = np.zeros(len(plans))
-    home, sent, done = ({} for _ in range(3))
+    home: dict[int, np.ndarray] = {}
+    sent: dict[int, np.ndarray] = {}
+    done: dict[int, np.ndarray] = {}
     device_free, link_free, server_free = nothing, nothing, nothing
     for position, i in enumerate(order):
         away = plans[:, position].astype(bool)
@@ -306,6 +308,7 @@ class Vector:
             "offloaded": (self.where > 0).mean(1),
             "expected_reward": self.last_reward,
         }
+        assert uniforms is not None
         self._begin(uniforms)
         self._show()
         return self.last_reward, info
