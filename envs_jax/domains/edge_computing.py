@@ -135,7 +135,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
     it is within a few percent of simulated annealing (docs/domains/edge_computing.md).
 
     Source: J. Wang, J. Hu, G. Min, A. Y. Zomaya, N. Georgalas, "Fast Adaptive Task Offloading in Edge Computing Based
-    on Meta Reinforcement Learning", IEEE TPDS 32(1), 2021 (abstract and code read, paper not). One server there; S
+    on Meta Reinforcement Learning", IEEE TPDS 32(1), 2021 (code read, paper not). One server there; S
     servers, noise and the hidden ranges are choices made here, and a fault of its code is not copied (docs).
 
     Usage::
