@@ -375,3 +375,7 @@ class Vector:
         self.came[new, kind] += 1
         self._offer(new, kind)
         return kind
+
+    def tokens(self) -> np.ndarray:
+        """``f32[B, M+R+1, 28]``, a view that the next step overwrites."""
+        return self.table

@@ -20,6 +20,8 @@ from flax import struct
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.references import booking, slowdown_index
+from envs_jax.references.slowdown_index import Moments
 
 UNITS = 10
 """Units of every resource that the cluster has."""
@@ -27,9 +29,6 @@ LONGEST = 15
 """Longest duration of a job, ticks."""
 BOOKING_HORIZON = 20
 """Ticks ahead for which DeepRM books resources."""
-# The reference's tuned constants: least benefit per blocked weight, blocked weight of an idle cluster, and the ticks
-# that a job which is not expected to finish in time still counts for.
-_THRESHOLD, _IDLE_COST, _HARDLY = 0.1, 0.05, 0.3
 
 
 @struct.dataclass
@@ -96,23 +95,6 @@ class CloudSchedulingParams(EnvParams):
     longest: chex.Array
 
 
-@struct.dataclass
-class CloudSchedulingPlan:
-    """What the reference rule needs to know of the kinds.
-
-    Attributes:
-      mean: ``f32[M]`` E[L], ticks.
-      weight: ``f32[M]`` E[1/L], what a waiting job costs per tick.
-      before: ``f32[M, M]`` 1 where kind j is shorter than kind i.
-      inflow: ``f32[M]`` weight that arrives per tick.
-    """
-
-    mean: chex.Array
-    weight: chex.Array
-    before: chex.Array
-    inflow: chex.Array
-
-
 class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     """A cluster with a queue for each of M kinds of jobs; the scheduler has a few picks a tick.
 
@@ -125,8 +107,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             need ~ U{dominant_low..dominant_high} of that resource, U{other_low..other_high} of each other
         reward = - sum over jobs in the system of 1/L_j
 
-    Undiscounted, the reward adds up to minus the sum of slowdowns (ticks in the system / L_j), exactly so if all jobs
-    finish. A queue is first come, first served, so only its head can be started; jobs are not stopped or refused.
+    The rewards add up to minus the sum of slowdowns (ticks in the system / L_j). A queue is first come, first served:
+    only its head can be started. Jobs are neither stopped nor refused.
 
     Hidden: rates and laws of arrival and, above all, each kind's durations. Shown: queues, demands, what runs, and for
     one tick, in the queue's own token, what arrived and what finished after how long. Remembering that identifies the
@@ -152,8 +134,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     decided    jobs started in this tick / picks
     ========== ================================================= ==================================================
 
-    The ``clock`` token has all waiting jobs / 16, running jobs / 4 (``pipeline``), 1 while jobs may still arrive
-    (``signal_a``), and the share of picks made (``decided``); ``progress`` and ``last_reward`` [5 slowdown] are on all.
+    ``clock``: all waiting jobs / 16, running jobs / 4 (``pipeline``), 1 while jobs may still arrive (``signal_a``), share
+    of picks made (``decided``). All: ``progress``, ``last_reward`` [5 slowdown].
 
     Action m < M starts the head of queue m: ``amount`` is its largest demand / 10, ``second_slack`` as slack above,
     ``second_level`` the packer's alignment, sum_r need_r free_r / 100. Action M picks nothing.
@@ -200,24 +182,20 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     ) -> None:
         super().__init__()
         # Kinds share the observation's 32 tokens with resources and clock.
-        for field, value, low, high in (
-            ("num_slots", num_slots, 2, 24),
-            ("num_resources", num_resources, 1, 6),
-            ("num_picks", num_picks, 1, 100),
-            ("num_periods", num_periods, 1, 100_000),
-            ("num_arrivals", num_arrivals, 1, num_periods),
-        ):
+        bounds = {
+            "num_slots": (num_slots, 2, 24),
+            "num_resources": (num_resources, 1, 6),
+            "num_picks": (num_picks, 1, 1000),
+            "num_periods": (num_periods, 1, 100_000),
+            "num_arrivals": (num_arrivals, 1, num_periods),
+        }
+        for field, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise ValueError(f"{field} = {value}: must be an integer in [{low}, {high}]")
-        self.num_slots = num_slots
-        self.num_resources = num_resources
-        self.num_turns = num_picks
-        self.num_periods = num_periods
-        self.num_arrivals = num_arrivals
-        self.deeprm = deeprm
+        self.num_slots, self.num_resources, self.num_turns = num_slots, num_resources, num_picks
+        self.num_periods, self.num_arrivals, self.deeprm = num_periods, num_arrivals, deeprm
         self.num_tokens = num_slots + num_resources + 1
-        self.num_actions = num_slots + 1
-        self.noop_action = num_slots
+        self.num_actions, self.noop_action = num_slots + 1, num_slots
         self.num_uniforms = 4 + num_resources
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
@@ -276,14 +254,9 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             start=jobs - 1,
             slot=none - 1,
             free=jnp.full((r,), UNITS, jnp.int32),
-            waiting=none,
-            running=none,
-            started=none,
-            arrived=none,
-            finished=none,
             observed=none.astype(jnp.float32),
-            elapsed=none,
             listed=jobs,
+            **dict.fromkeys(("waiting", "running", "started", "arrived", "finished", "elapsed"), none),
         )
 
     def _delays(self, state: CloudSchedulingState) -> chex.Array:
@@ -291,14 +264,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         need, duration = state.need[state.slot], state.duration[state.slot]
         if not self.deeprm:
             return jnp.where((state.slot >= 0) & jnp.all(need <= state.free, axis=-1), 0, -1)
-        ahead = jnp.arange(BOOKING_HORIZON)
-        room = jnp.all(need[:, None] <= self._unbooked(state), axis=-1)
-        clashes = jnp.pad(jnp.cumsum(~room, axis=-1), ((0, 0), (1, 0)))
-        end = ahead + duration[:, None]
-        # DeepRM never tries the last window that would end with the horizon: < instead of <=.
-        clear = jnp.take_along_axis(clashes, jnp.minimum(end, BOOKING_HORIZON), axis=-1) == clashes[:, :-1]
-        clear &= (end < BOOKING_HORIZON) & (state.slot >= 0)[:, None]
-        return jnp.where(clear.any(-1), jnp.argmax(clear, axis=-1), -1)
+        windows = jax.vmap(booking.first_window, in_axes=(None, 0, 0))(self._unbooked(state), need, duration)
+        return jnp.where(state.slot >= 0, windows, -1)
 
     def _unbooked(self, state: CloudSchedulingState) -> chex.Array:
         """Units ``i32[H, R]`` that no started or booked job holds, now and in the ticks to come."""
@@ -378,22 +345,17 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         begun = state.start >= 0
         present = (state.duration > 0) & (~begun | (state.start + state.duration > now))
         elapsed = jnp.where(by_kind & present & begun, now - state.start, 0)
-        state = state.replace(elapsed=jnp.maximum(jnp.max(elapsed, axis=-1), 0))
+        state = state.replace(elapsed=jnp.maximum(jnp.max(elapsed, axis=-1), 0))  # negative: booked for later
         if self.deeprm:
-            state = state.replace(listed=_remove_while_iterating(state.listed, state.start + state.duration <= now))
+            over = state.start + state.duration <= now
+            state = state.replace(listed=booking.remove_while_iterating(state.listed, over))
             state = state.replace(free=self._unbooked(state.replace(time=now * self.num_turns))[0])
             present |= state.listed > 0
         cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
-        info = {
-            "arrived": jnp.sum(arrived),
-            "finished": jnp.sum(finished),
-            "waiting": jnp.sum(state.waiting),
-            "running": jnp.sum(state.running),
-            "slowdown": jnp.sum(slowdown),
-            "utilisation": 1.0 - jnp.mean(state.free / UNITS),
-        }
-        return state, -jnp.sum(cost), {name: x.astype(jnp.float32) for name, x in info.items()}
+        counts = {name: getattr(state, name) for name in ("arrived", "finished", "waiting", "running")}
+        info = {name: jnp.sum(x).astype(jnp.float32) for name, x in (counts | {"slowdown": slowdown}).items()}
+        return state, -jnp.sum(cost), info | {"utilisation": 1.0 - jnp.mean(state.free / UNITS)}
 
     # ---- what an agent sees ---------------------------------------------------------------------------------------
 
@@ -411,10 +373,9 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             "progress": self.progress(state),
             "last_reward": jnp.clip(0.2 * state.last_reward, -10.0, 10.0),
         }
-        kind = jnp.arange(m)
-        rate = state.observed
+        kind, rate = state.kind[state.slot] * offers, state.observed
         if self.deeprm:
-            kind, rate = state.kind[state.slot] * offers, state.duration[state.slot] * offers
+            rate = state.duration[state.slot] * offers
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
         queues = dict(
             urgency=jnp.minimum(pick(state.waiting) / 4.0, 1.0),
@@ -468,38 +429,22 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
 
     # ---- what is best ---------------------------------------------------------------------------------------------
 
-    def solve(self, params: CloudSchedulingParams) -> CloudSchedulingPlan:
-        """Moments of every kind's durations, and which kinds go before which."""
-        ticks = jnp.arange(1, LONGEST + 1)
-        inside = ((ticks >= params.shortest[:, None]) & (ticks <= params.longest[:, None])).astype(jnp.float32)
-        law = inside / jnp.sum(inside, axis=-1, keepdims=True)
-        mean, weight = jnp.sum(law * ticks, axis=-1), jnp.sum(law / ticks, axis=-1)
-        return CloudSchedulingPlan(
-            mean=mean,
-            weight=weight,
-            before=(mean < mean[:, None]).astype(jnp.float32),
-            inflow=params.arrival_rate * params.kind_share * weight,
-        )
+    def solve(self, params: CloudSchedulingParams) -> Moments:
+        """Moments of the kinds' durations."""
+        arrivals = params.arrival_rate * params.kind_share
+        return slowdown_index.moments(params.shortest, params.longest, arrivals, LONGEST)
 
     def reference_action(
-        self, plan: CloudSchedulingPlan, state: CloudSchedulingState, params: CloudSchedulingParams, key: chex.PRNGKey
+        self, plan: Moments, state: CloudSchedulingState, params: CloudSchedulingParams, key: chex.PRNGKey
     ) -> chex.Array:
-        """Starts the job with the best ratio of benefit to what it blocks, if that is good enough; else waits.
-
-        Benefit: its weight E[1/L], times the root of the ticks left once it has finished. Blocked for E[L] ticks: the
-        weights of shorter kinds that wait now, and that are expected to arrive meanwhile. The form is a heuristic,
-        its threshold and the root were tuned on ``sample_params``. Refusing long jobs in order to keep room for short
-        ones is what DeepRM reports to have learned.
-        """
+        """Starts the head with the best index, if that is good enough to block the cluster for it; else waits."""
         del params, key
-        left = self.num_periods - self.period(state)
-        arriving = jnp.minimum(plan.mean, jnp.maximum(self.num_arrivals - self.period(state), 0))
-        blocked = plan.before @ (plan.weight * state.waiting) + arriving * (plan.before @ plan.inflow)
-        benefit = plan.weight * jnp.sqrt(jnp.maximum(left - plan.mean, _HARDLY))
-        kind = state.kind[state.slot]
-        index = (benefit / (plan.mean * (blocked + _IDLE_COST)))[kind]
-        index = jnp.where(self._delays(state) >= 0, index, 0.0)
-        return jnp.where(jnp.max(index) > _THRESHOLD, jnp.argmax(index), self.noop_action).astype(jnp.int32)
+        period = self.period(state)
+        arrivals_left = jnp.maximum(self.num_arrivals - period, 0)
+        index = slowdown_index.index(plan, state.waiting, self.num_periods - period, arrivals_left)
+        index = jnp.where(self._delays(state) >= 0, index[state.kind[state.slot]], 0.0)
+        start = jnp.max(index) > slowdown_index.THRESHOLD
+        return jnp.where(start, jnp.argmax(index), self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """A blend of packing, queue length and the durations seen this very tick, linear and tuned on the tasks.
@@ -515,14 +460,3 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         score = jnp.where(observation.action_mask[:-1], packing + pressure + speed, -jnp.inf)
         enough = 0.5 * observation.tokens[-1, TOKEN_COLUMNS.index("waiting")] - 1.6
         return jnp.where(jnp.max(score) > enough, jnp.argmax(score), self.noop_action).astype(jnp.int32)
-
-
-def _remove_while_iterating(listed: chex.Array, finished: chex.Array) -> chex.Array:
-    """DeepRM's list of running jobs: removing one while iterating skips the next, which stays for another tick.
-
-    So of a row of finished neighbours in the list, the first, third, ... go. ``listed i32[J]``: ranks, 0 if not there.
-    """
-    order = jnp.argsort(jnp.where(listed > 0, listed, jnp.iinfo(jnp.int32).max))
-    gone, rank = (finished & (listed > 0))[order], jnp.arange(listed.shape[0])
-    in_row = rank - jax.lax.cummax(jnp.where(gone, -1, rank))
-    return listed.at[order].set(jnp.where(gone & (in_row % 2 == 1), 0, listed[order]))
