@@ -1,10 +1,9 @@
 """Scheduling jobs with several resource demands on a cluster, when their durations are unknown (after DeepRM).
 
 Jobs arrive over time; each needs a fixed amount of every resource (CPU, memory, storage) for its whole duration, which
-nobody knows before it has finished. Jobs come in kinds whose durations are alike. Once started, a job cannot be
-stopped. The scheduler decides every tick which waiting jobs to start; what counts is *slowdown*, the time a job spends
-in the system relative to its duration, so that short jobs must not queue behind long ones. Which kinds are short is the
-task's secret.
+nobody knows before it has finished; once started, it cannot be stopped. Jobs come in kinds whose durations are alike.
+Every tick the scheduler decides which waiting jobs to start. What counts is *slowdown*, a job's time in the system
+relative to its duration: short jobs must not queue behind long ones, and which kinds are short is the task's secret.
 
 Source: H. Mao, M. Alizadeh, I. Menache, S. Kandula, "Resource Management with Deep Reinforcement Learning", HotNets
 2016, and its public code (read; the paper itself was not). See docs/domains/cloud_scheduling.md.
@@ -23,12 +22,9 @@ from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, act
 from envs_jax.references import booking, slowdown_index
 from envs_jax.references.slowdown_index import Moments
 
-UNITS = 10
-"""Units of every resource that the cluster has."""
-LONGEST = 15
-"""Longest duration of a job, ticks."""
-BOOKING_HORIZON = 20
-"""Ticks ahead for which DeepRM books resources."""
+UNITS = 10  # of every resource that the cluster has
+LONGEST = 15  # duration of a job, ticks
+BOOKING_HORIZON = 20  # ticks ahead for which DeepRM books resources
 
 
 @struct.dataclass
@@ -42,14 +38,12 @@ class CloudSchedulingState(EnvState):
       start: ``i32[J]`` tick at which it starts, -1 while it waits.
       slot: ``i32[M]`` job that a slot offers to be started, -1 for none.
       free: ``i32[R]`` units of each resource that are free now.
-      waiting: ``i32[M]`` waiting jobs by kind.
-      running: ``i32[M]`` started jobs by kind.
-      started: ``i32[M]`` jobs by kind started in this period.
-      arrived: ``i32[M]`` jobs by kind that arrived at the end of the last period.
-      finished: ``i32[M]`` jobs by kind that finished at the end of the last period.
-      observed: ``f32[M]`` their mean duration, ticks; 0 if there were none.
+      waiting, running: ``i32[M]`` jobs of each kind that wait, that have been started and have not finished.
+      started: ``i32[M]`` jobs of each kind started in this period.
+      arrived, finished: ``i32[M]`` jobs of each kind that arrived, finished at the end of the last period.
+      observed: ``f32[M]`` mean duration of those that finished then, ticks; 0 if there were none.
       elapsed: ``i32[M]`` ticks for which the oldest running job of a kind has run.
-      listed: ``i32[J]`` DeepRM only: rank of a job in its list of running jobs, 0 if it is not there.
+      listed: ``i32[J]`` rank of a job in the list of running jobs, 0 if it is not there; ``i32[0]`` unless ``deeprm``.
     """
 
     need: chex.Array
@@ -73,10 +67,8 @@ class CloudSchedulingParams(EnvParams):
     """A task.
 
     Attributes:
-      dominant_low: ``i32[]`` least demand of the resource a job needs most, units.
-      dominant_high: ``i32[]`` largest, at most 10 units.
-      other_low: ``i32[]`` least demand of the other resources, at least 1 unit.
-      other_high: ``i32[]`` largest, units.
+      dominant_low, dominant_high: ``i32[]`` range of the demand of the resource a job needs most, within 1..10 units.
+      other_low, other_high: ``i32[]`` range of its demands of the other resources, units.
       arrival_rate: ``f32[]`` chance that a job arrives in a tick. Hidden.
       kind_share: ``f32[M]`` chance that an arriving job is of a kind. Hidden.
       dominance: ``f32[R]`` chance that a job needs most of a resource. Hidden.
@@ -126,16 +118,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     waiting    waiting jobs / 16                                 mean demand of the heads / 10
     age        ticks its head has waited / P
     change     (jobs arrived - finished in the last tick) / 4
-    signal_a   its head's demand of resource 0 / 10              1 for resource 0
-    signal_b   its head's demand of resource 1 / 10              1 for resource 1
+    signal_a,b its head's demand of resource 0 and of 1 / 10     1 for resource 0; 1 for resource 1
     unit_cost  its head's mean demand of all resources / 10
     rate       mean duration of those just finished / 15
     is_turn    1 if its head fits now
     decided    jobs started in this tick / picks
     ========== ================================================= ==================================================
 
-    ``clock``: all waiting jobs / 16, running jobs / 4 (``pipeline``), 1 while jobs may still arrive (``signal_a``), share
-    of picks made (``decided``). All: ``progress``, ``last_reward`` [5 slowdown].
+    ``clock``: all waiting jobs / 16, running jobs / 4 (``pipeline``), 1 while jobs may still arrive (``signal_a``),
+    share of picks made (``decided``). All: ``progress``, ``last_reward`` [5 slowdown].
 
     Action m < M starts the head of queue m: ``amount`` is its largest demand / 10, ``second_slack`` as slack above,
     ``second_level`` the packer's alignment, sum_r need_r free_r / 100. Action M picks nothing.
@@ -153,8 +144,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     >>> env, params = envs_jax.make("cloud_scheduling")
     >>> task = env.sample_params(jax.random.key(0))
     >>> seen, state = env.reset_env(jax.random.key(1), task)
-    >>> plan = jax.jit(env.solve)(task)
-    >>> action = env.reference_action(plan, state, task, jax.random.key(2))
+    >>> action = env.reference_action(env.solve(task), state, task, jax.random.key(2))
     >>> seen, state, reward, terminated, info = env.step_env(state.key, state, action, task)
 
     Args:
@@ -181,7 +171,6 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         deeprm: bool = False,
     ) -> None:
         super().__init__()
-        # Kinds share the observation's 32 tokens with resources and clock.
         bounds = {
             "num_slots": (num_slots, 2, 24),
             "num_resources": (num_resources, 1, 6),
@@ -195,8 +184,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         self.num_slots, self.num_resources, self.num_turns = num_slots, num_resources, num_picks
         self.num_periods, self.num_arrivals, self.deeprm = num_periods, num_arrivals, deeprm
         self.num_tokens = num_slots + num_resources + 1
-        self.num_actions, self.noop_action = num_slots + 1, num_slots
-        self.num_uniforms = 4 + num_resources
+        self.num_actions, self.noop_action, self.num_uniforms = num_slots + 1, num_slots, 4 + num_resources
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -255,7 +243,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             slot=none - 1,
             free=jnp.full((r,), UNITS, jnp.int32),
             observed=none.astype(jnp.float32),
-            listed=jobs,
+            listed=jobs if self.deeprm else jobs[:0],
             **dict.fromkeys(("waiting", "running", "started", "arrived", "finished", "elapsed"), none),
         )
 
@@ -278,23 +266,25 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     ) -> CloudSchedulingState:
         """Starts (DeepRM: books) the job that a slot offers; the slot then offers the next one. Else nothing."""
         del turn, params
-        slot, jobs = jnp.arange(self.num_slots) == action, jnp.arange(self.num_arrivals)
-        delay = jnp.max(jnp.where(slot, self._delays(state), -1))
-        job = jnp.where(delay >= 0, jnp.max(jnp.where(slot, state.slot, -1)), -1)
+        kinds, jobs = jnp.arange(self.num_slots), jnp.arange(self.num_arrivals)
+        delays = self._delays(state)
+        slot = (kinds == action) & (delays >= 0)
+        job = jnp.max(jnp.where(slot, state.slot, -1))  # -1: nothing is picked
         own = jobs == job
-        start = jnp.where(own, self.period(state) + delay, state.start)
-        taken = jnp.sum(jnp.where(own[:, None], state.need, 0), axis=0)
-        kind = jnp.sum(jnp.where(own, state.kind + 1, 0)) - 1
-        of_kind = (jnp.arange(self.num_slots) == kind).astype(jnp.int32)
-        offered = jnp.any(jobs[:, None] == state.slot, axis=-1)
-        queued = (state.duration > 0) & (start < 0) & ~offered
-        if not self.deeprm:
-            queued &= state.kind == kind
+        start = jnp.where(own, self.period(state) + jnp.max(jnp.where(slot, delays, 0)), state.start)
+        queued = (state.duration > 0) & (start < 0)
+        if self.deeprm:
+            kind = jnp.max(jnp.where(own, state.kind, -1))
+            queued &= ~jnp.any(jobs[:, None] == state.slot, axis=-1)
+        else:
+            kind = jnp.where(job >= 0, action, -1)
+            queued &= state.kind == kind  # all behind the head
         following = jnp.where(queued.any(), jnp.argmax(queued).astype(jnp.int32), -1)
+        of_kind = (kinds == kind).astype(jnp.int32)
         state = state.replace(
             start=start,
-            slot=jnp.where(slot & (job >= 0), following, state.slot),
-            free=state.free - taken,
+            slot=jnp.where(slot, following, state.slot),
+            free=state.free - jnp.sum(jnp.where(slot[:, None], state.need[state.slot], 0), axis=0),
             waiting=state.waiting - of_kind,
             running=state.running + of_kind,
             started=state.started + of_kind,
@@ -342,14 +332,13 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             finished=finished,
             observed=ticks / jnp.maximum(finished, 1).astype(jnp.float32),
         )
-        begun = state.start >= 0
-        present = (state.duration > 0) & (~begun | (state.start + state.duration > now))
-        elapsed = jnp.where(by_kind & present & begun, now - state.start, 0)
-        state = state.replace(elapsed=jnp.maximum(jnp.max(elapsed, axis=-1), 0))  # negative: booked for later
+        over = (state.start >= 0) & (state.start + state.duration <= now)
+        present = (state.duration > 0) & ~over
+        ran = jnp.where(present & (state.start >= 0), jnp.maximum(now - state.start, 0), 0)
+        state = state.replace(elapsed=jnp.max(jnp.where(by_kind, ran, 0), axis=-1))
         if self.deeprm:
-            over = state.start + state.duration <= now
-            state = state.replace(listed=booking.remove_while_iterating(state.listed, over))
-            state = state.replace(free=self._unbooked(state.replace(time=now * self.num_turns))[0])
+            unbooked = self._unbooked(state.replace(time=now * self.num_turns))[0]
+            state = state.replace(listed=booking.remove_while_iterating(state.listed, over), free=unbooked)
             present |= state.listed > 0
         cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
@@ -369,17 +358,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         free = state.free / UNITS
         most, total = jnp.max(need, axis=-1), jnp.sum(need, axis=0)
         left = jnp.min(jnp.where(need > 0, free - need, 1.0), axis=-1)
-        everywhere = {
-            "progress": self.progress(state),
-            "last_reward": jnp.clip(0.2 * state.last_reward, -10.0, 10.0),
-        }
-        kind, rate = state.kind[state.slot] * offers, state.observed
-        if self.deeprm:
-            rate = state.duration[state.slot] * offers
+        slack = jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)
+        last_reward = jnp.clip(0.2 * state.last_reward, -10.0, 10.0)
+        everywhere = {"progress": self.progress(state), "last_reward": last_reward}
+        kind = state.kind[state.slot] * offers
+        rate = state.duration[state.slot] * offers if self.deeprm else state.observed
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
         queues = dict(
             urgency=jnp.minimum(pick(state.waiting) / 4.0, 1.0),
-            slack=jnp.where(may_start, jnp.maximum(left, 0.0), 0.0),
+            slack=slack,
             level=pick(state.elapsed) / LONGEST,
             pipeline=pick(state.running) / 4.0,
             outflow=pick(state.finished) / 4.0,
@@ -420,7 +407,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
                 is_noop=jnp.arange(m + 1) == m,
                 amount=with_noop(most),
                 signed=with_noop(most),
-                second_slack=with_noop(jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)),
+                second_slack=with_noop(slack),
                 second_level=with_noop(jnp.sum(need * free, axis=-1)),
             ),
             action_target=jnp.where(jnp.arange(m + 1) < m, jnp.arange(m + 1), -1).astype(jnp.int32),

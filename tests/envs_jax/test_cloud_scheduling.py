@@ -229,7 +229,7 @@ def test_agrees_with_the_independent_model_by_the_rules_of_deeprm():
     env = CloudScheduling(num_resources=2, num_picks=3, num_periods=100, num_arrivals=49, deeprm=True)
     uniforms, actions = episode(3, env)
     play = program(env)
-    end, (_, states, *_) = play(env.default_params, uniforms, actions)
+    _, (_, states, *_) = play(env.default_params, uniforms, actions)
     # Both peculiarities of the published code happen here.
     over = states.start + states.duration < states.time[:, None]
     assert ((states.listed > 0) & over).any()
