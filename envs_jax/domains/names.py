@@ -5,6 +5,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 """
 
 DOMAINS: dict[str, str] = {
+    "cloud_scheduling": "CloudScheduling",
     "edge_computing": "EdgeComputing",
     "energy_trading": "EnergyTrading",
     "portfolio": "Portfolio",
