@@ -66,7 +66,7 @@ class QLearningConfig:
       max_grad_norm: global-norm clip of the outer gradient.
     """
 
-    tasks: int = 12
+    tasks: int = 16
     episodes: int = 5
     samples: int = 8
     num_steps: int = 5

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import runs, transfer
 from experiments.cli import UsageError
-from experiments.config import PRESETS
+from experiments.config import PRESETS, domain_names
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 3.0
@@ -55,7 +55,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
         ("stray", "stray"),
         ("--agent.adaptation.adapt everything", "('head', 'all')"),
         ("--agent.adaptation.steps -1", "adaptation.steps must be 0 or more, got -1"),
-        ("--domains portfolio trafic", "unknown domain 'trafic'; allowed: energy_trading, portfolio"),
+        ("--domains portfolio atlantis", f"unknown domain 'atlantis'; allowed: {', '.join(domain_names())}"),
         ("--evaluation.shots 0 -1", "evaluation.shots must be 0 and at least one larger K, none negative, got 0 -1"),
         ("--evaluation.shots 0 x", "--evaluation.shots"),
         ("--preset tpu", "unknown preset 'tpu'"),

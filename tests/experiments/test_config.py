@@ -14,6 +14,8 @@ from experiments import cli, config, plan, transfer
 from experiments.config import PRESETS, EvaluationConfig, TransferConfig
 from metarl_jax import learners
 
+KNOWN = ", ".join(config.domain_names())
+
 
 def parsed(*arguments: str) -> TransferConfig:
     return cli.parse(PRESETS, transfer._saved, arguments, "prog", "text").run
@@ -81,7 +83,7 @@ def test_yaml_is_refused_by_name(text: str, message: str, tmp_path: pathlib.Path
     [
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"domains": ("portfolio", "traffic")}, "domains: unknown domain 'traffic'; allowed: energy_trading"),
+        ({"domains": ("portfolio", "atlantis")}, f"domains: unknown domain 'atlantis'; allowed: {KNOWN}"),
         ({"domains": ("portfolio", "portfolio")}, "domains must not repeat a value"),
         ({"domains": ()}, "domains must not be empty"),
         ({"domains": ("portfolio",), "protocol": "leave-one-out"}, "needs at least 2 domains, got 1"),
