@@ -183,8 +183,9 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     """
 
     name: ClassVar[str] = "network_traffic"
-    hidden: ClassVar[tuple[str, ...]] = tuple(
-        ["class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction", "success_cdf", "arrival_cdf"]
+    hidden: ClassVar[tuple[str, ...]] = (
+        *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
+        *("success_cdf", "arrival_cdf"),
     )
     reward_unit: ClassVar[str] = "weighted packets per flow"
     reference_kind: ClassVar[str] = "heuristic"
