@@ -316,7 +316,8 @@ TWO = NetworkTraffic(2, 1, 40)
 
 @pytest.mark.parametrize(("rate", "success", "p"), [(0.3, 0.9, 0.5), (0.2, 0.5, 0.8), (0.4, 1.0, 0.6)])
 def test_longest_connected_queue_is_optimal_for_equal_flows(rate, success, p):
-    exact = TwoFlows([rate] * 2, [success] * 2, [p] * 2, [1.0, 1.0])
+    # A loss must cost more than waiting to the end, else it can pay to let a full buffer overflow.
+    exact = TwoFlows([rate] * 2, [success] * 2, [p] * 2, [1.0, 1.0], loss=50.0)
     optimum = exact.solve()
     np.testing.assert_allclose(exact.solve(lambda k, q: q), optimum, rtol=1e-9)
     # The reference is that rule here.
@@ -338,7 +339,7 @@ def test_c_mu_rule_is_optimal_when_links_are_always_up(seed):
 def random_pair(rng):
     success, p = rng.uniform(0.3, 1, 2), rng.uniform(0.4, 1, 2)
     rate = 0.9 * rng.uniform(0.5, 0.95) * success * rng.dirichlet([2, 2])
-    return TwoFlows(rate, success, p, rng.permutation(CLASS_WEIGHTS)[:2])
+    return TwoFlows(rate, success, p, rng.permutation(CLASS_WEIGHTS)[:2], buffer=25)
 
 
 def test_reference_is_near_the_optimum_of_small_instances():
@@ -492,7 +493,7 @@ def test_tasks_have_the_stated_law():
     assert (tasks.arrival_rate <= 0.95 * R * tasks.on_fraction[:, None] + 1e-6).all()
     # The tables' means are the rates.
     mean = tasks.on_fraction * (1 - tasks.arrival_cdf[..., :-1]).sum(-1).T
-    np.testing.assert_allclose(mean.T, tasks.arrival_rate, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mean.T, tasks.arrival_rate, rtol=1e-4, atol=1e-5)  # sums of float32 tables
     acked = (1 - tasks.success_cdf[..., :-1]).sum(-1)
     np.testing.assert_allclose(acked, np.arange(R + 1) * tasks.success_rate[..., None], rtol=1e-4, atol=1e-5)
 
@@ -516,15 +517,15 @@ def test_bursts_have_the_stated_length_and_share():
     assert abs(arrivals[-1].mean() / env.num_periods - 0.5) < 0.03
 
 
-def test_equal_shown_and_different_hidden_parts_ask_for_different_choices():
-    params, state, _ = world(0)
-    state = state.replace(connected=jnp.ones((K,), bool))
-    chosen = set()
-    for weights in itertools.permutations(CLASS_WEIGHTS):
-        chosen.add(int(reference(params.replace(class_weight=jnp.array(weights, jnp.float32)), state)))
-    assert len(chosen) >= 4
-    faster = params.replace(success_rate=params.success_rate[::-1])
-    assert int(reference(faster, state)) != int(reference(params, state))
+@pytest.mark.parametrize("field", ["class_weight", "success_rate", "connectivity"])
+def test_equal_shown_and_different_hidden_parts_ask_for_different_choices(field):
+    different = 0
+    for seed in range(12):
+        (params, state, _), (other, *_) = world(seed), world(seed + 100)
+        state = state.replace(connected=jnp.ones((K,), bool))
+        hidden = params.replace(**{field: getattr(other, field)})
+        different += int(reference(params, state)) != int(reference(hidden, state))
+    assert different >= 3
 
 
 @pytest.mark.parametrize("seed", range(3))
