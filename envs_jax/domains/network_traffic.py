@@ -15,8 +15,6 @@ What a service class is worth (c), success rates mu, connectivities p, arrival r
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import chex
 import jax.numpy as jnp
 from flax import struct
@@ -29,20 +27,14 @@ from envs_jax.references import max_weight
 CLASS_WEIGHTS = (1 / 3, 2 / 3, 1.0, 2.0)
 """Holding cost of a packet of the service classes with delay budgets 300, 150, 100, 50 ms: 100 ms / budget."""
 NUM_CLASSES = len(CLASS_WEIGHTS)
-SUCCESS_RANGE = (0.3, 1.0)
-"""mu of a task's flows, uniform."""
-CONNECTIVITY_RANGE = (0.4, 1.0)
-"""p of a task's flows, uniform."""
-LOAD_RANGE = (0.5, 0.95)
-"""sum_k lambda_k / mu_k of a task, per slot, uniform."""
+SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE = (0.3, 1.0), (0.4, 1.0), (0.5, 0.95)
+"""A task's mu and p of every flow, and its sum_k lambda_k / (R mu_k); all uniform."""
 BURST_FRACTION, BURST_SLOTS = 0.3, 10.0
 """Half of the tasks have on-off sources: on for this share of the time, for so many slots at a stretch."""
-
 START_BACKLOG = 4
 """A task's queues start with 0..4 packets: from empty ones, a third of the episode would go by before it matters."""
-
 QUEUE_EXPONENT, CONNECTIVITY_EXPONENT = 0.3, 0.6
-"""Of the reference's index, see :class:`NetworkTraffic`; tuned on tasks of ``sample_params``, where it is flat."""
+"""Of the reference's index, see :class:`NetworkTraffic`; tuned on tasks of ``sample_params``."""
 PACKET_SCALE = 10.0
 """Waiting packets that the observation shows as 1."""
 
@@ -114,8 +106,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     Action a gives the slot to activation a; the last action, the no-op, leaves it to the transmitter's own rule, the
     longest connected queue (largest sum of queues). An activation is legal if one of its flows is *ready*: link up,
-    with a packet not yet granted; its other flows are passed over. Reward is 0 except on the frame's last turn.
-    ``NetworkTraffic(9, 1, activations=max_weight.crossbar(3))`` is an input-queued switch of 3 ports.
+    with a packet not yet granted; its other flows are passed over. Reward is 0 except on the frame's last turn. With
+    ``activations=max_weight.crossbar(3)``, K = 9 and R = 1 this is an input-queued switch.
 
     Tokens: K flows (role ``demand``), then the transmitter (``carrier``). w = q - n are packets not yet granted.
 
@@ -136,8 +128,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     flow        rate        share of attempts acknowledged so far, (successes + 1) / (attempts + 2)
     flow        decided     n / R
     transmitter urgency     W / (W + R), W the sum of w
-    transmitter slack       slots of this frame not given yet / R; level the same
-    transmitter capacity    1; is_turn too
+    transmitter slack,level slots of this frame not given yet / R; capacity and is_turn are 1
     transmitter outflow     acknowledged in the last frame, all flows [R packets]
     transmitter waiting     W [10 K packets]
     transmitter decided     slots given / R
@@ -148,9 +139,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     Features without bounds are cut at 10. An action's target is the longest queue it serves; ``amount`` and ``signed``
     are the packets it sends over the most that one can; ``second_*`` are means over the activation's other flows.
 
-    Hidden: class weights, mu, p, lambda, f. The reward is linear in what was left of each class's packets, which
-    follows from ``level``, ``change`` and ``outflow``: a few frames give the weights exactly. ``outflow`` and
-    ``pipeline`` are samples of mu, ``capacity`` of p.
+    Hidden: class weights, mu, p, lambda, f. Rewards are linear in the packets of each class that were left, that is in
+    ``level``, ``change``, ``outflow``; ``outflow`` and ``pipeline`` are samples of mu, ``capacity`` of p.
 
     Invariants: arrivals = acknowledged + dropped + change of the queue, for every flow; queues stay in [0, B]; nothing
     is sent over a link that is down, nor more packets than there are; permuting flows permutes everything; with p = 1,
@@ -178,17 +168,15 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     Args:
       num_flows: K.
       slots_per_frame: R.
-      num_periods: P, frames.
+      num_periods: frames.
       activations: sets of flows that may be sent together; by default each flow by itself.
     """
 
-    name: ClassVar[str] = "network_traffic"
-    hidden: ClassVar[tuple[str, ...]] = (
-        *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
-        *("success_cdf", "arrival_cdf"),
-    )
-    reward_unit: ClassVar[str] = "weighted packets per flow"
-    reference_kind: ClassVar[str] = "heuristic"
+    name = "network_traffic"
+    hidden = ("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction")
+    hidden += ("success_cdf", "arrival_cdf")
+    reward_unit = "weighted packets per flow"
+    reference_kind = "heuristic"
 
     def __init__(
         self,
@@ -241,23 +229,20 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         def flows(x: chex.Numeric, dtype: type = jnp.float32) -> chex.Array:
             return jnp.broadcast_to(jnp.asarray(x, dtype), (self.num_flows,))
 
-        arrival_rate, success_rate = flows(arrival_rate), flows(success_rate)
-        on_fraction = jnp.asarray(on_fraction, jnp.float32)
+        rates = {"arrival_rate": arrival_rate, "success_rate": success_rate, "connectivity": connectivity}
+        rates = {name: flows(x) for name, x in rates.items()}
+        scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
+        scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
         if service_class is None:
             service_class = jnp.arange(self.num_flows) % NUM_CLASSES
         return NetworkTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             service_class=flows(service_class, jnp.int32),
             buffer=jnp.asarray(buffer, jnp.int32),
-            loss=jnp.asarray(loss, jnp.float32),
             start=jnp.asarray(start, jnp.int32),
-            on_length=jnp.asarray(on_length, jnp.float32),
-            class_weight=jnp.asarray(class_weight, jnp.float32),
-            success_rate=success_rate,
-            connectivity=flows(connectivity),
-            arrival_rate=arrival_rate,
-            on_fraction=on_fraction,
-            **self._laws(arrival_rate, success_rate, on_fraction),
+            **rates,
+            **scalars,
+            **self._laws(rates["arrival_rate"], rates["success_rate"], scalars["on_fraction"]),
         )
 
     def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
@@ -278,22 +263,18 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
         u = sampling.uniforms(key, 0, 2 + NUM_CLASSES + 5 * self.num_flows)
-        load, burst, order, rest = u[0], u[1], u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :]
-        success, connectivity, classes, *gammas = rest.reshape(5, self.num_flows)
-
-        def between(bounds: tuple[float, float], x: chex.Array) -> chex.Array:
-            return bounds[0] + (bounds[1] - bounds[0]) * x
-
-        success = between(SUCCESS_RANGE, success)
-        on_fraction = jnp.where(burst < 0.5, BURST_FRACTION, 1.0)
-        share = -jnp.log(gammas[0] * gammas[1])  # Gamma(2): normalised, Dirichlet(2)
-        rate = between(LOAD_RANGE, load) * success * share / share.sum()
+        order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
+        drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
+        success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
+        on_fraction = jnp.where(u[1] < 0.5, BURST_FRACTION, 1.0)
+        share = -jnp.log(rest[2] * rest[3])  # Gamma(2): normalised, Dirichlet(2)
+        rate = load * success * share / share.sum()
         return self.instance(
             self.num_turns * jnp.minimum(rate, 0.95 * on_fraction),
             success,
-            between(CONNECTIVITY_RANGE, connectivity),
+            connectivity,
             jnp.asarray(CLASS_WEIGHTS, jnp.float32)[jnp.argsort(order)],
-            jnp.argsort(classes) % NUM_CLASSES,
+            jnp.argsort(rest[4]) % NUM_CLASSES,
             on_fraction,
             max(BURST_SLOTS / self.num_turns, 1.0),
             start=START_BACKLOG,
@@ -352,7 +333,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         arrived = jnp.where(state.source_on, sampling.categorical(arrival, params.arrival_cdf), 0)
         queue = jnp.minimum(left + arrived, params.buffer)
         dropped = left + arrived - queue
-        weight = self._weight(params)
+        weight = _weight(params)
         holding, lost = jnp.sum(weight * left), params.loss * jnp.sum(weight * dropped)
         stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
         go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
@@ -373,11 +354,6 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
         figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
         return following, -(holding + lost) / self.num_flows, {**figures, "holding_cost": holding, "loss_cost": lost}
-
-    def _weight(self, params: NetworkTrafficParams) -> chex.Array:
-        """Weight c of every flow, ``f32[K]``: its class's weight."""
-        mine = _one_hot(params.service_class, NUM_CLASSES)
-        return jnp.sum(jnp.where(mine, params.class_weight, 0.0), axis=-1)
 
     # ---- observation ----------------------------------------------------------------------------------------------
 
@@ -408,17 +384,9 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             decided=state.granted / slots,
             **common,
         )
-        link = dict(
-            urgency=total / (total + slots),
-            slack=1.0 - given,
-            level=1.0 - given,
-            capacity=1.0,
-            outflow=state.acked.sum() / slots,
-            waiting=jnp.minimum(total / (k * PACKET_SCALE), 10.0),
-            is_turn=1.0,
-            decided=given,
-            **common,
-        )
+        packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
+        link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
+        link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self.menu & self._ready(state)
         sent = ready.sum(axis=-1)
         if self.largest == 1:
@@ -445,7 +413,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     def solve(self, params: NetworkTrafficParams) -> Index:
         """The index of the class docstring."""
         exponent = QUEUE_EXPONENT * (1.0 - params.connectivity) if self.largest == 1 else jnp.ones((self.num_flows,))
-        factor = self._weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
+        factor = _weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
         return factor, exponent
 
     def reference_action(
@@ -464,6 +432,12 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         column = {name: observation.tokens[: self.num_flows, i] for i, name in enumerate(TOKEN_COLUMNS)}
         ready = (column["capacity"] > 0) & (column["waiting"] > 0)
         return max_weight.best(self.menu, column["rate"] * jnp.sqrt(column["waiting"]) * column["age"] ** 2, ready)
+
+
+def _weight(params: NetworkTrafficParams) -> chex.Array:
+    """Weight of every flow's class, ``f32[K]``."""
+    mine = _one_hot(params.service_class, NUM_CLASSES)
+    return jnp.sum(jnp.where(mine, params.class_weight, 0.0), axis=-1)
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:
