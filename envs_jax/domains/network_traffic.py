@@ -24,9 +24,8 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import max_weight
 
-CLASS_WEIGHTS = (1 / 3, 2 / 3, 1.0, 2.0)
+CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
 """Holding cost of a packet of the service classes with delay budgets 300, 150, 100, 50 ms: 100 ms / budget."""
-NUM_CLASSES = len(CLASS_WEIGHTS)
 SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE = (0.3, 1.0), (0.4, 1.0), (0.5, 0.95)
 """A task's mu and p of every flow, and its sum_k lambda_k / (R mu_k); all uniform."""
 BURST_FRACTION, BURST_SLOTS = 0.3, 10.0
@@ -173,8 +172,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     """
 
     name = "network_traffic"
-    hidden = ("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction")
-    hidden += ("success_cdf", "arrival_cdf")
+    hidden = (
+        *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
+        *("success_cdf", "arrival_cdf"),
+    )
     reward_unit = "weighted packets per flow"
     reference_kind = "heuristic"
 
@@ -362,8 +363,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         k, slots = self.num_flows, self.num_turns
         frames = self.period(state).astype(jnp.float32)
         waiting = state.queue - state.granted
-        total = jnp.sum(waiting)
-        level = state.queue / params.buffer
+        total, level = jnp.sum(waiting), state.queue / params.buffer
         urgency = waiting / (waiting + slots)
         given = self.turn(state) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
@@ -390,7 +390,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         own, ready = self._best(state), self.menu & self._ready(state)
         sent = ready.sum(axis=-1)
         if self.largest == 1:
-            target, second = jnp.asarray(self.menu.argmax(-1)), jnp.zeros((3, self.num_actions))
+            target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
         else:
             target = jnp.argmax(jnp.where(ready, waiting + 1, self.menu), axis=-1)
             others = self.menu & ~_one_hot(target, k)
