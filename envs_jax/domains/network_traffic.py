@@ -310,7 +310,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Gives the slot to an activation; flows of it that are not ready are passed over."""
         del turn, params
         chosen = jnp.where(action == self.noop_action, self._best(state), action)
-        flows = jnp.any(self.menu & (jnp.arange(self.noop_action) == chosen)[:, None], axis=0)
+        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action) == chosen)
         return state.replace(granted=state.granted + (flows & self._ready(state)))
 
     def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
@@ -328,8 +328,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """
         success, arrival, link, source = uniforms.reshape(4, self.num_flows)
         granted = state.granted
-        law = jnp.sum(jnp.where(_one_hot(granted, self.num_turns + 1)[..., None], params.success_cdf, 0.0), axis=1)
-        acked = sampling.categorical(success, law)
+        beyond = success[:, None, None] > params.success_cdf  # inversion in row n of the table, all rows at once
+        acked = jnp.sum(_one_hot(granted, self.num_turns + 1)[..., None] & beyond, axis=(1, 2), dtype=jnp.int32)
         left = state.queue - acked
         arrived = jnp.where(state.source_on, sampling.categorical(arrival, params.arrival_cdf), 0)
         queue = jnp.minimum(left + arrived, params.buffer)
@@ -387,12 +387,12 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
         link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
         link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
-        own, ready = self._best(state), self.menu & self._ready(state)
-        sent = ready.sum(axis=-1)
+        own, ready = self._best(state), self._ready(state)
+        sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
         if self.largest == 1:
             target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
         else:
-            target = jnp.argmax(jnp.where(ready, waiting + 1, self.menu), axis=-1)
+            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1)
             others = self.menu & ~_one_hot(target, k)
             share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
             second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]

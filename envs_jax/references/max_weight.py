@@ -43,10 +43,17 @@ def menu(activations: Sequence[Sequence[int]], num_queues: int) -> np.ndarray:
     return table
 
 
+def sums(menu: np.ndarray, value: chex.Array) -> chex.Array:
+    """Sum of ``value [K]`` over the queues of each row of ``menu bool[M, K]``: ``[M]``."""
+    if np.array_equal(menu, np.eye(len(menu))):
+        return value  # one queue a row, in order: nothing to add up
+    return jnp.sum(jnp.where(menu, value, 0), axis=-1)
+
+
 def best(menu: np.ndarray, weight: chex.Array, ready: chex.Array) -> chex.Array:
     """Row ``i32[]`` of ``menu bool[M, K]`` with the largest sum of positive ``weight f32[K]`` over ``ready bool[K]``.
 
     The first of equals; ``M`` if no queue of any row is ready.
     """
-    total = jnp.sum(jnp.where(menu & ready, weight, 0.0), axis=-1)
+    total = sums(menu, jnp.where(ready, weight, 0.0))
     return jnp.where(jnp.any(total > 0), jnp.argmax(total), menu.shape[0]).astype(jnp.int32)
