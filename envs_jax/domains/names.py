@@ -8,6 +8,7 @@ DOMAINS: dict[str, str] = {
     "cloud_scheduling": "CloudScheduling",
     "edge_computing": "EdgeComputing",
     "energy_trading": "EnergyTrading",
+    "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
     "supply_chain": "SupplyChain",
 }

@@ -1,0 +1,450 @@
+"""Network traffic: one transmitter, many flows, links that come and go (Tassiulas and Ephremides 1993).
+
+A period is a frame of R slots. One after another each slot is given to an *activation*, a set of flows that may be
+sent together (by default one flow); then the frame goes on the air. For flow k, in packets:
+
+    n_k = slots given to k, each while its link is up and it has a packet not yet granted       <= q_k
+    d_k ~ Binomial(n_k, mu_k),  q'_k = q_k - d_k                acknowledged; the others are sent again
+    A_k ~ on_k Binomial(R, lambda_k / (R f)),  drop_k = max(q'_k + A_k - B, 0),  q_k <- q'_k + A_k - drop_k
+    link_k ~ Bernoulli(p_k) every frame;  on_k a two-state chain, on for a share f of frames
+    reward = -sum_k c_k (q'_k + loss drop_k) / K                [weighted packets per flow]
+
+With R = 1 this is the published slot model. By Little's law the sum of costs is the weighted delay of all packets.
+What a service class is worth (c), success rates mu, connectivities p, arrival rates lambda and f are the task's secret.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.references import max_weight
+
+CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
+"""Holding cost of a packet of the service classes with delay budgets 300, 150, 100, 50 ms: 100 ms / budget."""
+SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE = (0.3, 1.0), (0.4, 1.0), (0.5, 0.95)
+"""A task's mu and p of every flow, and its sum_k lambda_k / (R mu_k); all uniform."""
+BURST_FRACTION, BURST_SLOTS = 0.3, 10.0
+"""Half of the tasks have on-off sources: on for this share of the time, for so many slots at a stretch."""
+START_BACKLOG = 4
+"""A task's queues start with 0..4 packets: from empty ones, a third of the episode would go by before it matters."""
+QUEUE_EXPONENT, CONNECTIVITY_EXPONENT = 0.3, 0.6
+"""Of the reference's index, see :class:`NetworkTraffic`; tuned on tasks of ``sample_params``."""
+PACKET_SCALE = 10.0
+"""Waiting packets that the observation shows as 1."""
+
+Index = tuple[chex.Array, chex.Array]
+"""Factor and exponent ``f32[K]``: a flow with w packets to grant has the index ``factor w^exponent``."""
+
+
+@struct.dataclass
+class NetworkTrafficState(EnvState):
+    """Attributes, all ``[K]``.
+
+    queue: ``i32`` q, packets in the buffer, granted ones included.
+    granted: ``i32`` n, slots of this frame given so far.
+    connected: ``bool`` whether its link is up in this frame; all are in the first.
+    source_on: ``bool`` whether its source sends in this frame. Not seen.
+    acked, failed: ``i32`` packets sent in the last frame, with success and in vain.
+    change: ``i32`` change of the queue over the last frame [packets].
+    attempts, successes, arrivals: ``i32`` totals of the episode so far [packets].
+    times_connected: ``i32`` frames with the link up so far, without the first.
+    """
+
+    queue: chex.Array
+    granted: chex.Array
+    connected: chex.Array
+    source_on: chex.Array
+    acked: chex.Array
+    failed: chex.Array
+    change: chex.Array
+    attempts: chex.Array
+    successes: chex.Array
+    arrivals: chex.Array
+    times_connected: chex.Array
+
+
+@struct.dataclass
+class NetworkTrafficParams(EnvParams):
+    """Attributes, with units.
+
+    service_class: ``i32[K]`` in 0..3. Shown.
+    buffer: ``i32[]`` B, packets a flow's buffer holds. Shown, as the scale of ``level``.
+    loss: ``f32[]`` a lost packet costs as much as one that waits this many frames.
+    start: ``i32[]`` initial queues are uniform on 0..start [packets].
+    on_length: ``f32[]`` mean frames in a row that a source is on, at least max(1, f / (1 - f)).
+    class_weight: ``f32[4]`` c of the classes [1 / packet / frame]. Hidden; felt in every reward.
+    success_rate: ``f32[K]`` mu. Hidden; felt in acknowledgements.
+    connectivity: ``f32[K]`` p. Hidden; felt in the links' state.
+    arrival_rate: ``f32[K]`` lambda, mean packets per frame, below R f. Hidden; felt in the queues.
+    on_fraction: ``f32[]`` f, share of frames in which a source is on. Hidden.
+    success_cdf: ``f32[K, R + 1, R + 1]`` law of d given n = 0..R. Hidden, derived.
+    arrival_cdf: ``f32[K, R + 1]`` law of A while on. Hidden, derived.
+    """
+
+    service_class: chex.Array
+    buffer: chex.Array
+    loss: chex.Array
+    start: chex.Array
+    on_length: chex.Array
+    class_weight: chex.Array
+    success_rate: chex.Array
+    connectivity: chex.Array
+    arrival_rate: chex.Array
+    on_fraction: chex.Array
+    success_cdf: chex.Array
+    arrival_cdf: chex.Array
+
+
+class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
+    """K flows share one transmitter; the R slots of a frame are given away one after another, R turns make a period.
+
+    Action a gives the slot to activation a; the last action, the no-op, leaves it to the transmitter's own rule, the
+    longest connected queue (largest sum of queues). An activation is legal if one of its flows is *ready*: link up,
+    with a packet not yet granted; its other flows are passed over. Reward is 0 except on the frame's last turn. With
+    ``activations=max_weight.crossbar(3)``, K = 9 and R = 1 this is an input-queued switch.
+
+    Tokens: K flows (role ``demand``), then the transmitter (``carrier``). w = q - n are packets not yet granted.
+
+    =========== =========== ============================================================================
+    token       column      quantity
+    =========== =========== ============================================================================
+    flow        urgency     w / (w + R)
+    flow        slack       1 - q / B, room in the buffer
+    flow        level       q / B
+    flow        capacity    1 if its link is up in this frame, else 0
+    flow        inflow      mean arrivals so far [packets/slot]: what to expect
+    flow        pipeline    sent in vain in the last frame, to be sent again [R packets]
+    flow        outflow     acknowledged in the last frame [R packets]
+    flow        waiting     w [10 packets]
+    flow        age         mean frames between connections so far, (frames + 2) / (times + 1) [10 frames]
+    flow        change      change of q over the last frame [R packets]
+    flow        signal_a, b service class, two digits: -1, -1 (class 0); -1, 1; 1, -1; 1, 1 (class 3)
+    flow        rate        share of attempts acknowledged so far, (successes + 1) / (attempts + 2)
+    flow        decided     n / R
+    transmitter urgency     W / (W + R), W the sum of w
+    transmitter slack,level slots of this frame not given yet / R; capacity and is_turn are 1
+    transmitter outflow     acknowledged in the last frame, all flows [R packets]
+    transmitter waiting     W [10 K packets]
+    transmitter decided     slots given / R
+    all         progress    share of the episode gone
+    all         last_reward reward of the last frame
+    =========== =========== ============================================================================
+
+    Features without bounds are cut at 10. An action's target is the longest queue it serves; ``amount`` and ``signed``
+    are the packets it sends over the most that one can; ``second_*`` are means over the activation's other flows.
+
+    Hidden: class weights, mu, p, lambda, f. Rewards are linear in the packets of each class that were left, that is in
+    ``level``, ``change``, ``outflow``; ``outflow`` and ``pipeline`` are samples of mu, ``capacity`` of p.
+
+    Invariants: arrivals = acknowledged + dropped + change of the queue, for every flow; queues stay in [0, B]; nothing
+    is sent over a link that is down, nor more packets than there are; permuting flows permutes everything; with p = 1,
+    R = 1 and no losses, E sum_k q_k / mu_k is the same for all policies.
+
+    Reference: the largest sum of ``c mu w^e / p^.6`` over ready flows, ``e = .3 (1 - p)``. With p = 1 this is the c-mu
+    rule, among equal flows the longest connected queue, and both are optimal there; else it is a tuned index. With
+    activations of several flows e = 1, max-weight.
+
+    Sources: L. Tassiulas, A. Ephremides, "Dynamic Server Allocation to Parallel Queues with Randomly Varying
+    Connectivity", IEEE Transactions on Information Theory 39(2), 1993 (model, longest connected queue); S. Krishnasamy,
+    A. Arapostathis, R. Johari, S. Shakkottai, "On Learning the c-mu Rule in Single and Parallel Server Networks", arXiv
+    1802.06723, 2018 (unknown mu); abstracts read. 3GPP TS 23.501, table 5.7.4-1 (delay budgets; read at second hand).
+    Switch: code of Park (H. Mao et al., 2019), read. Frames and task ranges are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("network_traffic")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      num_flows: K.
+      slots_per_frame: R.
+      num_periods: frames.
+      activations: sets of flows that may be sent together; by default each flow by itself.
+    """
+
+    name = "network_traffic"
+    hidden = (
+        *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
+        *("success_cdf", "arrival_cdf"),
+    )
+    reward_unit = "weighted packets per flow"
+    reference_kind = "heuristic"
+
+    def __init__(
+        self,
+        num_flows: int = 8,
+        slots_per_frame: int = 4,
+        num_periods: int = 32,
+        activations: tuple[tuple[int, ...], ...] | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "num_flows": (num_flows, 31),
+            "slots_per_frame": (slots_per_frame, 16),
+            "num_periods": (num_periods, 10**7),
+        }
+        for field, (value, high) in sizes.items():
+            if not isinstance(value, int) or not 1 <= value <= high:
+                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        singles = tuple((k,) for k in range(num_flows))
+        menu = max_weight.menu(singles if activations is None else activations, num_flows)
+        if not 1 <= len(menu) <= 31:
+            raise ValueError(f"activations has {len(menu)} sets of flows: must be from 1 to 31")
+        self.num_flows = num_flows
+        self.num_turns = slots_per_frame
+        self.num_periods = num_periods
+        self.num_tokens = num_flows + 1
+        self.num_actions = len(menu) + 1
+        self.noop_action = len(menu)
+        self.num_uniforms = 4 * num_flows
+        self.num_reset_uniforms = 2 * num_flows
+        self.menu = menu
+        self.largest = int(menu.sum(-1).max())
+
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    def instance(
+        self,
+        arrival_rate: chex.Array,
+        success_rate: chex.Numeric = 1.0,
+        connectivity: chex.Numeric = 1.0,
+        class_weight: chex.Array = (1.0,) * NUM_CLASSES,
+        service_class: chex.Array | None = None,
+        on_fraction: chex.Numeric = 1.0,
+        on_length: chex.Numeric = 1.0,
+        buffer: chex.Numeric = 50,
+        loss: chex.Numeric = 20.0,
+        start: chex.Numeric = 0,
+    ) -> NetworkTrafficParams:
+        """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow."""
+
+        def flows(x: chex.Numeric, dtype: type = jnp.float32) -> chex.Array:
+            return jnp.broadcast_to(jnp.asarray(x, dtype), (self.num_flows,))
+
+        rates = {"arrival_rate": arrival_rate, "success_rate": success_rate, "connectivity": connectivity}
+        rates = {name: flows(x) for name, x in rates.items()}
+        scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
+        scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
+        if service_class is None:
+            service_class = jnp.arange(self.num_flows) % NUM_CLASSES
+        return NetworkTrafficParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            service_class=flows(service_class, jnp.int32),
+            buffer=jnp.asarray(buffer, jnp.int32),
+            start=jnp.asarray(start, jnp.int32),
+            **rates,
+            **scalars,
+            **self._laws(rates["arrival_rate"], rates["success_rate"], scalars["on_fraction"]),
+        )
+
+    def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
+        slots = self.num_turns
+        return {
+            "success_cdf": _binomial(jnp.arange(slots + 1), success[:, None], slots + 1),
+            "arrival_cdf": _binomial(slots, arrival / (slots * on_fraction), slots + 1),
+        }
+
+    @property
+    def default_params(self) -> NetworkTrafficParams:
+        """Symmetric flows with connectivity 1/2, sure success and equal weights, .9 packets a slot in all."""
+        return self.instance(0.9 * self.num_turns / self.num_flows, connectivity=0.5)
+
+    def sample_params(self, key: chex.PRNGKey) -> NetworkTrafficParams:
+        """Draws everything that is hidden, and which flow is of which class (see the constants above).
+
+        Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
+        """
+        u = sampling.uniforms(key, 0, 2 + NUM_CLASSES + 5 * self.num_flows)
+        order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
+        drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
+        success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
+        on_fraction = jnp.where(u[1] < 0.5, BURST_FRACTION, 1.0)
+        share = -jnp.log(rest[2] * rest[3])  # Gamma(2): normalised, Dirichlet(2)
+        rate = load * success * share / share.sum()
+        return self.instance(
+            self.num_turns * jnp.minimum(rate, 0.95 * on_fraction),
+            success,
+            connectivity,
+            jnp.asarray(CLASS_WEIGHTS, jnp.float32)[jnp.argsort(order)],
+            jnp.argsort(rest[4]) % NUM_CLASSES,
+            on_fraction,
+            max(BURST_SLOTS / self.num_turns, 1.0),
+            start=START_BACKLOG,
+        )
+
+    def average_task(self, params: NetworkTrafficParams, population: NetworkTrafficParams) -> NetworkTrafficParams:
+        """Mean hidden parameters, with the laws rebuilt from the means (not averaged)."""
+        params = super().average_task(params, population)
+        return params.replace(**self._laws(params.arrival_rate, params.success_rate, params.on_fraction))
+
+    # ---- dynamics -------------------------------------------------------------------------------------------------
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: NetworkTrafficParams) -> NetworkTrafficState:
+        """Queues of 0..start packets, all links up, sources from their stationary law: K uniforms each."""
+        queue, source = uniforms.reshape(2, self.num_flows)
+        counts = ("granted", "acked", "failed", "change", "attempts", "successes", "arrivals", "times_connected")
+        return NetworkTrafficState(
+            **self.clock(key),
+            queue=sampling.integers(queue, 0, params.start),
+            connected=jnp.ones((self.num_flows,), bool),
+            source_on=source < params.on_fraction,
+            **dict.fromkeys(counts, jnp.zeros((self.num_flows,), jnp.int32)),
+        )
+
+    def _ready(self, state: NetworkTrafficState) -> chex.Array:
+        """``bool[K]``: connected, with a packet not yet granted."""
+        return state.connected & (state.queue > state.granted)
+
+    def choose(
+        self, state: NetworkTrafficState, turn: chex.Array, action: chex.Array, params: NetworkTrafficParams
+    ) -> NetworkTrafficState:
+        """Gives the slot to an activation; flows of it that are not ready are passed over."""
+        del turn, params
+        chosen = jnp.where(action == self.noop_action, self._best(state), action)
+        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action) == chosen)
+        return state.replace(granted=state.granted + (flows & self._ready(state)))
+
+    def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
+        """Activation ``i32[]`` of the largest index over ready flows, by default the longest queue; else the no-op."""
+        waiting = (state.queue - state.granted).astype(jnp.float32)
+        return max_weight.best(self.menu, factor * waiting**exponent, self._ready(state))
+
+    def advance(
+        self, state: NetworkTrafficState, uniforms: chex.Array, params: NetworkTrafficParams
+    ) -> tuple[NetworkTrafficState, chex.Array, dict[str, chex.Array]]:
+        """The frame goes on the air, is paid for, then packets arrive: K uniforms each for ACKs, A, links, sources.
+
+        Key figures of the frame [packets]: ``granted``, ``acked``, ``arrived``, ``dropped``, ``backlog`` (after
+        arrivals); ``holding_cost`` and ``loss_cost`` [weighted packets].
+        """
+        success, arrival, link, source = uniforms.reshape(4, self.num_flows)
+        granted = state.granted
+        beyond = success[:, None, None] > params.success_cdf  # inversion in row n of the table, all rows at once
+        acked = jnp.sum(_one_hot(granted, self.num_turns + 1)[..., None] & beyond, axis=(1, 2), dtype=jnp.int32)
+        left = state.queue - acked
+        arrived = jnp.where(state.source_on, sampling.categorical(arrival, params.arrival_cdf), 0)
+        queue = jnp.minimum(left + arrived, params.buffer)
+        dropped = left + arrived - queue
+        weight = _weight(params)
+        holding, lost = jnp.sum(weight * left), params.loss * jnp.sum(weight * dropped)
+        stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
+        go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
+        connected = link < params.connectivity
+        following = state.replace(
+            queue=queue,
+            granted=jnp.zeros_like(granted),
+            connected=connected,
+            source_on=jnp.where(state.source_on, source >= stop, source < go),
+            acked=acked,
+            failed=granted - acked,
+            change=queue - state.queue,
+            attempts=state.attempts + granted,
+            successes=state.successes + acked,
+            arrivals=state.arrivals + arrived,
+            times_connected=state.times_connected + connected,
+        )
+        packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
+        figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
+        return following, -(holding + lost) / self.num_flows, {**figures, "holding_cost": holding, "loss_cost": lost}
+
+    # ---- observation ----------------------------------------------------------------------------------------------
+
+    def observation(self, state: NetworkTrafficState, params: NetworkTrafficParams) -> Observation:
+        """See the class's table."""
+        k, slots = self.num_flows, self.num_turns
+        frames = self.period(state).astype(jnp.float32)
+        waiting = state.queue - state.granted
+        total, level = jnp.sum(waiting), state.queue / params.buffer
+        urgency = waiting / (waiting + slots)
+        given = self.turn(state) / jnp.float32(slots)
+        common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
+        flows = dict(
+            urgency=urgency,
+            slack=1.0 - level,
+            level=level,
+            capacity=state.connected,
+            inflow=state.arrivals / (slots * jnp.maximum(frames, 1.0)),
+            pipeline=state.failed / slots,
+            outflow=state.acked / slots,
+            waiting=jnp.minimum(waiting / PACKET_SCALE, 10.0),
+            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected + 1.0), 10.0),
+            change=state.change / slots,
+            signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
+            signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
+            rate=(state.successes + 1.0) / (state.attempts + 2.0),
+            decided=state.granted / slots,
+            **common,
+        )
+        packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
+        link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
+        link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
+        own, ready = self._best(state), self._ready(state)
+        sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
+        if self.largest == 1:
+            target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
+        else:
+            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1)
+            others = self.menu & ~_one_hot(target, k)
+            share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
+            second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]
+        # The no-op sends what the transmitter would choose, if anything.
+        own, last = jnp.minimum(own, self.noop_action - 1), jnp.arange(self.num_actions) == self.noop_action
+        amount = jnp.append(sent, sent[own]) / self.largest
+        columns = dict(zip(("second_urgency", "second_slack", "second_level"), second, strict=True))
+        return Observation(
+            tokens=token_table(("demand", k, flows), ("carrier", 1, link)),
+            token_mask=jnp.ones((k + 1,), jnp.bool_),
+            actions=action_rows(self.num_actions, is_noop=last, amount=amount, signed=amount, **columns),
+            action_target=jnp.append(target, jnp.where(jnp.any(ready), target[own], -1)).astype(jnp.int32),
+            action_mask=jnp.append(sent > 0, True),
+        )
+
+    # ---- reference policies ---------------------------------------------------------------------------------------
+
+    def solve(self, params: NetworkTrafficParams) -> Index:
+        """The index of the class docstring."""
+        exponent = QUEUE_EXPONENT * (1.0 - params.connectivity) if self.largest == 1 else jnp.ones((self.num_flows,))
+        factor = _weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
+        return factor, exponent
+
+    def reference_action(
+        self, plan: Index, state: NetworkTrafficState, params: NetworkTrafficParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """The ready activation of the largest index, given the hidden parameters."""
+        del params, key
+        return self._best(state, *plan)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """The same with equal weights and the rates observed so far: ``rate sqrt(w) age^2``.
+
+        Exponents tuned on tasks of ``sample_params``. Nothing in one observation tells what a class is worth.
+        """
+        del key
+        column = {name: observation.tokens[: self.num_flows, i] for i, name in enumerate(TOKEN_COLUMNS)}
+        ready = (column["capacity"] > 0) & (column["waiting"] > 0)
+        return max_weight.best(self.menu, column["rate"] * jnp.sqrt(column["waiting"]) * column["age"] ** 2, ready)
+
+
+def _weight(params: NetworkTrafficParams) -> chex.Array:
+    """Weight of every flow's class, ``f32[K]``."""
+    mine = _one_hot(params.service_class, NUM_CLASSES)
+    return jnp.sum(jnp.where(mine, params.class_weight, 0.0), axis=-1)
+
+
+def _one_hot(index: chex.Array, size: int) -> chex.Array:
+    return index[..., None] == jnp.arange(size)
+
+
+def _binomial(trials: chex.Numeric, probability: chex.Array, size: int) -> chex.Array:
+    """Binomial distribution functions that end at exactly 1, so that no draw exceeds ``trials``."""
+    cdf = sampling.binomial_cdf(trials, probability, size)
+    return jnp.where(jnp.arange(size) >= jnp.asarray(trials)[..., None], 1.0, cdf)

@@ -1,0 +1,559 @@
+"""Network traffic: queueing theory, exact dynamic programmes, invariants, and agreement with two NumPy models."""
+
+import dataclasses
+import functools
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.peers.network_traffic import Scalar, Vector
+from envs_jax import sampling, suite
+from envs_jax.domains.network_traffic import CLASS_WEIGHTS, NetworkTraffic
+from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.references import max_weight
+
+ENV = NetworkTraffic()
+K, R, P = ENV.num_flows, ENV.num_turns, ENV.num_periods
+COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
+SEEDS = st.integers(0, 2**31 - 1)
+RANDOM, OWN, FIRST, LAST = range(4)  # rules that `play` follows
+LONGEST, INDEX, SCATTERED, BLIND = range(4)  # and those of `simulate`
+
+reset = jax.jit(ENV.reset_env)
+sample = jax.jit(ENV.sample_params)
+reference = jax.jit(lambda params, state: ENV.reference_action(ENV.solve(params), state, params, jax.random.key(0)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def play(env, params, key, rule):
+    """One episode: random legal choices, the transmitter's own, or always the first or last legal activation."""
+
+    def body(carry, time):
+        seen, state = carry
+        legal = seen.action_mask[:-1]
+        none = ~legal.any()
+        action = jnp.stack(
+            [
+                suite.random_actions(seen, jax.random.fold_in(key, time + 10_000)),
+                env.noop_action,
+                jnp.where(none, env.noop_action, jnp.argmax(legal)),
+                jnp.where(none, env.noop_action, env.noop_action - 1 - jnp.argmax(legal[::-1])),
+            ]
+        )[rule].astype(jnp.int32)
+        uniforms = sampling.uniforms(key, time // env.num_turns, env.num_uniforms)
+        after, following, reward, terminated, info = env.step_env(key, state, action, params)
+        return (after, following), (seen, state, action, uniforms, reward, terminated, info)
+
+    last, trace = jax.lax.scan(body, env.reset_env(key, params), jnp.arange(env.horizon))
+    return sampling.uniforms(key, sampling.RESET_INDEX, env.num_reset_uniforms), trace, last
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def simulate(env, params, rule, index, keys):
+    """Chains ``[B]`` of one slot a frame: what each holds after service [weighted packets], ``[B, T]``.
+
+    ``rule [B]``: the longest connected queue, the largest ``index [B, K]`` among ready flows, a random ready flow, or
+    blindly any activation.
+    """
+
+    def chain(params, rule, index, key):
+        def body(state, time):
+            noise = jax.random.uniform(jax.random.fold_in(key, time + 1_000_000), (env.num_flows,))
+            ready = state.connected & (state.queue > 0)
+            largest, scattered = (max_weight.best(env.menu, weight, ready) for weight in (index, noise))
+            blind = jnp.floor(noise[0] * env.noop_action).astype(jnp.int32)
+            action = jnp.stack([jnp.int32(env.noop_action), largest, scattered, blind])[rule]
+            state = env.choose(state, 0, action, params)
+            uniforms = sampling.uniforms(key, time, env.num_uniforms)
+            state, _, info = env.advance(state, uniforms, params)
+            return state.replace(time=time + 1), info["holding_cost"]
+
+        _, state = env.reset_env(key, params)
+        return jax.lax.scan(body, state, jnp.arange(env.num_periods))[1]
+
+    return jax.vmap(chain)(params, rule, index, keys)
+
+
+def stack(tasks, copies):
+    """``copies`` of each task, one after another."""
+    return jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), copies, axis=0), *tasks)
+
+
+def mean_and_error(x):
+    """Mean of ``x [chains, ...]`` and the standard error of the mean over chains."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1).mean(1)
+    return x.mean(), x.std(ddof=1) / np.sqrt(len(x))
+
+
+# ---- the environment against its peers ------------------------------------------------------------------------------
+
+
+def peers_agree(env, params, key, rule, activations=None):
+    start, trace, _ = jax.device_get(play(env, params, key, rule))
+    seen, _, actions, uniforms, rewards, terminated, info = trace
+    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
+    scalar = Scalar(leaves, env.num_periods, activations)
+    vector = Vector({k: np.stack([v, v]) for k, v in leaves.items()}, env.num_periods, activations)
+    scalar.reset(start)
+    vector.reset(np.stack([start, start]))
+    for t in range(env.horizon):
+        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
+        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
+        reward, figures = scalar.step(actions[t], uniforms[t])
+        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
+        np.testing.assert_allclose(reward, rewards[t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-5, atol=1e-6)
+        for name, value in figures.items():
+            np.testing.assert_allclose(value, info[name][t], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-5, atol=1e-5)
+    assert not terminated.any()
+    return trace
+
+
+@pytest.mark.parametrize("rule", [RANDOM, OWN, FIRST, LAST])
+def test_agrees_with_the_independent_models_on_the_faithful_instance(rule):
+    peers_agree(ENV, ENV.default_params, jax.random.key(5), rule)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
+    # Every other one with buffers so small that packets are lost.
+    params = sample(jax.random.key(seed))
+    params = params.replace(buffer=jnp.int32(50 if seed % 2 else 4))
+    *_, info = peers_agree(ENV, params, jax.random.key(100 + seed), RANDOM)
+    assert (info["dropped"].sum() > 0) == (seed % 2 == 0)
+
+
+def test_agrees_with_the_independent_models_as_a_crossbar_switch():
+    activations = max_weight.crossbar(3)
+    env = NetworkTraffic(9, 2, 16, activations)
+    params = env.instance(0.9 * 2 / 3, success_rate=0.8, connectivity=0.9, class_weight=CLASS_WEIGHTS)
+    for rule in (RANDOM, OWN):
+        peers_agree(env, params, jax.random.key(rule), rule, activations)
+
+
+def test_is_the_published_switch():
+    # Park's SwitchEnv (equations read in its code): a matching serves, what is left is paid for, packets arrive.
+    env = NetworkTraffic(9, 1, 40, max_weight.crossbar(3))
+    rates = np.random.default_rng(0).dirichlet(np.ones(3), 3)
+    params = env.instance(0.9 * rates.ravel(), buffer=10_000)
+    _, trace, _ = jax.device_get(play(env, params, jax.random.key(0), RANDOM))
+    seen, states, actions, uniforms, rewards, *_ = trace
+    queue = states.queue[0].reshape(3, 3).copy()
+    matchings = list(itertools.permutations(range(3)))
+    for t in range(env.horizon):
+        np.testing.assert_array_equal(queue.ravel(), states.queue[t])
+        if actions[t] < 6:
+            for i, j in enumerate(matchings[actions[t]]):
+                queue[i, j] = max(queue[i, j] - 1, 0)
+        else:  # the switch's own rule
+            best = max(matchings, key=lambda m: sum(queue[i, j] for i, j in enumerate(m)))
+            for i, j in enumerate(best):
+                queue[i, j] = max(queue[i, j] - 1, 0)
+        np.testing.assert_allclose(rewards[t] * 9, -queue.sum(), rtol=1e-5)
+        queue += uniforms[t, 9:18].reshape(3, 3) > 1 - np.float32(0.9) * rates
+    # One action for each matching, told apart by what it serves.
+    assert seen.actions.shape[1] == 7
+
+
+# ---- published figures and queueing theory --------------------------------------------------------------------------
+
+
+def test_geo_geo_1_queue():
+    env = NetworkTraffic(1, 1, 3000)
+    chains, rates = 1024, ((0.2, 1 / 3), (0.4, 2.0))
+    tasks = stack([env.instance(rate, 0.5, buffer=10_000) for rate, _ in rates], chains)
+    keys = jax.random.split(jax.random.key(0), 2 * chains)
+    held = simulate(env, tasks, jnp.full(len(keys), LONGEST), jnp.ones((len(keys), 1)), keys)
+    for (rate, theory), part in zip(rates, np.split(np.asarray(held)[:, 500:], 2), strict=True):
+        assert theory == pytest.approx(rate * (1 - 0.5) / (0.5 - rate))
+        mean, error = mean_and_error(part)
+        assert error < 0.01 * theory
+        assert abs(mean - theory) < 4 * error
+
+
+FOUR = NetworkTraffic(4, 1, 12_000)
+
+
+@functools.cache
+def four_flows():
+    """Held packets ``[rule, load, chains, T]`` of four equal flows, p = 1/2, mu = 1, loads .8, .9, .95."""
+    chains, loads = 64, (0.8, 0.9, 0.95)
+    tasks = [FOUR.instance(load / 4, connectivity=0.5, buffer=100_000) for load in loads]
+    tasks = stack(tasks * 2, chains)
+    rules = jnp.repeat(jnp.array([LONGEST, SCATTERED]), 3 * chains)
+    keys = jnp.tile(jax.random.split(jax.random.key(1), chains), 6)
+    held = simulate(FOUR, tasks, rules, jnp.ones((len(keys), 4)), keys)
+    return np.asarray(held).reshape(2, 3, chains, -1)
+
+
+def test_longest_connected_queue_below_capacity():
+    # The specification's figures, of a prototype: 4.31, 13.3 (longest connected), 5.91, 24.9 (a random connected flow).
+    held = four_flows()[:, :2, :, 3000:]
+    for ours, prototype in zip(held.reshape(4, *held.shape[2:]), (4.31, 13.3, 5.91, 24.9), strict=True):
+        mean, error = mean_and_error(ours)
+        print(mean, error, prototype)
+        assert abs(mean - prototype) < 4 * error + 0.05 * prototype
+
+
+def test_beyond_the_capacity_of_the_links_queues_grow_at_the_excess():
+    # Capacity: some link must be up, 1 - (1 - p)^K = .9375. Load .95 exceeds it.
+    held = four_flows()[:, 2]
+    growth = (held[..., -1] - held[..., 5999]) / 6000
+    for rule in growth:
+        mean, error = mean_and_error(rule)
+        assert abs(mean - (0.95 - 0.9375)) < 4 * error
+        assert mean > 4 * error
+
+
+def test_workload_does_not_depend_on_the_policy_when_links_are_always_up():
+    success = np.array([0.4, 0.6, 0.8, 1.0])
+    task = FOUR.instance(0.85 * success / 4, success, class_weight=1 / success, buffer=100_000)
+    chains = 128
+    rules = jnp.repeat(jnp.array([LONGEST, INDEX, INDEX]), chains)
+    index = jnp.repeat(jnp.array([[1.0, 1, 1, 1], success, 1 / success]), chains, axis=0)
+    keys = jax.random.split(jax.random.key(2), 3 * chains)
+    held = simulate(FOUR, stack([task], 3 * chains), rules, index, keys)
+    figures = [mean_and_error(part) for part in np.split(np.asarray(held)[:, 1000:], 3)]
+    for (one, error), (other, error_) in itertools.combinations(figures, 2):
+        assert abs(one - other) < 4 * np.hypot(error, error_)
+        assert error < 0.03 * one
+
+
+def sinkhorn(rng, ports):
+    matrix = rng.uniform(size=(ports, ports))
+    for _ in range(200):
+        matrix /= matrix.sum(1, keepdims=True)
+        matrix /= matrix.sum(0)
+    return matrix
+
+
+@pytest.mark.parametrize(("ports", "random", "max_weight_cost"), [(3, (401, 54), None), (4, (623, 37), (17.99, 0.94))])
+def test_switch_figures_measured_on_park(ports, random, max_weight_cost):
+    # Cost a slot over 2000 slots at load .9, measured on Park's own code: mean and spread of eight seeds.
+    env = NetworkTraffic(ports**2, 1, 2000, max_weight.crossbar(ports))
+    rng, chains = np.random.default_rng(3), 24
+    tasks = [env.instance(0.9 * sinkhorn(rng, ports).ravel(), buffer=100_000) for _ in range(chains)]
+    keys = jnp.tile(jax.random.split(jax.random.key(3), chains), 2)
+    rules = jnp.repeat(jnp.array([BLIND, LONGEST]), chains)
+    held = simulate(env, stack(tasks * 2, 1), rules, jnp.ones((2 * chains, ports**2)), keys)
+    for part, published in zip(np.split(np.asarray(held), 2), (random, max_weight_cost), strict=True):
+        if published:
+            mean, error = mean_and_error(part)
+            print(ports, mean, error, published)
+            assert abs(mean - published[0]) < 4 * error + published[1]
+
+
+# ---- the reference against exact dynamic programmes -----------------------------------------------------------------
+
+
+class TwoFlows:
+    """Exact finite-horizon dynamic programme of two flows with one slot a frame, in float64.
+
+    The state is the two queues and which links are up; ``V_t(q, link) = min_a E_service [c q' + E (loss c drop + V)]``.
+    """
+
+    def __init__(self, rate, success, connectivity, weight, buffer=10, loss=20.0, periods=40):
+        self.rate, self.success, self.p, self.c = (np.asarray(x, float) for x in (rate, success, connectivity, weight))
+        self.buffer, self.loss, self.periods = buffer, loss, periods
+        self.q = np.indices((buffer + 1, buffer + 1))
+
+    def after_service(self, value):
+        """Expected cost ``[B + 1, B + 1]`` from what is left, given the next frame's ``value [4, B + 1, B + 1]``."""
+        chance = [(1 - self.p[0]) if not i & 1 else self.p[0] for i in range(4)]
+        chance = [x * ((1 - self.p[1]) if not i & 2 else self.p[1]) for i, x in enumerate(chance)]
+        following = np.tensordot(chance, value, axes=1)
+        total = np.tensordot(self.c, self.q, axes=1)
+        for arrivals in itertools.product((0, 1), repeat=2):
+            probability = np.prod([r if a else 1 - r for r, a in zip(self.rate, arrivals, strict=True)])
+            full = self.q + np.array(arrivals)[:, None, None]
+            now = np.minimum(full, self.buffer)
+            lost = np.tensordot(self.loss * self.c, full - now, axes=1)
+            total = total + probability * (lost + following[now[0], now[1]])
+        return total
+
+    def solve(self, index=None):
+        """Cost from empty queues with both links up: optimal, or of the largest ``index [2]`` callable ``(k, q)``."""
+        value = np.zeros((4, self.buffer + 1, self.buffer + 1))
+        for _ in range(self.periods):
+            left = self.after_service(value)
+            served = []
+            for k in range(2):
+                fewer = np.roll(left, 1, axis=k)
+                served.append(left + self.success[k] * (fewer - left))
+            value = np.empty_like(value)
+            for link in range(4):
+                ready = [(self.q[k] > 0) & bool(link >> k & 1) for k in range(2)]
+                if index is None:
+                    costs = [np.where(ready[k], served[k], np.inf) for k in range(2)]
+                    value[link] = np.minimum(left, np.minimum(*costs))
+                else:
+                    first, second = (np.where(ready[k], index(k, np.maximum(self.q[k], 1)), -1.0) for k in range(2))
+                    chosen = np.where(first >= second, served[0], served[1])
+                    value[link] = np.where(ready[0] | ready[1], chosen, left)
+        return value[3, 0, 0]
+
+
+def reference_index(env, params):
+    factor, exponent = (np.asarray(x, float) for x in env.solve(params))
+    return lambda k, q: factor[k] * q ** exponent[k]
+
+
+def two_flow_task(env, exact, **fixed):
+    weight = [*exact.c, 1.0, 1.0]
+    return env.instance(exact.rate, exact.success, exact.p, weight, buffer=exact.buffer, loss=exact.loss, **fixed)
+
+
+TWO = NetworkTraffic(2, 1, 40)
+
+
+@pytest.mark.parametrize(("rate", "success", "p"), [(0.3, 0.9, 0.5), (0.2, 0.5, 0.8), (0.4, 1.0, 0.6)])
+def test_longest_connected_queue_is_optimal_for_equal_flows(rate, success, p):
+    # A loss must cost more than waiting to the end, else it can pay to let a full buffer overflow.
+    exact = TwoFlows([rate] * 2, [success] * 2, [p] * 2, [1.0, 1.0], loss=50.0)
+    optimum = exact.solve()
+    np.testing.assert_allclose(exact.solve(lambda k, q: q), optimum, rtol=1e-9)
+    # The reference is that rule here.
+    np.testing.assert_allclose(exact.solve(reference_index(TWO, two_flow_task(TWO, exact))), optimum, rtol=1e-9)
+    # And not every rule is.
+    assert exact.solve(lambda k, q: 1.0 / q) > 1.001 * optimum
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_c_mu_rule_is_optimal_when_links_are_always_up(seed):
+    rng = np.random.default_rng(seed)
+    success = rng.uniform(0.3, 1, 2)
+    exact = TwoFlows(0.4 * success, success, [1.0, 1.0], rng.permutation([1 / 3, 2.0]), buffer=40)
+    optimum = exact.solve()
+    np.testing.assert_allclose(exact.solve(reference_index(TWO, two_flow_task(TWO, exact))), optimum, rtol=1e-6)
+    assert exact.solve(lambda k, q: -exact.c[k] * success[k] + 10.0) > 1.01 * optimum
+
+
+def random_pair(rng):
+    success, p = rng.uniform(0.3, 1, 2), rng.uniform(0.4, 1, 2)
+    rate = 0.9 * rng.uniform(0.5, 0.95) * success * rng.dirichlet([2, 2])
+    return TwoFlows(rate, success, p, rng.permutation(CLASS_WEIGHTS)[:2], buffer=25)
+
+
+def test_reference_is_near_the_optimum_of_small_instances():
+    rng = np.random.default_rng(0)
+    gaps, longest = [], []
+    for _ in range(16):
+        exact = random_pair(rng)
+        optimum = exact.solve()
+        gaps.append(exact.solve(reference_index(TWO, two_flow_task(TWO, exact))) / optimum - 1)
+        longest.append(exact.solve(lambda k, q: q) / optimum - 1)
+    print("cost over the optimum: reference", np.mean(gaps), max(gaps), "longest queue", np.mean(longest), max(longest))
+    assert min(gaps) > -1e-9
+    assert np.mean(gaps) < 0.01
+    assert max(gaps) < 0.05
+    assert np.mean(longest) > 5 * np.mean(gaps)
+
+
+def test_simulated_return_is_the_value_of_the_policy_in_the_exact_programme():
+    exact = random_pair(np.random.default_rng(6))
+    params = two_flow_task(TWO, exact)
+    factor, exponent = TWO.solve(params)
+    keys = jax.random.split(jax.random.key(8), 20_000)
+
+    @jax.jit
+    @jax.vmap
+    def cost(key):
+        def body(state, _):
+            action = TWO.reference_action((factor, exponent), state, params, key)
+            _, state, reward, *_ = TWO.step_env(key, state, action, params)
+            return state, -reward * 2
+
+        return jax.lax.scan(body, TWO.reset_env(key, params)[1], None, TWO.horizon)[1].sum()
+
+    mean, error = mean_and_error(cost(keys))
+    value = exact.solve(reference_index(TWO, params))
+    assert error < 0.01 * value
+    assert abs(mean - value) < 4 * error
+
+
+# ---- invariants -----------------------------------------------------------------------------------------------------
+
+
+@hypothesis.given(seed=SEEDS, rule=st.sampled_from([RANDOM, OWN, FIRST, LAST]), buffer=st.sampled_from([3, 50]))
+def test_episode_invariants(seed, rule, buffer):
+    params = sample(jax.random.key(seed)).replace(buffer=jnp.int32(buffer), start=jnp.int32(3))
+    _, trace, (_, end) = jax.device_get(play(ENV, params, jax.random.key(seed + 1), rule))
+    seen, states, _, _, rewards, _, info = trace
+    queue = np.concatenate([states.queue, end.queue[None]])
+    assert queue.min() >= 0
+    assert queue.max() <= buffer
+    # Packets are conserved, flow by flow over the episode and in sum frame by frame.
+    last = np.arange(ENV.horizon) % R == R - 1
+    arrived, acked, dropped = (info[name][last] for name in ("arrived", "acked", "dropped"))
+    np.testing.assert_array_equal(np.diff(queue[::R].sum(1)), arrived - acked - dropped)
+    lost = end.arrivals - end.successes - (end.queue - queue[0])
+    assert (lost >= 0).all()
+    assert lost.sum() == dropped.sum()
+    assert (lost.sum() == 0) or buffer == 3
+    # Grants: at most one a slot, none over a link that is down or for a packet that is not there.
+    granted = np.concatenate([states.granted, end.granted[None]])
+    step = np.diff(granted, axis=0)[~last]
+    assert step.min() >= 0
+    assert step.sum(1).max() <= 1
+    assert (granted[:-1] <= states.queue).all()
+    assert (granted[:-1] * ~states.connected == 0).all()
+    assert (end.successes <= end.attempts).all()
+    # Never idle while a flow is ready, whatever is chosen.
+    ready = states.connected & (states.queue > states.granted)
+    np.testing.assert_array_equal(step.sum(1), ready[~last].any(1))
+    np.testing.assert_array_equal(seen.action_mask[:, :K], ready)
+    # Rewards are what is held and lost.
+    np.testing.assert_array_equal(rewards[~last], 0.0)
+    assert rewards.max() <= 0
+    weight = np.asarray(params.class_weight)[np.asarray(params.service_class)]
+    left = np.diff(end.successes - states.successes[::R], axis=0)  # minus what each frame acknowledged
+    left = states.queue[::R][:-1] + left
+    np.testing.assert_allclose(info["holding_cost"][last][:-1], left @ weight, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(-rewards[last] * K, (info["holding_cost"] + info["loss_cost"])[last], rtol=1e-5)
+
+
+def world(seed):
+    """A task, a state in mid-frame and the frame's uniforms."""
+    params, rng = sample(jax.random.key(seed)), np.random.default_rng(seed)
+    _, state = reset(jax.random.key(seed + 1), params)
+    # Queues and indices without ties: which of two equals is served depends on their order.
+    state = state.replace(
+        queue=jnp.asarray(rng.permutation(12)[:K] + 3, jnp.int32),
+        granted=jnp.asarray(rng.integers(0, 2, K), jnp.int32),
+        connected=jnp.asarray(rng.random(K) < 0.7).at[0].set(True),
+        attempts=jnp.asarray(rng.integers(5, 9, K), jnp.int32),
+        successes=jnp.asarray(rng.integers(0, 5, K), jnp.int32),
+    )
+    return params, state, jnp.asarray(rng.uniform(0.001, 0.999, ENV.num_uniforms), jnp.float32)
+
+
+@jax.jit
+def slot_and_frame(params, state, action, uniforms):
+    """What is seen, what the reference and the heuristic do, and the frame after ``action``."""
+    seen = ENV.observation(state, params)
+    chosen = ENV.reference_action(ENV.solve(params), state, params, jax.random.key(0))
+    guessed = ENV.heuristic_action(seen, jax.random.key(0))
+    own = ENV.choose(state, 0, ENV.noop_action, params).granted
+    following, reward, _ = ENV.advance(ENV.choose(state, 0, action, params), uniforms, params)
+    return seen, chosen, guessed, own, following, reward
+
+
+@hypothesis.given(seed=SEEDS)
+def test_permuting_flows_permutes_everything(seed):
+    params, state, uniforms = world(seed)
+    order = np.random.default_rng(seed).permutation(K)
+    where = np.append(np.argsort(order), K)  # new number of each old flow; the no-op stays
+    move = lambda tree, names: tree.replace(**{n: getattr(tree, n)[order] for n in names})  # noqa: E731
+    per_flow = [n for n, x in vars(state).items() if getattr(x, "shape", ()) == (K,)]
+    state_ = move(state, per_flow)
+    per_flow_task = ("service_class", "success_rate", "connectivity", "arrival_rate", "success_cdf", "arrival_cdf")
+    params_ = move(params, per_flow_task)
+    uniforms_ = uniforms.reshape(4, K)[:, order].ravel()
+    action = seed % K
+    seen, chosen, guessed, own, following, reward = slot_and_frame(params, state, action, uniforms)
+    there = slot_and_frame(params_, state_, where[action], uniforms_)
+    seen_, chosen_, guessed_, own_, following_, reward_ = there
+    rows = np.append(order, K)
+    np.testing.assert_allclose(seen.tokens[rows], seen_.tokens, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(seen.action_mask[rows], seen_.action_mask)
+    np.testing.assert_array_equal(seen.actions[rows], seen_.actions)
+    np.testing.assert_array_equal(where[np.asarray(seen.action_target)[rows]], seen_.action_target)
+    np.testing.assert_array_equal(own[order], own_)
+    assert (where[chosen], where[guessed]) == (chosen_, guessed_)
+    np.testing.assert_allclose(reward, reward_, rtol=1e-6)
+    for name in per_flow:
+        np.testing.assert_array_equal(getattr(following, name)[order], getattr(following_, name), err_msg=name)
+
+
+# ---- tasks ----------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_have_the_stated_law():
+    tasks = jax.device_get(jax.jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(0), 2000)))
+    np.testing.assert_allclose(np.sort(tasks.class_weight, axis=1), np.tile(CLASS_WEIGHTS, (2000, 1)), rtol=1e-6)
+    np.testing.assert_allclose(tasks.class_weight.mean(0), 1.0, atol=0.06)
+    assert (np.sort(tasks.service_class, axis=1) == np.repeat(np.arange(4), 2)).all()
+    for field, low, high in (("success_rate", 0.3, 1.0), ("connectivity", 0.4, 1.0)):
+        values = getattr(tasks, field)
+        assert low <= values.min() < low + 0.01
+        assert high - 0.01 < values.max() <= high
+    assert abs((tasks.on_fraction == 1).mean() - 0.5) < 0.05
+    load = (tasks.arrival_rate / tasks.success_rate).sum(1) / R
+    assert load.max() <= 0.95 + 1e-6
+    # Only loads whose sources would have to send in more than 95 % of their on slots are cut.
+    assert load[tasks.on_fraction == 1].min() >= 0.5 - 1e-6
+    assert (tasks.arrival_rate <= 0.95 * R * tasks.on_fraction[:, None] + 1e-6).all()
+    # The tables' means are the rates.
+    mean = tasks.on_fraction * (1 - tasks.arrival_cdf[..., :-1]).sum(-1).T
+    np.testing.assert_allclose(mean.T, tasks.arrival_rate, rtol=1e-4, atol=1e-5)  # sums of float32 tables
+    acked = (1 - tasks.success_cdf[..., :-1]).sum(-1)
+    np.testing.assert_allclose(acked, np.arange(R + 1) * tasks.success_rate[..., None], rtol=1e-4, atol=1e-5)
+
+
+def test_bursts_have_the_stated_length_and_share():
+    env = NetworkTraffic(8, 4, 4000)
+    params = env.instance(0.5, on_fraction=0.3, on_length=2.5, buffer=10_000)
+
+    @jax.jit
+    def sources(key):
+        def body(state, time):
+            state, *_ = env.advance(state, sampling.uniforms(key, time, env.num_uniforms), params)
+            return state, (state.source_on, state.arrivals)
+
+        return jax.lax.scan(body, env.reset_env(key, params)[1], jnp.arange(env.num_periods))[1]
+
+    on, arrivals = map(np.asarray, sources(jax.random.key(0)))
+    starts = (on[1:] & ~on[:-1]).sum()
+    assert abs(on.mean() - 0.3) < 0.02
+    assert abs(on.sum() / starts - 2.5) < 0.15
+    assert abs(arrivals[-1].mean() / env.num_periods - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("field", ["class_weight", "success_rate", "connectivity"])
+def test_equal_shown_and_different_hidden_parts_ask_for_different_choices(field):
+    different = 0
+    for seed in range(12):
+        (params, state, _), (other, *_) = world(seed), world(seed + 100)
+        state = state.replace(connected=jnp.ones((K,), bool))
+        hidden = params.replace(**{field: getattr(other, field)})
+        different += int(reference(params, state)) != int(reference(hidden, state))
+    assert different >= 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
+    params = sample(jax.random.key(seed))
+    _, trace, (after, _) = jax.device_get(play(ENV, params, jax.random.key(seed), RANDOM))
+    # The observations at the start of each frame after the first one, all columns as an agent sees them.
+    tokens = np.concatenate([trace[0].tokens[R::R], after.tokens[None]])
+    flows = tokens[:, :K]
+    level, change, sent = (flows[..., COLUMN[name]] for name in ("level", "change", "outflow"))
+    left = 50 * level - R * change - R * sent
+    classes = (flows[0, :, COLUMN["signal_a"]] > 0) * 2 + (flows[0, :, COLUMN["signal_b"]] > 0)
+    by_class = np.stack([left[:, classes == i].sum(1) for i in range(4)], axis=1)
+    weights, *_ = np.linalg.lstsq(by_class, -K * tokens[:, 0, COLUMN["last_reward"]])
+    np.testing.assert_allclose(weights, params.class_weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_flows": 0}, "num_flows=0: must be an integer from 1 to 31"),
+        ({"slots_per_frame": 17}, "slots_per_frame=17: must be an integer from 1 to 16"),
+        ({"num_periods": 2.5}, "num_periods=2.5: must be an integer"),
+        ({"activations": ()}, "activations has 0 sets of flows: must be from 1 to 31"),
+        ({"activations": ((0, 8),)}, r"activations has \(0, 8\): must be distinct queues from 0 to 7"),
+        ({"activations": ((1, 1),)}, r"activations has \(1, 1\): must be distinct"),
+    ],
+)
+def test_bad_sizes_are_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkTraffic(**arguments)
