@@ -1,0 +1,53 @@
+"""Exact control of several storages that share one hourly result: a backward programme over their joint charge.
+
+``D`` storages hold 0 to ``levels - 1`` quanta each and are moved by -1, 0 or +1 quantum at once, so that charges stay
+on the lattice of ``S = levels^D`` points. What a joint move earns may depend on all its parts (a price they move together,
+a line they share), on the period and on the state ``z`` of a chain that no move influences, but not on the charge:
+
+    V_t(z, s) = max_m r_t(z, m) + sum_z' T(z, z') V_{t+1}(z', s + m).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+
+from envs_jax.references import backward_dp
+
+
+def joint_moves(moves: np.ndarray, storages: int) -> np.ndarray:
+    """All ``A = len(moves)^D`` joint moves ``i32[A, D]``; the first storage's choice is the most significant digit."""
+    return np.array(list(itertools.product(moves, repeat=storages)), np.int32)
+
+
+def index(charge: chex.Array, levels: int) -> chex.Array:
+    """Number ``i32[]`` of a joint charge ``i32[D]``, the first storage's the most significant digit."""
+    return jnp.sum(charge * jnp.asarray(levels ** np.arange(charge.shape[-1])[::-1], jnp.int32))
+
+
+def plan(
+    rewards: chex.Array, transition: chex.Array, joint: np.ndarray, levels: int, num_periods: int
+) -> backward_dp.Plan:
+    """Optimal joint moves, ``value f32[Z, S]`` and ``actions i8[P, Z, S]``; what is left at the end is worth nothing.
+
+    Args:
+      rewards: ``f32[T, Z, A]`` what a joint move earns in period ``t``; they repeat after T periods.
+      transition: ``f32[Z, Z]`` of the chain.
+      joint: ``i32[A, D]`` quanta that each joint move adds, each -1, 0 or 1 (static).
+      levels: charges of a storage (static).
+      num_periods: P (static).
+    """
+    lattice = (levels,) * joint.shape[1]
+
+    def stage(t: chex.Array, value: chex.Array) -> chex.Array:
+        ahead = backward_dp.expect(transition, value).reshape(-1, *lattice)
+        # Charges that no storage can have border the lattice.
+        ahead = jnp.pad(ahead, ((0, 0), *((1, 1) for _ in lattice)), constant_values=-jnp.inf)
+        moved = [ahead[(slice(None), *(slice(1 + m, 1 + m + levels) for m in move))] for move in joint.tolist()]
+        return jnp.stack(moved, -1).reshape(*value.shape, len(moved)) + rewards[t % rewards.shape[0], :, None]
+
+    end = jnp.zeros((transition.shape[0], levels ** joint.shape[1]), jnp.float32)
+    return backward_dp.solve(stage, end, num_periods)
