@@ -21,7 +21,7 @@ SHED, OVER = 1000.0, 100.0
 WIDTH = 28
 # Positions of the shared vocabulary's columns that this domain writes.
 URGENCY, SLACK, SUPPLIER, STORE, CARRIER, MARKET, LEVEL, CAPACITY, INFLOW, OUTFLOW = 0, 1, 2, 4, 5, 6, 9, 10, 11, 13
-CHANGE, SIGNAL_A, SIGNAL_B, UNIT_VALUE = 16, 17, 18, 20
+SIGNAL_A, SIGNAL_B, UNIT_VALUE = 17, 18, 20
 IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = 22, 23, 24, 25, 26, 27
 
 
@@ -223,9 +223,7 @@ class Scalar:
         )
         market[[MARKET, LEVEL]] = 1, self.load / 300
         if self.prices:
-            now = self.prices[-1]
-            before = self.prices[-2] if len(self.prices) > 1 else now
-            market[[UNIT_VALUE, CHANGE]] = now / 100, (now - before) / 100
+            market[UNIT_VALUE] = self.prices[-1] / 100
             market[SIGNAL_A] = sum(self.prices) / len(self.prices) / 100
             market[SIGNAL_B] = (max(self.prices) - min(self.prices)) / 100
         out[:, SIN], out[:, COS] = math.sin(2 * math.pi * hour / 24), math.cos(2 * math.pi * hour / 24)
@@ -315,9 +313,9 @@ class Vector:
         self.units[..., LEVEL], self.units[..., SLACK] = 0, 1
         self.green_rows[..., OUTFLOW] = 0
         self.table[:, -2, [URGENCY, SLACK, LEVEL]] = 0, 1, 0
-        self.table[:, -1, [LEVEL, CHANGE, SIGNAL_A, SIGNAL_B, UNIT_VALUE]] = 0
+        self.table[:, -1, [LEVEL, SIGNAL_A, SIGNAL_B, UNIT_VALUE]] = 0
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
-        self.price = self.total_price = np.zeros(self.batch, np.float32)
+        self.total_price = np.zeros(self.batch, np.float32)
         self.stores[:, 0, IS_TURN] = 1
         self._show_hour()
 
@@ -396,10 +394,8 @@ class Vector:
         self.lowest = price if first else np.minimum(self.lowest, price)
         self.highest = price if first else np.maximum(self.highest, price)
         market[:, LEVEL], market[:, UNIT_VALUE] = load / 300, np.clip(price / 100, -10, 10)
-        market[:, CHANGE] = 0 if first else np.clip((price - self.price) / 100, -10, 10)
         market[:, SIGNAL_A] = np.clip(self.total_price / (100 * (hour + 1)), -10, 10)
         market[:, SIGNAL_B] = np.clip((self.highest - self.lowest) / 100, -10, 10)
-        self.price = price
         self.table[..., LAST_REWARD] = np.clip(reward / 10, -10, 10)[:, None]
         self._show_hour()
         return reward, {

@@ -10,9 +10,11 @@ Source: the DC approximation as in MATPOWER's ``makeBdc`` and ``makePTDF`` (reca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -57,6 +59,24 @@ class Network(NamedTuple):
     of_storage: np.ndarray
 
 
+def network(
+    lines: np.ndarray,
+    reactance: np.ndarray,
+    units: Sequence[int],
+    greens: Sequence[int],
+    load: np.ndarray,
+    storages: Sequence[int],
+) -> Network:
+    """The network whose ``lines i[L, 2]`` join buses counted from 1, as are those of units, renewables and storages.
+
+    ``load f[buses]`` is the load's distribution, in any unit.
+    """
+    factors = transfer_factors(lines[:, 0] - 1, lines[:, 1] - 1, reactance)
+    of_unit, of_green, of_storage = (factors[:, np.asarray(at) - 1] for at in (units, greens, storages))
+    tables = (of_unit, of_green, factors @ load / np.sum(load), of_storage)
+    return Network(*(table.astype(np.float32) for table in tables))
+
+
 class Hour(NamedTuple):
     """One hour of a network.
 
@@ -67,6 +87,7 @@ class Hour(NamedTuple):
       unserved: ``f32[]`` load shed [MW].
       flow: ``f32[L]`` along each line [MW].
       overload: ``f32[L]`` above the line's rating [MW].
+      fuel_cost: ``f32[]`` of the thermal units, with what is shed [$].
     """
 
     net: chex.Array
@@ -75,6 +96,7 @@ class Hour(NamedTuple):
     unserved: chex.Array
     flow: chex.Array
     overload: chex.Array
+    fuel_cost: chex.Array
 
 
 def operate(
@@ -101,7 +123,33 @@ def operate(
         - network.of_load * (load - unserved)
         - jnp.sum(network.of_storage * draw, -1)
     )
-    return Hour(net, dispatched, fed, unserved, flow, jnp.maximum(jnp.abs(flow) - rating, 0.0))
+    overload = jnp.maximum(jnp.abs(flow) - rating, 0.0)
+    fuel_cost = economic_dispatch.cost_change(supply, jnp.zeros_like(net), net, scarcity)
+    return Hour(net, dispatched, fed, unserved, flow, overload, fuel_cost)
+
+
+def compare(
+    network: Network,
+    supply: economic_dispatch.Supply,
+    load: chex.Array,
+    green: chex.Array,
+    draws: chex.Array,
+    rating: chex.Array,
+    scarcity: chex.Numeric,
+    toll: chex.Numeric,
+) -> tuple[chex.Array, Hour]:
+    """What alternative ``draws f32[A, D]`` save against idle storages, ``f32[A]`` $, and the hours ``[A]`` they make.
+
+    Fuel, shedding, and overloads at ``toll`` $/MWh; the other arguments as in :func:`operate`.
+    """
+
+    def one(draw: chex.Array) -> Hour:
+        return operate(network, supply, load, green, draw, rating, scarcity)
+
+    idle, then = one(jnp.zeros_like(draws[0])), jax.vmap(one)(draws)
+    change = jax.vmap(economic_dispatch.cost_change, (None, None, 0, None))
+    fuel = change(supply, idle.net, jnp.sum(draws, -1), scarcity)
+    return toll * (jnp.sum(idle.overload) - jnp.sum(then.overload, -1)) - fuel, then
 
 
 def congestion_price(network: Network, hour: Hour, toll: chex.Numeric) -> chex.Array:

@@ -1,8 +1,9 @@
 """Exact control of several storages that share one hourly result: a backward programme over their joint charge.
 
 ``D`` storages hold 0 to ``levels - 1`` quanta each and are moved by -1, 0 or +1 quantum at once, so that charges stay
-on the lattice of ``S = levels^D`` points. What a joint move earns may depend on all its parts (a price they move together,
-a line they share), on the period and on the state ``z`` of a chain that no move influences, but not on the charge:
+on a lattice of ``S = levels^D`` points. What a joint move earns may depend on all its parts (a price they move
+together, a line they share), on the period and on the state ``z`` of a chain that no move influences, but not on the
+charge:
 
     V_t(z, s) = max_m r_t(z, m) + sum_z' T(z, z') V_{t+1}(z', s + m).
 """
@@ -17,10 +18,19 @@ import numpy as np
 
 from envs_jax.references import backward_dp
 
+MOVES = np.array([0, 1, -1], np.int32)
+"""Quanta that a choice adds to a storage: idle, charge, discharge."""
 
-def joint_moves(moves: np.ndarray, storages: int) -> np.ndarray:
-    """All ``A = len(moves)^D`` joint moves ``i32[A, D]``; the first storage's choice is the most significant digit."""
-    return np.array(list(itertools.product(moves, repeat=storages)), np.int32)
+
+def joint_moves(storages: int) -> np.ndarray:
+    """All ``A = 3^D`` joint moves ``i32[A, D]``; the first storage's choice is the most significant digit."""
+    return np.array(list(itertools.product(MOVES, repeat=storages)), np.int32)
+
+
+def part(joint: chex.Array, storage: chex.Array, storages: int) -> chex.Array:
+    """Choice ``i32[]`` of one storage in joint move number ``joint``."""
+    place = jnp.asarray(len(MOVES) ** np.arange(storages)[::-1], jnp.int32)[storage]
+    return joint.astype(jnp.int32) // place % len(MOVES)
 
 
 def index(charge: chex.Array, levels: int) -> chex.Array:
@@ -28,19 +38,17 @@ def index(charge: chex.Array, levels: int) -> chex.Array:
     return jnp.sum(charge * jnp.asarray(levels ** np.arange(charge.shape[-1])[::-1], jnp.int32))
 
 
-def plan(
-    rewards: chex.Array, transition: chex.Array, joint: np.ndarray, levels: int, num_periods: int
-) -> backward_dp.Plan:
+def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int, num_periods: int) -> backward_dp.Plan:
     """Optimal joint moves, ``value f32[Z, S]`` and ``actions i8[P, Z, S]``; what is left at the end is worth nothing.
 
     Args:
-      rewards: ``f32[T, Z, A]`` what a joint move earns in period ``t``; they repeat after T periods.
+      rewards: ``f32[T, Z, A]`` of joint moves as :func:`joint_moves` numbers them; they repeat after T periods.
       transition: ``f32[Z, Z]`` of the chain.
-      joint: ``i32[A, D]`` quanta that each joint move adds, each -1, 0 or 1 (static).
+      storages: D (static).
       levels: charges of a storage (static).
       num_periods: P (static).
     """
-    lattice = (levels,) * joint.shape[1]
+    lattice, joint = (levels,) * storages, joint_moves(storages)
 
     def stage(t: chex.Array, value: chex.Array) -> chex.Array:
         ahead = backward_dp.expect(transition, value).reshape(-1, *lattice)
@@ -49,5 +57,5 @@ def plan(
         moved = [ahead[(slice(None), *(slice(1 + m, 1 + m + levels) for m in move))] for move in joint.tolist()]
         return jnp.stack(moved, -1).reshape(*value.shape, len(moved)) + rewards[t % rewards.shape[0], :, None]
 
-    end = jnp.zeros((transition.shape[0], levels ** joint.shape[1]), jnp.float32)
+    end = jnp.zeros((transition.shape[0], levels**storages), jnp.float32)
     return backward_dp.solve(stage, end, num_periods)
