@@ -158,8 +158,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
       num_periods: hours P.
       storage_buses: bus of each storage, from 1 to 14; one to four storages.
       levels: charges a storage can have, full and empty included.
-      num_wind: grid points of the wind index.
-      num_cloud: grid points of the cloud index.
+      num_wind, num_cloud: grid points of the weather's two indices.
     """
 
     name = "smart_grid"
@@ -167,8 +166,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     reward_unit = "100 $"
     reference_kind = "optimal"
     num_actions = 3
-    num_uniforms = 2
-    num_reset_uniforms = 2
+    num_uniforms = num_reset_uniforms = 2
     noop_action = 0
     discount_factor = 0.99
 
@@ -202,18 +200,17 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     @property
     def default_params(self) -> SmartGridParams:
         """The published network: MATPOWER's costs, PGLib's ratings, a winter weekday of the RTS, no wind and no sun."""
-        d = self.num_turns
         return SmartGridParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=jnp.asarray([80.0 if bus == 3 else 40.0 for bus in self.storage_buses], jnp.float32),
-            initial_charge=jnp.zeros((d,), jnp.int32),
+            initial_charge=jnp.zeros((self.num_turns,), jnp.int32),
             profile=jnp.asarray(ieee14.LOAD_SHAPES[0] / 100.0, jnp.float32),
             fuel=jnp.ones((5,), jnp.float32),
             available=jnp.ones((5,), jnp.float32),
             wind_capacity=jnp.float32(0.0),
             solar_capacity=jnp.float32(0.0),
             clearness=jnp.float32(0.7),
-            efficiency=jnp.full((d,), 0.9, jnp.float32),
+            efficiency=jnp.full((self.num_turns,), 0.9, jnp.float32),
             rating=jnp.float32(1.0),
         )
 
@@ -226,12 +223,10 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         """
         u = sampling.uniforms(key, 0, 13 + self.num_turns)
         shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
-
-        in_service = jnp.concatenate([0.3 + jnp.array([0.4, 0.7]) * u[7:9], jnp.ones(3)])
         return self.default_params.replace(
             profile=(0.9 + 0.4 * u[1]) * shape,
             fuel=jnp.concatenate([0.8 + 0.4 * u[2:4], 1.0 + 3.0 * u[4:7]]),
-            available=in_service,
+            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7]) * u[7:9], jnp.ones(3)]),
             wind_capacity=160.0 * u[9],
             solar_capacity=240.0 * u[10],
             clearness=0.4 + 0.6 * u[11],
@@ -244,10 +239,9 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: SmartGridParams) -> SmartGridState:
         """Storages as the task says, weather from its stationary law, nothing measured yet."""
         zeros = jnp.zeros((self.num_turns,), jnp.float32)
-        unmeasured = dict.fromkeys(("load", "loading", "price"), jnp.float32(0.0))
         return SmartGridState(
             **self.clock(key),
-            **unmeasured,
+            **dict.fromkeys(("load", "loading", "price"), jnp.float32(0.0)),
             charge=params.initial_charge,
             move=jnp.zeros_like(params.initial_charge),
             wind=sampling.categorical(uniforms[0], jnp.asarray(self.wind.law)),
