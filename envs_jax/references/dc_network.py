@@ -117,12 +117,10 @@ def operate(
     dispatched = economic_dispatch.dispatch(supply, net, scarcity)
     fed = green * (1.0 - jnp.maximum(-net, 0.0) / jnp.maximum(jnp.sum(green), 1e-6))
     unserved = jnp.maximum(net - supply.total[-1], 0.0)
-    flow = (
-        jnp.sum(network.of_unit * dispatched.output, -1)
-        + jnp.sum(network.of_green * fed, -1)
-        - network.of_load * (load - unserved)
-        - jnp.sum(network.of_storage * draw, -1)
-    )
+    # One product for all that enters or leaves, in full float32 on every backend.
+    power = jnp.concatenate([dispatched.output, fed, (unserved - load)[None], -draw])
+    factors = np.concatenate([network.of_unit, network.of_green, network.of_load[:, None], network.of_storage], 1)
+    flow = jnp.matmul(jnp.asarray(factors), power, precision=jax.lax.Precision.HIGHEST)
     overload = jnp.maximum(jnp.abs(flow) - rating, 0.0)
     fuel_cost = economic_dispatch.cost_change(supply, jnp.zeros_like(net), net, scarcity)
     return Hour(net, dispatched, fed, unserved, flow, overload, fuel_cost)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 
 class Supply(NamedTuple):
@@ -41,7 +42,11 @@ def merit_order(quadratic: chex.Array, linear: chex.Array, low: chex.Array, high
     ``quadratic`` is positive: a unit of constant incremental cost would have a step, not a slope.
     """
     starts, ends = linear + 2.0 * quadratic * low, linear + 2.0 * quadratic * high
-    price = jnp.sort(jnp.concatenate([starts, ends]))
+    knots = jnp.concatenate([starts, ends])
+    # Sorted by counting, ties in the order of units: under vmap on CPU much cheaper than sorting rows of ten.
+    earlier = np.tri(knots.shape[0], k=-1, dtype=bool)
+    rank = jnp.sum((knots < knots[:, None]) | ((knots == knots[:, None]) & earlier), -1)
+    price = jnp.sum(jnp.where(rank == np.arange(knots.shape[0])[:, None], knots, 0.0), -1)
     at = price[:, None]
     between = jnp.clip((at - linear) / (2.0 * quadratic), low, high)
     # A unit's own two knots are its limits, free of rounding.
