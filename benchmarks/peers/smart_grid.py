@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class Scalar:
             min(max((price - b) / (2 * a), 0.0), high) for a, b, high in zip(self.a, self.b, self.high, strict=True)
         ]
 
-    def operate(self, load: float, green: list[float], draw: list[float]) -> dict[str, np.ndarray | float]:
+    def operate(self, load: float, green: list[float], draw: list[float]) -> dict[str, Any]:
         """Cost, lambda, outputs and flows of an hour."""
         net = load - sum(green) + sum(draw)
         low, high = 0.0, max(b + 2 * a * top for a, b, top in zip(self.a, self.b, self.high, strict=True))
@@ -139,7 +140,7 @@ class Scalar:
         angle = np.concatenate([[0.0], self.inverse @ injection[1:]])
         return (angle[ieee14.LINES[:, 0] - 1] - angle[ieee14.LINES[:, 1] - 1]) / ieee14.REACTANCE
 
-    def congestion(self, hour: dict, bus: int) -> float:
+    def congestion(self, hour: dict[str, Any], bus: int) -> float:
         """Overload cost of one more MW drawn at a bus, served by the units off their limits, $/MWh."""
         free = [
             1 / (2 * a) if b < hour["price"] < b + 2 * a * top else 0.0
@@ -315,7 +316,7 @@ class Vector:
         self.table[:, -2, [URGENCY, SLACK, LEVEL]] = 0, 1, 0
         self.table[:, -1, [LEVEL, SIGNAL_A, SIGNAL_B, UNIT_VALUE]] = 0
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
-        self.total_price = np.zeros(self.batch, np.float32)
+        self.total_price = self.lowest = self.highest = np.zeros(self.batch, np.float32)
         self.stores[:, 0, IS_TURN] = 1
         self._show_hour()
 

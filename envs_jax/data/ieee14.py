@@ -9,11 +9,11 @@ import numpy as np
 
 BUS_LOAD = np.array([0, 21.7, 94.2, 47.8, 7.6, 11.2, 0, 0, 29.5, 9, 3.5, 6.1, 13.5, 14.9])
 """Peak load by bus, MW; 259 in all."""
-_BRANCHES = """
+_TABLE = """
 1-2 .05917, 1-5 .22304, 2-3 .19797, 2-4 .17632, 2-5 .17388, 3-4 .17103, 4-5 .04211, 4-7 .20912*.978, 4-9 .55618*.969,
 5-6 .25202*.932, 6-11 .1989, 6-12 .25581, 6-13 .13027, 7-8 .17615, 7-9 .11001, 9-10 .0845, 9-14 .27038, 10-11 .19207,
 12-13 .19988, 13-14 .34802"""
-_BRANCHES = [branch.split() for branch in _BRANCHES.split(",")]
+_BRANCHES = [branch.split() for branch in _TABLE.split(",")]
 LINES = np.array([[int(bus) for bus in ends.split("-")] for ends, _ in _BRANCHES])
 """Start and end bus of each line, counted from 1."""
 REACTANCE = np.array([np.prod([float(factor) for factor in x.split("*")]) for _, x in _BRANCHES])

@@ -374,8 +374,8 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "signal_b": scaled(state.prices[2] - state.prices[1], _PRICE),
             "unit_value": scaled(state.price, _PRICE),
         }
-        blocks = (("store", self.num_turns, stores), ("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, green))
-        blocks = (*blocks, ("carrier", 1, line), ("market", 1, market))
+        plants = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, green))
+        blocks = (("store", self.num_turns, stores), *plants, ("carrier", 1, line), ("market", 1, market))
         charge = state.charge[turn]
         return Observation(
             tokens=token_table(*((role, rows, {**values, **everywhere}) for role, rows, values in blocks)),
@@ -390,8 +390,8 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     def _rewards(self, params: SmartGridParams, load: chex.Array, green: chex.Array) -> chex.Array:
         """Rewards ``f32[..., A]`` of all joint moves under conditions ``f32[...]``, ``f32[..., 2]``."""
         draws = self.draw(params, jnp.asarray(storage_lattice.joint_moves(self.num_turns)))
-        rewards = jnp.vectorize(lambda *now: self.savings(params, *now, draws)[0], signature="(),(g)->(a)")
-        return rewards(load, green)
+        hour = lambda load, green: self.savings(params, load, green, draws)[0]  # noqa: E731
+        return jnp.vectorize(hour, signature="(),(g)->(a)")(load, green)
 
     def solve(self, params: SmartGridParams) -> backward_dp.Plan:
         """Optimal joint moves: ``value f32[Z, S]`` and ``actions i8[P, Z, S]``, Z weathers, S joint charges."""

@@ -62,10 +62,10 @@ class Network(NamedTuple):
 def network(
     lines: np.ndarray,
     reactance: np.ndarray,
-    units: Sequence[int],
-    greens: Sequence[int],
+    units: Sequence[int] | np.ndarray,
+    greens: Sequence[int] | np.ndarray,
     load: np.ndarray,
-    storages: Sequence[int],
+    storages: Sequence[int] | np.ndarray,
 ) -> Network:
     """The network whose ``lines i[L, 2]`` join buses counted from 1, as are those of units, renewables and storages.
 
