@@ -10,6 +10,7 @@ DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
+    "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
