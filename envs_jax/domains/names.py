@@ -8,5 +8,6 @@ DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
     "portfolio": "Portfolio",
     "supply_chain": "SupplyChain",
+    "vehicle_fleet": "VehicleFleet",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
