@@ -173,13 +173,12 @@ class Vector:
         self.cities, self.num_periods = np.arange(self.batch), num_periods
         self.move_time, self.trip_time = (np.asarray(params[name], np.int32) for name in ("move_time", "trip_time"))
         self.cost, self.fare_scale = (np.asarray(params[name], np.float32) for name in ("cost", "price_scale"))
-        self.price = np.asarray(params["price"], np.float32)
+        price = np.asarray(params["price"], np.float32)
         # Destinations from the highest fare down, ties by number; everything about a trip is stored in that order.
-        self.order = np.argsort(-self.price, axis=-1, kind="stable")
-        self.rate, self.price, self.ranked_time = (
-            np.take_along_axis(table, self.order, axis=-1)
-            for table in (np.asarray(params["rate"], np.float32), self.price, self.trip_time)
-        )
+        self.order = np.argsort(-price, axis=-1, kind="stable")
+        self.price = np.take_along_axis(price, self.order, axis=-1)
+        self.rate = np.take_along_axis(np.asarray(params["rate"], np.float32), self.order, axis=-1)
+        self.ranked_time = np.take_along_axis(self.trip_time, self.order, axis=-1)
         self.max_requests = max_requests
         self.share = np.repeat(np.array([0, *fractions], np.float32), [1] + [self.n - 1] * len(fractions))
         self.other = np.array([0, *list(range(self.n - 1)) * len(fractions)])
@@ -255,7 +254,8 @@ class Vector:
             return np.zeros(self.batch, np.float32), {}
         assert uniforms is not None
         now = self.time // self.n - 1
-        order, rate, price, trip_time = (x[:, now] for x in (self.order, self.rate, self.price, self.ranked_time))
+        order, trip_time = self.order[:, now], self.ranked_time[:, now]
+        rate, price = self.rate[:, now], self.price[:, now]
         draws = np.take_along_axis(uniforms.reshape(self.batch, self.n, self.n), order, axis=-1)
         requests = self._requests(draws, rate)
         vehicles = self.idle + self.ahead[:, 0]

@@ -169,25 +169,24 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         super().__init__()
         n, longest = rows * columns, 2 * (rows + columns - 2)
         actions = 1 + len(fractions) * (n - 1)
-        for field, value in (("rows", rows), ("columns", columns), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
-        if n < 2:
-            raise ValueError(f"rows * columns = {n}: there must be at least 2 regions")
         shares = np.asarray(fractions, np.float32)
-        if not len(shares) or (np.diff(shares, prepend=0) <= 0).any() or shares[-1] > 1:
-            raise ValueError(f"fractions = {tuple(fractions)}: must increase within (0, 1]")
-        if actions > 32:
-            raise ValueError(f"{n} regions and fractions = {tuple(fractions)} make {actions} actions: 32 are allowed")
-        if max_travel_time is not None and max_travel_time < longest:
-            raise ValueError(f"max_travel_time = {max_travel_time}: must be at least {longest} on this grid")
-        if not 2 <= max_requests <= 128:
-            raise ValueError(f"max_requests = {max_requests}: must be in [2, 128]")
-        self.rows, self.columns, self.num_regions = rows, columns, n
-        self.max_travel_time, self.max_requests = max_travel_time or longest, max_requests
-        self.num_turns, self.num_periods = n, num_periods
-        self.num_tokens, self.num_actions = n + 1, actions
-        self.num_uniforms = n * n
+        increase = len(shares) > 0 and (np.diff(shares, prepend=0) > 0).all() and shares[-1] <= 1
+        travel = longest if max_travel_time is None else max_travel_time
+        for valid, message in (
+            (rows >= 1, f"rows = {rows}: must be at least 1"),
+            (columns >= 1, f"columns = {columns}: must be at least 1"),
+            (n >= 2, f"rows * columns = {n}: there must be at least 2 regions"),
+            (num_periods >= 1, f"num_periods = {num_periods}: must be at least 1"),
+            (increase, f"fractions = {tuple(fractions)}: must increase within (0, 1]"),
+            (actions <= 32, f"{n} regions, fractions = {tuple(fractions)}: make {actions} actions, 32 are allowed"),
+            (travel >= longest, f"max_travel_time = {max_travel_time}: must be at least {longest} on this grid"),
+            (2 <= max_requests <= 128, f"max_requests = {max_requests}: must be in [2, 128]"),
+        ):
+            if not valid:
+                raise ValueError(message)
+        self.num_regions, self.num_turns, self.num_periods, self.num_uniforms = n, n, num_periods, n * n
+        self.num_tokens, self.num_actions, self.fractions = n + 1, actions, tuple(fractions)
+        self.max_travel_time, self.max_requests = travel, max_requests
         row, column = np.divmod(np.arange(n), columns)
         self._distance = np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
         self._away = 1.0 - np.eye(n, dtype=np.float32)
@@ -198,16 +197,17 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
     def _task(self, **fields: chex.Numeric) -> VehicleFleetParams:
-        """Parameters with the right types, tables repeated for every period where they lack that axis."""
-        pairs = (self.num_regions, self.num_regions)
+        """Typed and repeated for all periods; trips take as long as empty drives, all pairs count for the mean fare."""
+        pairs, whole = (self.num_regions, self.num_regions), ("initial", "move_time", "trip_time")
         shapes = {"initial": pairs[:1], "move_time": pairs, "cost": (), "price_scale": ()}
-        whole = {"initial", "move_time", "trip_time"}
-
-        def typed(name: str, value: chex.Numeric) -> chex.Array:
-            array = jnp.asarray(value, jnp.int32 if name in whole else jnp.float32)
-            return jnp.broadcast_to(array, shapes.get(name, (self.num_periods, *pairs)))
-
-        arrays = {name: typed(name, value) for name, value in fields.items()}
+        scale = jnp.sum(fields["price"] * self._away) / self._away.sum()
+        arrays = {
+            name: jnp.broadcast_to(
+                jnp.asarray(value, jnp.int32 if name in whole else jnp.float32),
+                shapes.get(name, (self.num_periods, *pairs)),
+            )
+            for name, value in ({"trip_time": fields["move_time"], "price_scale": scale} | fields).items()
+        }
         return VehicleFleetParams(max_steps_in_episode=jnp.int32(self.horizon), **arrays)
 
     @property
@@ -221,16 +221,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         time = np.maximum(self._distance, 1)
         law = self._away * np.exp(-0.25 * time)
         law = np.where(np.arange(self.num_regions) % 2 == 0, 0.8, 1.2)[:, None] * law / law.sum(1, keepdims=True)
-        price = 2.0 * (time + 1.0)
-        return self._task(
-            initial=15,
-            move_time=time,
-            trip_time=time,
-            cost=0.6,
-            price_scale=np.sum(price * self._away) / self._away.sum(),
-            rate=0.75 * 15 * self.num_regions * law / np.sum(law * time),
-            price=price,
-        )
+        rate = 0.75 * 15 * self.num_regions * law / np.sum(law * time)
+        return self._task(initial=15, cost=0.6, rate=rate, price=2.0 * (time + 1.0), move_time=time)
 
     def sample_params(self, key: chex.PRNGKey) -> VehicleFleetParams:
         """Draws a city. Public: grid, vehicles, driving cost. Hidden: demand, when and how it changes, fares.
@@ -249,37 +241,26 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         rate = load * n * per_region * pairs / jnp.sum(pairs * time, axis=(1, 2), keepdims=True)
         change = jax.random.randint(next(keys), (), 5, 15)
         price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1)
-        return self._task(
-            initial=per_region,
-            move_time=time,
-            trip_time=time,
-            cost=jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5),
-            price_scale=jnp.sum(price * self._away) / self._away.sum(),
-            rate=rate[(jnp.arange(self.num_periods) >= change).astype(jnp.int32)],
-            price=price,
-        )
+        cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
+        law_now = (jnp.arange(self.num_periods) >= change).astype(jnp.int32)
+        return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
-        """A recorded city such as ``envs_jax.data.amod_city("san_francisco")`` as a task.
-
-        The source matches before the first rebalancing and rebalances once more after the last matching; to follow it
-        exactly, keep all vehicles in period 0.
-        """
+        """A recorded city as a task; the source rebalances after the first matching only, here that is period 1."""
         shape = (self.num_periods, self.num_regions, self.num_regions)
         longest = max(city.trip_time.max(), city.move_time.max())
-        if city.requests.shape != shape or longest > self.max_travel_time:
-            raise ValueError(
-                f"city with requests of shape {city.requests.shape} and travel times up to {longest}: "
-                f"this environment has shape {shape} and max_travel_time = {self.max_travel_time}"
-            )
+        if city.requests.shape != shape:
+            raise ValueError(f"city with requests of shape {city.requests.shape}: must be {shape} here")
+        if longest > self.max_travel_time:
+            raise ValueError(f"city with max_travel_time = {longest}: must be at most {self.max_travel_time} here")
         return self._task(
             initial=city.vehicles,
-            move_time=city.move_time,
-            trip_time=city.trip_time,
             cost=city.driving_cost,
-            price_scale=np.average(city.price, weights=city.requests),
             rate=city.requests,
             price=city.price,
+            move_time=city.move_time,
+            trip_time=city.trip_time,
+            price_scale=np.average(city.price, weights=city.requests),
         )
 
     def _capacity(self, params: VehicleFleetParams) -> chex.Array:
@@ -304,10 +285,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             **self.clock(key),
             idle=params.initial,
             arriving=jnp.zeros((self.max_travel_time + 1, n), jnp.int32),
-            moved=none,
-            driven=jnp.int32(0),
-            requests=none,
-            served=none,
+            **{"moved": none, "requests": none, "served": none, "driven": jnp.int32(0)},
             fare=jnp.broadcast_to(params.price_scale, (n,)),
             average=jnp.broadcast_to(0.75 / n * self._capacity(params), (2, n)),
         )
@@ -356,23 +334,15 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         started = jnp.sum(jnp.where(due, trips, 0), axis=1)
         earned = jnp.sum(trips * price, axis=1)
         idle = vehicles - served
-        info = {
-            "revenue": jnp.sum(earned),
-            "trip_cost": params.cost * jnp.sum(trips * time),
-            "rebalancing_cost": params.cost * state.driven,
-            "requests": jnp.sum(asked).astype(jnp.float32),
-            "served": jnp.sum(served).astype(jnp.float32),
-            "driven": state.driven.astype(jnp.float32),
-            "idle": jnp.sum(idle).astype(jnp.float32),
-        }
+        info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time)}
+        info["rebalancing_cost"] = params.cost * state.driven
+        counts = {"requests": asked, "served": served, "driven": state.driven, "idle": idle}
+        info |= {name: jnp.sum(count).astype(jnp.float32) for name, count in counts.items()}
         latest = jnp.stack([asked, jnp.sum(requests, axis=0)]).astype(jnp.float32)
         state = state.replace(
             idle=idle,
             arriving=jnp.concatenate([state.arriving[1:], jnp.zeros((1, n), jnp.int32)]) + started,
-            moved=jnp.zeros_like(state.moved),
-            driven=jnp.int32(0),
-            requests=asked,
-            served=served,
+            **{"moved": jnp.zeros_like(idle), "driven": jnp.int32(0), "requests": asked, "served": served},
             fare=jnp.where(served > 0, earned / jnp.maximum(served, 1), state.fare),
             average=state.average + SMOOTHING * (latest - state.average),
         )
@@ -384,17 +354,13 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         """See the class docstring for the columns."""
         n, turn = self.num_regions, self.turn(state)
         here = jnp.arange(n) == turn
+        own_idle = jnp.sum(jnp.where(here, state.idle, 0))
         fleet = jnp.maximum(jnp.sum(params.initial), 1).astype(jnp.float32)
-        lost, later = state.requests - state.served, state.arriving[1:]
         distance = jnp.sum(jnp.where(here[:, None] & ~here, params.move_time, 0), axis=0)
         driving = params.cost / params.price_scale
-        counts = {
-            "level": state.idle,
-            "inflow": state.arriving[0],
-            "pipeline": jnp.sum(later, axis=0),
-            "outflow": state.served,
-            "waiting": lost,
-        }
+        lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0)
+        counts = {"level": state.idle, "inflow": state.arriving[0], "pipeline": later}
+        counts |= {"outflow": state.served, "waiting": lost}
         everywhere = {
             "progress": self.progress(state),
             "last_reward": _bounded(10.0 * state.last_reward / (fleet * params.price_scale)),
@@ -423,23 +389,15 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=self._is_noop, amount=self._share, signed=self._share),
             action_target=self._destinations(turn),
-            action_mask=self._legal(self._amounts(jnp.sum(jnp.where(here, state.idle, 0)))),
+            action_mask=self._legal(self._amounts(own_idle)),
         )
 
     # ---- what is best ---------------------------------------------------------------------------------------------
 
     def solve(self, params: VehicleFleetParams) -> fluid_fleet.Forecast:
         """A fluid forecast of the episode and a base policy fitted to it, in units of the mean fare."""
-        unit = params.price_scale
-        forecast = fluid_fleet.Forecast(
-            rate=params.rate,
-            before=fluid_fleet.before(params.rate, params.price),
-            margin=(params.price - params.cost * params.trip_time) / unit,
-            trip_time=params.trip_time,
-            shares=jnp.zeros_like(params.rate),
-            move_time=params.move_time,
-            move_cost=params.cost / unit * params.move_time,
-        )
+        price, cost = params.price / params.price_scale, params.cost / params.price_scale
+        forecast = fluid_fleet.forecast(params.rate, price, params.trip_time, params.move_time, cost)
         return fluid_fleet.base_policy(forecast, params.initial.astype(jnp.float32), self.max_travel_time)
 
     def reference_action(

@@ -85,6 +85,21 @@ def served(vehicles: chex.Array, trips: chex.Array) -> chex.Array:
     return 0.5 * (vehicles + trips - jnp.sqrt((vehicles - trips) ** 2 + spread + 1e-12))
 
 
+def forecast(
+    rate: chex.Array, price: chex.Array, trip_time: chex.Array, move_time: chex.Array, cost: chex.Numeric
+) -> Forecast:
+    """A forecast under which nobody moves, from fares and the cost of driving for a period in one unit of money."""
+    return Forecast(
+        rate=rate,
+        before=before(rate, price),
+        margin=price - cost * trip_time,
+        trip_time=trip_time,
+        shares=jnp.zeros_like(rate),
+        move_time=move_time,
+        move_cost=cost * move_time,
+    )
+
+
 def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move: chex.Array) -> chex.Array:
     """Fluid profit ``f32[]`` of following the base policy through all periods of ``forecast``.
 
