@@ -227,22 +227,22 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     def sample_params(self, key: chex.PRNGKey) -> VehicleFleetParams:
         """Draws a city. Public: grid, vehicles, driving cost. Hidden: demand, when and how it changes, fares.
 
-        Trips start and end by independent laws that are uniform on the simplex; at a period of {5..14} both are drawn
-        anew. Demand would keep a share U(.5, 1) of the 10, 15 or 20 vehicles a region on trips. Fares are U(1, 3) times
-        (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
+        Trips start and end by independent laws that are uniform on the simplex; both are drawn anew at two periods, of
+        {4..9} and {10..15}. Demand would keep a share U(.5, 1) of the 10, 15 or 20 vehicles a region on trips. Fares
+        are U(1, 3) times (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
         """
         n = self.num_regions
         keys = iter(jax.random.split(key, 7))
         per_region = 10 + 5 * jax.random.randint(next(keys), (), 0, 3)
         time = jnp.maximum(jax.random.randint(next(keys), (), 1, 3) * self._distance, 1)
-        laws = jax.random.dirichlet(next(keys), jnp.ones((n,)), (2, 2))
+        laws = jax.random.dirichlet(next(keys), jnp.ones((n,)), (3, 2))
         pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away
         load = jax.random.uniform(next(keys), (), jnp.float32, 0.5, 1.0)
         rate = load * n * per_region * pairs / jnp.sum(pairs * time, axis=(1, 2), keepdims=True)
-        change = jax.random.randint(next(keys), (), 5, 15)
+        changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10]), jnp.array([10, 16]))
         price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1)
         cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
-        law_now = (jnp.arange(self.num_periods) >= change).astype(jnp.int32)
+        law_now = jnp.sum(jnp.arange(self.num_periods)[:, None] >= changes, axis=1)
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
@@ -442,8 +442,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
 
 # The heuristic's tuned constants.
-_TARGET_PERIODS, _TARGET_FLOOR, _PIPELINE_WEIGHT, _SOFTNESS = 2.26, 0.24, 0.4, 0.67
-_FARE_POWER, _COST_WEIGHT, _TIME_WEIGHT = 0.91, 1.07, 0.37
+_TARGET_PERIODS, _TARGET_FLOOR, _PIPELINE_WEIGHT, _SOFTNESS = 2.9, 0.14, 0.6, 0.55
+_FARE_POWER, _COST_WEIGHT, _TIME_WEIGHT = 0.26, 1.3, 1.07
 
 
 def _bounded(feature: chex.Array) -> chex.Array:

@@ -226,7 +226,7 @@ def peers_agree(env, params, key, push):
 @pytest.mark.parametrize("push", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
     _, _, actions, *_ = peers_agree(ENV, ENV.default_params, jax.random.key(5), push)
-    assert (actions > 0).mean() > 0.3
+    assert (actions > 0).mean() > 0.2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -306,10 +306,14 @@ def test_a_huge_fleet_serves_everybody_and_none_nobody():
     params = ENV.default_params
     for fleet, share in ((1000, 1.0), (0, 0.0)):
         task = params.replace(initial=jnp.full((N,), fleet, jnp.int32))
-        (_, _, _, _, rewards, _, info), _ = jax.device_get(play(ENV, task, jax.random.key(0), jax.random.key(0), 0))
-        assert info["requests"].sum() > 300
-        assert info["served"].sum() == share * info["requests"].sum()
-        assert (rewards.sum() != 0) == (fleet > 0)
+        _, state = reset(jax.random.key(0), task)
+        for t in range(P):
+            uniforms = sampling.uniforms(state.key, t, N * N)
+            state, reward, info = advance(state.replace(time=jnp.int32(t * N + N - 1)), uniforms, task)
+            assert info["requests"] > 0
+            assert info["served"] == share * info["requests"]
+            assert (reward != 0) == (fleet > 0)
+        assert np.isfinite(observe(state, task).tokens).all()
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------
@@ -473,9 +477,10 @@ def test_sampled_tasks_keep_to_the_stated_ranges():
     assert 0.5 <= busy.min() < 0.51 < 0.99 < busy.max() <= 1.0001
     assert (np.abs(tasks.rate[:, :, ~away]) == 0).all()
     changes = (np.diff(tasks.rate, axis=1) != 0).any((2, 3))
-    np.testing.assert_array_equal(changes.sum(1), 1)
-    assert set(changes.argmax(1) + 1) == set(range(5, 15))
-    rates = tasks.rate[:, [0, -1]]
+    np.testing.assert_array_equal(changes.sum(1), 2)
+    assert set(changes.argmax(1) + 1) == set(range(4, 10))
+    assert set(P - 1 - changes[:, ::-1].argmax(1)) == set(range(10, 16))
+    rates = tasks.rate[:, [0, 9, -1]]
     imbalance = 0.5 * np.abs(rates.sum(-1) - rates.sum(-2)).sum(-1) / rates.sum((-2, -1))
     print(f"imbalance {np.quantile(imbalance, [0.05, 0.5, 0.95]).round(2)}, largest rate {rates.max():.1f}")
     # What the cut-off of the Poisson law drops, of all trips asked for.
@@ -563,7 +568,6 @@ def population():
 
 def test_no_policy_beats_hindsight_and_the_reference_beats_the_rest(population):
     tasks, keys = population
-    tasks, keys = jax.tree.map(lambda x: x[:12], tasks), keys[:12]
     found = {name: np.asarray(returns(ENV, name, tasks, keys)) for name in ("random", "noop", "heuristic", "reference")}
     bound = []
     for b in range(12):
@@ -571,8 +575,8 @@ def test_no_policy_beats_hindsight_and_the_reference_beats_the_rest(population):
         bound.append([clairvoyant(params, d) for d in demand(ENV, params, keys[b, :2])])
     bound = np.array(bound)
     for name, total in found.items():
-        assert (total[:, :2] <= bound + 1e-2).all(), name
-    means = {name: float(total[:, :2].mean()) for name, total in found.items()}
+        assert (total[:12, :2] <= bound + 1e-2).all(), name
+    means = {name: float(total[:12, :2].mean()) for name, total in found.items()}
     print(f"{ {k: round(v) for k, v in means.items()} }, hindsight {bound.mean():.0f}")
     assert means["random"] < means["noop"] < means["heuristic"] < means["reference"]
     assert means["reference"] > 0.85 * bound.mean()
