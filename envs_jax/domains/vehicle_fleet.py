@@ -442,8 +442,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
 
 # The heuristic's tuned constants.
-_TARGET_PERIODS, _TARGET_FLOOR, _PIPELINE_WEIGHT, _SOFTNESS = 2.9, 0.14, 0.6, 0.55
-_FARE_POWER, _COST_WEIGHT, _TIME_WEIGHT = 0.26, 1.3, 1.07
+_TARGET_PERIODS, _TARGET_FLOOR, _PIPELINE_WEIGHT, _SOFTNESS = 2.1, 0.17, 0.42, 0.43
+_FARE_POWER, _COST_WEIGHT, _TIME_WEIGHT = 0.21, 1.5, 1.0
 
 
 def _bounded(feature: chex.Array) -> chex.Array:

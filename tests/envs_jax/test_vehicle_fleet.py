@@ -68,10 +68,11 @@ def demand(env, params, keys):
 # ---- linear programmes ----------------------------------------------------------------------------------------------
 
 
-def best_flows(idle, arriving, demand, price, trip_time, move_time, cost):
+def best_flows(idle, arriving, demand, price, trip_time, move_time, cost, first=0):
     """Most profit of whole or fractional flows over H periods of known ``demand[H, N, N]``; first empty moves.
 
     Vehicles may go to several regions at once and leave requests of higher fare aside: a bound for every policy.
+    None is moved before period ``first``.
     """
     periods, n, _ = demand.shape
     k, i, j = (x.ravel() for x in np.indices(demand.shape))
@@ -91,7 +92,7 @@ def best_flows(idle, arriving, demand, price, trip_time, move_time, cost):
     supply[0, :, 0] = idle
     known = arriving[:periods]
     supply[: len(known), :, 1] = known
-    high = np.concatenate([np.where(i == j, 0.0, np.inf), demand.ravel(), np.full(2 * stays, np.inf)])
+    high = np.concatenate([np.where((i == j) | (k < first), 0.0, np.inf), demand.ravel(), np.full(2 * stays, np.inf)])
     worth = np.concatenate([-cost * move_time[i, j], (price - cost * trip_time).ravel(), np.zeros(2 * stays)])
     matrix = sp.csr_matrix((values, (rows, columns)), shape=(2 * stays, len(high)))
     found = optimize.linprog(-worth, A_eq=matrix, b_eq=supply.ravel(), bounds=np.c_[np.zeros_like(high), high])
@@ -99,10 +100,11 @@ def best_flows(idle, arriving, demand, price, trip_time, move_time, cost):
     return -found.fun, found.x[:flows].reshape(demand.shape)[0]
 
 
-def clairvoyant(params, demand):
+def clairvoyant(params, demand, first=0):
     p = leaves(params)
     nothing = np.zeros((1, demand.shape[1]))
-    return best_flows(p["initial"], nothing, demand, p["price"], p["trip_time"], p["move_time"], p["cost"])[0]
+    tables = (p[name] for name in ("price", "trip_time", "move_time", "cost"))
+    return best_flows(p["initial"], nothing, demand, *tables, first)[0]
 
 
 def equal_distribution(idle, move_time):
@@ -113,8 +115,11 @@ def equal_distribution(idle, move_time):
     return optimize.linprog(move_time.ravel(), A_ub=change, b_ub=lacking, bounds=(0, None)).x.reshape(n, n)
 
 
-def with_flows(env, params, demand, moves):
-    """Return of ``moves(period, idle, arriving) -> [N, N]`` free of the menu; the world is :class:`Scalar`'s."""
+def with_flows(env, params, demand, moves, closing=False):
+    """Return of ``moves(period, idle, arriving) -> [N, N]`` free of the menu; the world is :class:`Scalar`'s.
+
+    ``closing`` adds what the moves after the last period cost.
+    """
     city = Scalar(leaves(params), env.num_periods, env.fractions, env.max_requests)
     city.reset(None)
     # Uniforms that draw just this demand: the middle of its step of the distribution function.
@@ -133,6 +138,8 @@ def with_flows(env, params, demand, moves):
             city.on_the_way += [(t + city.move_time[i][j], j)] * int(amount)
         for turn in range(n):
             total += city.step(0, uniforms[t] if turn == n - 1 else None)[0]
+    if closing:
+        total -= city.cost * (moves(env.num_periods, np.array(city.idle), due) * city.move_time).sum()
     return total
 
 
@@ -186,10 +193,8 @@ def test_base_policy_climbs():
     params = sample(jax.random.key(3))
     plan = solve(params)
     nothing, may = jnp.zeros((ENV.max_travel_time + 1, N)), jnp.ones(N)
-    value = lambda shares: float(  # noqa: E731
-        fluid_fleet.profit(plan.replace(shares=shares), params.initial.astype(jnp.float32), nothing, may)
-    )
-    stay, fitted = value(jnp.zeros_like(plan.shares)), value(plan.shares)
+    value = jax.jit(lambda plan: fluid_fleet.profit(plan, params.initial.astype(jnp.float32), nothing, may))
+    stay, fitted = (float(value(plan.replace(shares=shares))) for shares in (0 * plan.shares, plan.shares))
     print(f"fluid profit [mean fares]: nobody moves {stay:.1f}, fitted {fitted:.1f}")
     assert fitted > 1.05 * stay > 0
     np.testing.assert_array_equal(jnp.diagonal(plan.shares, axis1=1, axis2=2), 0)
@@ -261,13 +266,14 @@ def test_recorded_cities_give_the_specified_returns(name, requests, fleet, nothi
     keys = jax.random.split(jax.random.key(0), 5)
     drawn = demand(env, params, keys)
     assert drawn.max() < env.max_requests - 1
-    best = np.array([clairvoyant(params, d) for d in drawn])
+    # The source's first matching comes before any move, and its last rebalancing, too late for any trip, costs money.
+    best = np.array([clairvoyant(params, d, first=1) for d in drawn])
     stay = np.array([with_flows(env, params, d, lambda t, idle, due: np.zeros((len(idle),) * 2)) for d in drawn])
 
     def level(t, idle, due):
         return equal_distribution(idle, city.move_time) if t else np.zeros_like(city.move_time)
 
-    even = np.array([with_flows(env, params, d, level) for d in drawn])
+    even = np.array([with_flows(env, params, d, level, closing=True) for d in drawn])
     own = np.asarray(returns(env, "noop", jax.tree.map(lambda x: x[None], params), keys[None]))[0]
     print(f"{name}: nobody moves {stay.mean():.0f}, equal distribution {even.mean():.0f}, bound {best.mean():.0f}")
     np.testing.assert_allclose(own, stay, rtol=1e-4)
@@ -562,33 +568,31 @@ def test_reference_is_close_to_the_exact_optimum_of_a_small_city(rates, cost):
 
 @pytest.fixture(scope="module")
 def population():
-    tasks = sample_many(jax.random.split(jax.random.key(0), 32))
-    return tasks, jax.random.split(jax.random.key(1), (32, 4))
+    tasks, keys = sample_many(jax.random.split(jax.random.key(0), 32)), jax.random.split(jax.random.key(1), (32, 2))
+    return tasks, keys, jax.device_get(anchors.anchors(ENV, tasks, keys))
+
+
+def of_task(tasks, index):
+    return jax.tree.map(lambda x: x[index], tasks)
 
 
 def test_no_policy_beats_hindsight_and_the_reference_beats_the_rest(population):
-    tasks, keys = population
-    found = {name: np.asarray(returns(ENV, name, tasks, keys)) for name in ("random", "noop", "heuristic", "reference")}
-    bound = []
-    for b in range(12):
-        params = jax.tree.map(lambda x, b=b: x[b], tasks)
-        bound.append([clairvoyant(params, d) for d in demand(ENV, params, keys[b, :2])])
-    bound = np.array(bound)
-    for name, total in found.items():
-        assert (total[:12, :2] <= bound + 1e-2).all(), name
-    means = {name: float(total[:12, :2].mean()) for name, total in found.items()}
+    tasks, keys, found = population
+    episodes = [(of_task(tasks, b), keys[b]) for b in range(12)]
+    bound = np.array([np.mean([clairvoyant(p, d) for d in demand(ENV, p, k)]) for p, k in episodes])
+    means = {name: float(total[:12].mean()) for name, total in vars(found).items()}
     print(f"{ {k: round(v) for k, v in means.items()} }, hindsight {bound.mean():.0f}")
+    for name, total in vars(found).items():
+        assert (total[:12] <= bound + 1e-2).all(), name
     assert means["random"] < means["noop"] < means["heuristic"] < means["reference"]
     assert means["reference"] > 0.85 * bound.mean()
 
 
-@pytest.mark.slow
 def test_reference_keeps_up_with_linear_programming_in_a_receding_horizon(population):
-    tasks, keys = population
-    own = np.asarray(returns(ENV, "reference", tasks, keys))
+    tasks, keys, found = population
     totals = []
-    for b in range(8):
-        params = jax.tree.map(lambda x, b=b: x[b], tasks)
+    for b in range(6):
+        params = of_task(tasks, b)
         p = leaves(params)
 
         def plan(t, idle, due, p=p):
@@ -596,9 +600,9 @@ def test_reference_keeps_up_with_linear_programming_in_a_receding_horizon(popula
             tables = (p[k][ahead] for k in ("rate", "price", "trip_time"))
             return best_flows(idle, due, *tables, p["move_time"], p["cost"])[1]
 
-        totals.append(with_flows(ENV, params, demand(ENV, params, keys[b, :1])[0], plan))
-    print(f"receding horizon {np.mean(totals):.0f}, reference {own[:8, 0].mean():.0f}")
-    assert own[:8, 0].mean() > 0.97 * np.mean(totals)
+        totals += [with_flows(ENV, params, d, plan) for d in demand(ENV, params, keys[b])]
+    print(f"receding horizon {np.mean(totals):.0f}, reference {found.reference[:6].mean():.0f}")
+    assert found.reference[:6].mean() > 0.97 * np.mean(totals)
 
 
 def estimated(tasks, tokens):
@@ -630,33 +634,32 @@ def estimated(tasks, tokens):
 
 @pytest.mark.slow
 def test_a_few_episodes_identify_what_is_hidden(population):
-    tasks, keys = population
-    average = jax.vmap(ENV.average_task, in_axes=(0, None))(
-        tasks, sample_many(jax.random.split(jax.random.key(5), 256))
-    )
-    record = jax.jit(
-        lambda tasks, keys: suite.rollout(
-            (ENV,), (tasks,), (keys,), random_act, jax.random.key(7), record=lambda d, s: s.observation.tokens
-        )
-    )
+    tasks, keys, found = population
+    others = sample_many(jax.random.split(jax.random.key(5), 256))
+    average = jax.jit(jax.vmap(ENV.average_task, in_axes=(0, None)))(tasks, others)
 
     def random_act(seen, states, key):
         return (suite.random_actions(seen[0], key),)
 
-    (tokens,), _ = record(tasks, jax.random.split(jax.random.key(8), (32, 5)))
+    @jax.jit
+    def watch(keys):
+        look = lambda d, step: step.observation.tokens  # noqa: E731
+        return suite.rollout((ENV,), (tasks,), (keys,), random_act, jax.random.key(7), record=look)[0][0]
 
     @jax.jit
     def mean_return(believed):
         plans = jax.vmap(ENV.solve)(believed)
         act = lambda seen, states, key: (suite.reference_actions(ENV, plans, states[0], believed, key),)  # noqa: E731
-        (rewards,), _ = suite.rollout((ENV,), (tasks,), (keys,), act, jax.random.key(0), record=lambda d, s: s.reward)
+        (rewards,), _ = suite.rollout(
+            (ENV,), (tasks,), (keys,), act, jax.random.key(0), record=lambda d, step: step.reward
+        )
         return rewards.sum(0).mean()
 
-    informed, ignorant = float(mean_return(tasks)), float(mean_return(average))
-    floor = float(jnp.maximum(*(returns(ENV, name, tasks, keys).mean(1) for name in ("random", "noop"))).mean())
-    score = lambda total: (total - floor) / (informed - floor)  # noqa: E731
-    learned = [score(float(mean_return(estimated(tasks, tokens[::N, :, :k])))) for k in (1, 3, 5)]
-    print(f"average parameters {score(ignorant):.3f}, estimated from 1, 3, 5 random episodes {np.round(learned, 3)}")
-    assert score(ignorant) < 0.7
-    assert learned[-1] > score(ignorant) + 0.1
-    assert learned[0] < learned[-1] < 1
+    tokens = watch(jax.random.split(jax.random.key(8), (32, 5)))
+    informed, floor = found.reference.mean(), found.floor.mean()
+    score = lambda believed: float((mean_return(believed) - floor) / (informed - floor))  # noqa: E731
+    ignorant, learned = score(average), [score(estimated(tasks, tokens[::N, :, :k])) for k in (1, 5)]
+    print(f"average parameters {ignorant:.3f}, estimated from 1 and 5 random episodes {np.round(learned, 3)}")
+    assert abs(score(tasks) - 1) < 1e-3
+    assert ignorant < 0.65
+    assert ignorant + 0.2 < learned[0] < learned[1] < 1
