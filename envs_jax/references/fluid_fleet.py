@@ -20,7 +20,6 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 LOOKAHEAD = 10
@@ -64,11 +63,21 @@ class Forecast:
 
 
 def before(amount: chex.Array, price: chex.Array) -> chex.Array:
-    """Sum of ``amount[..., i, k]`` over the destinations k that are served before j: ``[..., N, N]``."""
+    """Sum of ``amount[..., i, k]`` over the destinations k that are served before j: ``[..., N, N]``.
+
+    A loop over k, because XLA on CPU would compute a plain sum anew for each of its several uses.
+    """
     n = price.shape[-1]
-    lower = np.tril(np.ones((n, n), bool), -1)
-    own, other = price[..., :, None], price[..., None, :]
-    return jnp.sum(jnp.where((other > own) | ((other == own) & lower), amount[..., None, :], 0), axis=-1)
+    first = jnp.arange(n)
+
+    def add(total: chex.Array, other: tuple[chex.Array, ...]) -> tuple[chex.Array, None]:
+        k, amount_k, price_k = other
+        ahead = (price_k[..., None] > price) | ((price_k[..., None] == price) & (k < first))
+        return total + jnp.where(ahead, amount_k[..., None], 0), None
+
+    columns = (first, jnp.moveaxis(amount, -1, 0), jnp.moveaxis(price, -1, 0))
+    total, _ = jax.lax.scan(add, jnp.zeros_like(amount), columns)
+    return total
 
 
 def match(vehicles: chex.Array, requests: chex.Array, price: chex.Array) -> chex.Array:
