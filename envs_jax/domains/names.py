@@ -12,5 +12,6 @@ DOMAINS: dict[str, str] = {
     "portfolio": "Portfolio",
     "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",
+    "vehicle_fleet": "VehicleFleet",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""

@@ -1,0 +1,665 @@
+"""Vehicle fleet: check figures, bounds by linear programmes, invariants, and agreement with two NumPy models."""
+
+import dataclasses
+import functools
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy import optimize, stats
+
+from benchmarks.peers.vehicle_fleet import Scalar, Vector
+from envs_jax import anchors, sampling, suite
+from envs_jax.data import amod_city
+from envs_jax.domains.vehicle_fleet import SMOOTHING, VehicleFleet
+from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.references import fluid_fleet
+
+ENV = VehicleFleet()
+N, P, A = ENV.num_regions, ENV.num_periods, ENV.num_actions
+COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
+SEEDS = st.integers(0, 2**31 - 1)
+PAIR = VehicleFleet(rows=1, columns=2, num_periods=4, max_requests=4)
+
+reset = jax.jit(ENV.reset_env)
+advance = jax.jit(ENV.advance)
+observe = jax.jit(ENV.observation)
+sample = jax.jit(ENV.sample_params)
+sample_many = jax.jit(jax.vmap(ENV.sample_params))
+solve = jax.jit(ENV.solve)
+reference = jax.jit(ENV.reference_action)
+returns = anchors.returns
+
+
+@functools.partial(jax.jit, static_argnames="env")
+def play(env, params, key, policy_key, push):
+    """One episode of random legal choices; with ``push`` 1 the last legal action, with -1 the first that sends."""
+
+    def body(carry, time):
+        seen, state = carry
+        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        last = env.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
+        first = jnp.where(seen.action_mask[1:].any(), 1 + jnp.argmax(seen.action_mask[1:]), 0)
+        action = jnp.select([push == 0, push > 0], [random, last], first).astype(jnp.int32)
+        uniforms = sampling.uniforms(key, time // env.num_turns, env.num_uniforms)
+        after, following, reward, terminated, info = env.step_env(key, state, action, params)
+        return (after, following), (seen, state, action, uniforms, reward, terminated, info)
+
+    last, trace = jax.lax.scan(body, env.reset_env(key, params), jnp.arange(env.horizon))
+    return trace, last
+
+
+def leaves(params):
+    return {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
+
+
+def demand(env, params, keys):
+    """Requests ``[E, P, N, N]`` of the episodes ``keys[E]``."""
+    draw = lambda key, t: sampling.uniforms(key, t, env.num_uniforms)  # noqa: E731
+    uniforms = jax.vmap(lambda key: jax.vmap(lambda t: draw(key, t))(jnp.arange(env.num_periods)))(keys)
+    return np.asarray(sampling.poisson(uniforms.reshape(-1, *params.rate.shape), params.rate, env.max_requests))
+
+
+# ---- linear programmes ----------------------------------------------------------------------------------------------
+
+
+def best_flows(idle, arriving, demand, price, trip_time, move_time, cost, first=0):
+    """Most profit of whole or fractional flows over H periods of known ``demand[H, N, N]``; first empty moves.
+
+    Vehicles may go to several regions at once and leave requests of higher fare aside: a bound for every policy.
+    None is moved before period ``first``.
+    """
+    periods, n, _ = demand.shape
+    k, i, j = (x.ravel() for x in np.indices(demand.shape))
+    ks, s = (x.ravel() for x in np.indices((periods, n)))
+    flows, stays = periods * n * n, periods * n
+    before, after = 2 * (k * n + i), 2 * (k * n + i) + 1  # rows: vehicles before moves; those at the matching
+    moves, trips, kept, left = np.split(np.arange(2 * flows + 2 * stays), np.cumsum([flows, flows, stays]))
+    entries = [(before, moves, 1.0), (after, trips, 1.0)]
+    entries += [(2 * (ks * n + s), kept, 1.0), (2 * (ks * n + s) + 1, kept, -1.0), (2 * (ks * n + s) + 1, left, 1.0)]
+    entries += [(2 * ((ks + 1) * n + s)[ks < periods - 1], left[ks < periods - 1], -1.0)]
+    for columns, arrival in ((moves, k + move_time[i, j]), (trips, k + trip_time.ravel() + 1)):
+        there = arrival < periods
+        entries.append((2 * (arrival * n + j)[there] + 1, columns[there], -1.0))
+    rows, columns = (np.concatenate([e[x] for e in entries]) for x in (0, 1))
+    values = np.concatenate([np.full(len(r), v) for r, _, v in entries])
+    supply = np.zeros((periods, n, 2))
+    supply[0, :, 0] = idle
+    known = arriving[:periods]
+    supply[: len(known), :, 1] = known
+    high = np.concatenate([np.where((i == j) | (k < first), 0.0, np.inf), demand.ravel(), np.full(2 * stays, np.inf)])
+    worth = np.concatenate([-cost * move_time[i, j], (price - cost * trip_time).ravel(), np.zeros(2 * stays)])
+    matrix = sp.csr_matrix((values, (rows, columns)), shape=(2 * stays, len(high)))
+    found = optimize.linprog(-worth, A_eq=matrix, b_eq=supply.ravel(), bounds=np.c_[np.zeros_like(high), high])
+    assert found.status == 0, found.message
+    return -found.fun, found.x[:flows].reshape(demand.shape)[0]
+
+
+def clairvoyant(params, demand, first=0):
+    p = leaves(params)
+    nothing = np.zeros((1, demand.shape[1]))
+    tables = (p[name] for name in ("price", "trip_time", "move_time", "cost"))
+    return best_flows(p["initial"], nothing, demand, *tables, first)[0]
+
+
+def equal_distribution(idle, move_time):
+    """The least driving that leaves at least ``floor(sum(idle) / N)`` vehicles in every region."""
+    n = len(idle)
+    change = np.kron(np.eye(n), np.ones(n)) - np.tile(np.eye(n), n)  # what leaves each region less what comes
+    lacking = idle - idle.sum() // n
+    return optimize.linprog(move_time.ravel(), A_ub=change, b_ub=lacking, bounds=(0, None)).x.reshape(n, n)
+
+
+def with_flows(env, params, demand, moves, closing=False):
+    """Return of ``moves(period, idle, arriving) -> [N, N]`` free of the menu; the world is :class:`Scalar`'s.
+
+    ``closing`` adds what the moves after the last period cost.
+    """
+    city = Scalar(leaves(params), env.num_periods, env.fractions, env.max_requests)
+    city.reset(None)
+    # Uniforms that draw just this demand: the middle of its step of the distribution function.
+    top = [stats.poisson.cdf(demand - d, city.rate) for d in (0, 1)]
+    uniforms = np.clip(0.5 * (top[0] + top[1]), 0, 1 - 1e-12).reshape(env.num_periods, -1)
+    total, n = 0.0, city.n
+    for t in range(env.num_periods):
+        due = np.zeros((60, n))
+        for when, region in city.on_the_way:
+            due[when - t, region] += 1
+        plan = np.rint(moves(t, np.array(city.idle), due)).astype(int)
+        for i, j in np.argwhere(plan * (1 - np.eye(n, dtype=int))):
+            amount = min(plan[i, j], city.idle[i])
+            city.idle[i] -= amount
+            city.driven += amount * city.move_time[i][j]
+            city.on_the_way += [(t + city.move_time[i][j], j)] * int(amount)
+        for turn in range(n):
+            total += city.step(0, uniforms[t] if turn == n - 1 else None)[0]
+    if closing:
+        total -= city.cost * (moves(env.num_periods, np.array(city.idle), due) * city.move_time).sum()
+    return total
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_poisson_counts_are_quantiles_of_the_law():
+    rng = np.random.default_rng(0)
+    rate = np.concatenate([[0.0, 1e-3], rng.uniform(0, 26, 20_000)]).astype(np.float32)
+    uniform = ((rng.integers(0, 2**23, rate.shape) + 0.5) / 2**23).astype(np.float32)
+    counts = np.asarray(sampling.poisson(uniform, rate, 64))
+    exact = np.minimum(stats.poisson.ppf(uniform.astype(float), rate.astype(float)), 63)
+    # Rounding of the distribution function, about 1e-6, may tip a draw; none by more than one.
+    assert (counts != exact).mean() < 1e-3
+    assert np.abs(counts - exact).max() <= 1
+    assert np.asarray(sampling.poisson(jnp.float32(0.999999), jnp.float32(30.0), 8)) == 7
+    table = sampling.categorical(uniform, sampling.poisson_cdf(rate, 64))
+    assert (np.asarray(table) != counts).mean() < 1e-3
+
+
+@hypothesis.given(seed=SEEDS)
+def test_serving_the_highest_fares_first_solves_the_matching_programme(seed):
+    rng = np.random.default_rng(seed)
+    n = 5
+    vehicles, requests = rng.integers(0, 12, n), rng.integers(0, 6, (n, n))
+    price = rng.choice([1.0, 2.5, 2.5, 4.0, 7.0], (n, n))  # with ties
+    trips = np.asarray(fluid_fleet.match(*map(jnp.asarray, (vehicles, requests, price))))
+    assert ((trips >= 0) & (trips <= requests)).all()
+    np.testing.assert_array_equal(trips.sum(1), np.minimum(vehicles, requests.sum(1)))
+    rows = np.kron(np.eye(n), np.ones(n))
+    best = optimize.linprog(-price.ravel(), rows, vehicles, bounds=np.c_[np.zeros(n * n), requests.ravel()])
+    np.testing.assert_allclose((trips * price).sum(), -best.fun, rtol=1e-9, atol=1e-9)
+
+
+def test_forecast_serves_no_more_than_there_is_and_about_what_poisson_demand_leaves():
+    x, m = (jnp.asarray(v, jnp.float32) for v in np.meshgrid(np.linspace(0, 40, 81), np.linspace(0, 30, 61)))
+    served = np.asarray(fluid_fleet.served(x, m))
+    assert (served >= -1e-5).all()
+    assert (served <= np.minimum(x, m) + 1e-5).all()
+    assert (np.diff(served, axis=0) >= -1e-5).all()
+    assert (np.diff(served, axis=1) >= -1e-5).all()
+    assert np.abs(served[:, 0]).max() < 1e-5
+    assert np.abs(served[0]).max() < 1e-5
+    k = np.arange(80)
+    for mean in (4, 9, 16):
+        exact = np.minimum(mean, k) @ stats.poisson.pmf(k, mean)
+        assert abs(float(fluid_fleet.served(jnp.float32(mean), jnp.float32(mean))) - exact) < 0.05 * mean
+
+
+def test_base_policy_climbs():
+    params = sample(jax.random.key(3))
+    plan = solve(params)
+    nothing, may = jnp.zeros((ENV.max_travel_time + 1, N)), jnp.ones(N)
+    value = jax.jit(lambda plan: fluid_fleet.profit(plan, params.initial.astype(jnp.float32), nothing, may))
+    stay, fitted = (float(value(plan.replace(shares=shares))) for shares in (0 * plan.shares, plan.shares))
+    print(f"fluid profit [mean fares]: nobody moves {stay:.1f}, fitted {fitted:.1f}")
+    assert fitted > 1.05 * stay > 0
+    np.testing.assert_array_equal(jnp.diagonal(plan.shares, axis1=1, axis2=2), 0)
+    assert (plan.shares >= 0).all()
+    assert (plan.shares.sum(-1) <= 1 + 1e-5).all()
+
+
+# ---- agreement with the independent models --------------------------------------------------------------------------
+
+
+def peers_agree(env, params, key, push):
+    trace, _ = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
+    seen, states, actions, uniforms, rewards, terminated, info = trace
+    own = leaves(params)
+    static = (env.num_periods, env.fractions, env.max_requests)
+    scalar, vector = Scalar(own, *static), Vector({k: np.stack([v, v]) for k, v in own.items()}, *static)
+    scalar.reset(np.zeros(0))
+    vector.reset(np.zeros((2, 0)))
+    for t in range(env.horizon):
+        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
+        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
+        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
+        np.testing.assert_array_equal(scalar.idle, states.idle[t])
+        reward, figures = scalar.step(actions[t], uniforms[t])
+        reward_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
+        np.testing.assert_allclose([reward, reward_v[1]], rewards[t], rtol=1e-4, atol=1e-3)
+        for name, value in figures.items():
+            np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=1e-4, atol=1e-3)
+    assert not terminated.any()
+    return trace
+
+
+@pytest.mark.parametrize("push", [0, 1, -1])
+def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
+    _, _, actions, *_ = peers_agree(ENV, ENV.default_params, jax.random.key(5), push)
+    assert (actions > 0).mean() > 0.2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
+    peers_agree(ENV, sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+
+
+CITIES = {
+    "san_francisco": VehicleFleet(rows=2, columns=5, max_travel_time=18, max_requests=48),
+    "nyc_brooklyn": VehicleFleet(rows=2, columns=7, max_travel_time=17, max_requests=96),
+}
+
+
+def test_agrees_with_the_independent_models_on_a_recorded_city():
+    env = CITIES["san_francisco"]
+    peers_agree(env, env.city_params(amod_city("san_francisco")), jax.random.key(1), 0)
+
+
+# ---- check figures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "requests", "fleet", "nothing", "equal", "oracle"),
+    [("san_francisco", 1328, 370, 10532, 14685, 17287), ("nyc_brooklyn", 3864, 1498, 27904, 48593, 64826)],
+)
+def test_recorded_cities_give_the_specified_returns(name, requests, fleet, nothing, equal, oracle):
+    env, city = CITIES[name], amod_city(name)
+    params = env.city_params(city)
+    np.testing.assert_allclose(city.requests.sum(), requests, rtol=1e-3)
+    assert int(params.initial.sum()) == fleet
+    keys = jax.random.split(jax.random.key(0), 5)
+    drawn = demand(env, params, keys)
+    assert drawn.max() < env.max_requests - 1
+    # The source's first matching comes before any move, and its last rebalancing, too late for any trip, costs money.
+    best = np.array([clairvoyant(params, d, first=1) for d in drawn])
+    stay = np.array([with_flows(env, params, d, lambda t, idle, due: np.zeros((len(idle),) * 2)) for d in drawn])
+
+    def level(t, idle, due):
+        return equal_distribution(idle, city.move_time) if t else np.zeros_like(city.move_time)
+
+    even = np.array([with_flows(env, params, d, level, closing=True) for d in drawn])
+    own = np.asarray(returns(env, "noop", jax.tree.map(lambda x: x[None], params), keys[None]))[0]
+    print(f"{name}: nobody moves {stay.mean():.0f}, equal distribution {even.mean():.0f}, bound {best.mean():.0f}")
+    np.testing.assert_allclose(own, stay, rtol=1e-4)
+    assert (best > np.maximum(stay, even)).all()
+    for found, published in ((stay, nothing), (even, equal), (best, oracle)):
+        # Both are means over five draws of demand.
+        assert abs(found.mean() - published) < 4 * np.sqrt(2 / 5) * found.std(ddof=1)
+
+
+def test_two_stations_rebalance_at_the_rate_of_the_fluid_optimum():
+    # Pavone et al.: least driving that balances flows; for two stations the difference of the two rates.
+    rate = np.array([[0.0, 6.0], [2.0, 0.0]])
+    surplus = rate.sum(0) - rate.sum(1)
+    balance = [[0, 1, -1, 0], [0, -1, 1, 0]]
+    fluid = optimize.linprog([0, 1, 1, 0], A_eq=balance, b_eq=surplus).x.reshape(2, 2)
+    np.testing.assert_allclose(fluid, [[0, 0], [4, 0]], atol=1e-9)
+    env = VehicleFleet(rows=1, columns=2, num_periods=60)
+    params = env.default_params.replace(
+        rate=jnp.broadcast_to(jnp.asarray(rate, jnp.float32), (60, 2, 2)), initial=jnp.array([15, 15])
+    )
+    # A vehicle on a trip is away for two periods, one that is moved for one: 8 x 2 + 4 of the 30 are busy.
+    tasks = jax.tree.map(lambda x: x[None], params)
+    keys = jax.random.split(jax.random.key(0), (1, 64))
+    act = anchors.policy(env, "reference", tasks)
+    (info,), _ = jax.jit(
+        lambda: suite.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
+    )()
+    driven = np.asarray(info["driven"]).sum(2)[1::2].mean(1) / 64
+    served = float(info["served"].sum() / info["requests"].sum())
+    print(f"empty vehicles a period {driven[10:50].mean():.3f}, share served {served:.3f}")
+    assert abs(driven[10:50].mean() - 4.0) < 0.2
+    assert served > 0.95
+
+
+def test_a_huge_fleet_serves_everybody_and_none_nobody():
+    params = ENV.default_params
+    for fleet, share in ((1000, 1.0), (0, 0.0)):
+        task = params.replace(initial=jnp.full((N,), fleet, jnp.int32))
+        _, state = reset(jax.random.key(0), task)
+        for t in range(P):
+            uniforms = sampling.uniforms(state.key, t, N * N)
+            state, reward, info = advance(state.replace(time=jnp.int32(t * N + N - 1)), uniforms, task)
+            assert info["requests"] > 0
+            assert info["served"] == share * info["requests"]
+            assert (reward != 0) == (fleet > 0)
+        assert np.isfinite(observe(state, task).tokens).all()
+
+
+# ---- invariants -----------------------------------------------------------------------------------------------------
+
+
+@hypothesis.given(seed=SEEDS, push=st.sampled_from([0, 0, 1, -1]))
+def test_episode_invariants(seed, push):
+    params = sample(jax.random.key(seed))
+    trace, (seen, last) = jax.device_get(play(ENV, params, jax.random.key(seed + 1), jax.random.key(seed), push))
+    looks, states, actions, _, rewards, _, info = trace
+    fleet = np.asarray(params.initial).sum()
+    for state in (states, last):
+        np.testing.assert_array_equal(state.idle.sum(-1) + state.arriving.sum((-2, -1)), fleet)
+        for count in (state.idle, state.arriving, state.requests, state.served, state.requests - state.served):
+            assert (count >= 0).all()
+        np.testing.assert_array_equal(state.moved.sum(-1), 0)
+    assert looks.action_mask[np.arange(ENV.horizon), actions].all()
+    closing = np.arange(ENV.horizon) % N == N - 1
+    np.testing.assert_array_equal(rewards[~closing], 0.0)
+    np.testing.assert_allclose(
+        rewards, info["revenue"] - info["trip_cost"] - info["rebalancing_cost"], rtol=1e-5, atol=1e-3
+    )
+    # Whoever could still be served was: vehicles are left only where no request was lost.
+    idle = np.concatenate([states.idle, last.idle[None]])[1:][closing]
+    requests, served = (
+        np.concatenate([getattr(states, k), getattr(last, k)[None]])[1:][closing] for k in ("requests", "served")
+    )
+    assert ((idle == 0) | (served == requests)).all()
+    np.testing.assert_array_equal(served.sum(1), info["served"][closing])
+    everything = np.concatenate([looks.tokens, seen.tokens[None]])
+    assert np.abs(everything).max() <= 10
+    assert ((everything[..., :2] >= 0) & (everything[..., :2] <= 1)).all()
+    assert last.time == params.max_steps_in_episode
+
+
+def some_world(seed):
+    """A task, a state at the end of a period in mid-episode, and uniforms for what follows."""
+    params = sample(jax.random.key(seed))
+    (_, states, _, uniforms, *_), _ = play(ENV, params, jax.random.key(seed), jax.random.key(seed), 0)
+    at = N * (3 + seed % 12) + N - 1
+    return params, jax.tree.map(lambda x: x[at], states), uniforms[at]
+
+
+@hypothesis.given(seed=SEEDS)
+def test_relabelling_regions_relabels_everything(seed):
+    params, state, uniforms = some_world(seed)
+    order = np.random.default_rng(seed).permutation(N)
+    pairs = np.ix_(order, order)
+    one = ("initial",)
+    two = ("move_time", "trip_time", "rate", "price")
+    params_ = params.replace(
+        **{k: getattr(params, k)[order] for k in one}, **{k: getattr(params, k)[..., pairs[0], pairs[1]] for k in two}
+    )
+    along = ("idle", "arriving", "moved", "requests", "served", "fare", "average")
+    state_ = state.replace(**{k: getattr(state, k)[..., order] for k in along})
+    after, reward, _ = advance(state, uniforms, params)
+    after_, reward_, _ = advance(state_, uniforms.reshape(N, N)[pairs].reshape(-1), params_)
+    np.testing.assert_allclose(reward, reward_, rtol=1e-5, atol=1e-3)
+    for name in along:
+        np.testing.assert_allclose(getattr(after, name)[..., order], getattr(after_, name), rtol=1e-5)
+    # The same region decides: its number is another one.
+    turn = seed % N
+    turn_ = int(np.flatnonzero(order == turn)[0])
+    seen, seen_ = (observe(s.replace(time=t), p) for s, t, p in ((after, turn, params), (after_, turn_, params_)))
+    mask = np.ones((N + 1, len(TOKEN_COLUMNS)), bool)
+    mask[:, COLUMN["progress"]] = False  # the clocks differ by the turn
+    tokens = np.concatenate([np.asarray(seen.tokens)[order], seen.tokens[N:]])
+    np.testing.assert_allclose(tokens[mask], np.asarray(seen_.tokens)[mask], rtol=1e-4, atol=1e-5)
+    described = {(int(order[t]), float(a[1]), bool(m)) for t, a, m in zip(*relabelled(seen_), strict=True)}
+    assert described == {(int(t), float(a[1]), bool(m)) for t, a, m in zip(*relabelled(seen), strict=True)}
+
+
+def relabelled(seen):
+    return np.asarray(seen.action_target), np.asarray(seen.actions), np.asarray(seen.action_mask)
+
+
+@hypothesis.given(seed=SEEDS)
+def test_doubling_fares_and_cost_doubles_rewards_and_changes_no_look(seed):
+    params, state, uniforms = some_world(seed)
+    twice = params.replace(price=2 * params.price, cost=2 * params.cost, price_scale=2 * params.price_scale)
+    after, reward, _ = advance(state, uniforms, params)
+    after_, reward_, _ = advance(state.replace(fare=2 * state.fare), uniforms, twice)
+    np.testing.assert_allclose(2 * reward, reward_, rtol=1e-5, atol=1e-3)
+    seen, seen_ = (
+        observe(s.replace(last_reward=r), p) for s, r, p in ((after, reward, params), (after_, reward_, twice))
+    )
+    np.testing.assert_allclose(seen.tokens, seen_.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_without_demand_nothing_is_ever_worth_moving_for():
+    params = sample(jax.random.key(0))
+    params = params.replace(rate=jnp.zeros_like(params.rate))
+    plan = solve(params)
+    (_, states, *_), _ = play(ENV, params, jax.random.key(1), jax.random.key(2), 0)
+    act = jax.jit(jax.vmap(lambda s: ENV.reference_action(plan, s, params, jax.random.key(0))))
+    np.testing.assert_array_equal(act(states), ENV.noop_action)
+    still, _ = jax.device_get(play(ENV, params.replace(cost=params.cost * 0), jax.random.key(1), jax.random.key(2), 1))
+    np.testing.assert_array_equal(still[4], 0)
+
+
+@hypothesis.given(seed=SEEDS)
+def test_hidden_parameters_show_only_through_what_happens(seed):
+    params, other = sample(jax.random.key(seed)), sample(jax.random.key(seed + 1))
+    twin = params.replace(**{name: getattr(other, name) for name in ENV.hidden})
+    (seen, state), (seen_, state_) = (reset(jax.random.key(seed), p) for p in (params, twin))
+    jax.tree.map(np.testing.assert_array_equal, seen, seen_)
+    uniforms = sampling.uniforms(jax.random.key(seed), 0, N * N)
+    after, after_ = (advance(s, uniforms, p)[0] for s, p in ((state, params), (state_, twin)))
+    assert not np.array_equal(observe(after, params).tokens, observe(after_, twin).tokens)
+    jax.tree.map(np.testing.assert_array_equal, observe(after, params), observe(after, twin))
+
+
+def test_tasks_that_look_alike_have_different_best_choices():
+    params, other = sample(jax.random.key(0)), sample(jax.random.key(1))
+    twin = params.replace(rate=other.rate, price=other.price)
+    _, state = reset(jax.random.key(0), params)
+    states = [state.replace(time=t) for t in range(N)]
+    plans = (solve(params), solve(twin))
+    choices = [
+        [int(reference(plan, s, p, s.key)) for s in states] for plan, p in zip(plans, (params, twin), strict=True)
+    ]
+    assert choices[0] != choices[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rows": 0}, "rows = 0"),
+        ({"rows": 1, "columns": 1}, "rows \\* columns = 1"),
+        ({"num_periods": 0}, "num_periods = 0"),
+        ({"fractions": (0.5, 0.5)}, "fractions"),
+        ({"fractions": (0.5, 1.5)}, "fractions"),
+        ({"fractions": ()}, "fractions"),
+        ({"rows": 4, "columns": 5}, "39 actions"),
+        ({"max_travel_time": 3}, "max_travel_time = 3"),
+        ({"max_requests": 1}, "max_requests = 1"),
+    ],
+)
+def test_impossible_shapes_are_refused_by_name(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        VehicleFleet(**wrong)
+
+
+def test_wrong_cities_are_refused():
+    with pytest.raises(ValueError, match="san_francisco"):
+        amod_city("atlantis")
+    with pytest.raises(ValueError, match=r"\(20, 10, 10\)"):
+        ENV.city_params(amod_city("san_francisco"))
+
+
+def test_sampled_tasks_keep_to_the_stated_ranges():
+    tasks = jax.device_get(sample_many(jax.random.split(jax.random.key(0), 1000)))
+    assert set(np.unique(tasks.initial)) == {10, 15, 20}
+    assert set(np.unique(tasks.move_time)) == {1, 2, 3, 4, 6}
+    assert 0.3 <= tasks.cost.min() < 0.31 < 1.49 < tasks.cost.max() <= 1.5
+    away = ~np.eye(N, dtype=bool)
+    fares = (tasks.price / (tasks.trip_time + 1))[:, 0][:, away]
+    assert 1 <= fares.min() < 1.01 < 2.99 < fares.max() <= 3
+    busy = (tasks.rate * tasks.trip_time).sum((2, 3)) / tasks.initial.sum(1)[:, None]
+    np.testing.assert_allclose(busy, busy[:, :1].repeat(P, 1), rtol=1e-4)
+    assert 0.5 <= busy.min() < 0.51 < 0.99 < busy.max() <= 1.0001
+    assert (np.abs(tasks.rate[:, :, ~away]) == 0).all()
+    changes = (np.diff(tasks.rate, axis=1) != 0).any((2, 3))
+    np.testing.assert_array_equal(changes.sum(1), 2)
+    assert set(changes.argmax(1) + 1) == set(range(4, 10))
+    assert set(P - 1 - changes[:, ::-1].argmax(1)) == set(range(10, 16))
+    rates = tasks.rate[:, [0, 9, -1]]
+    imbalance = 0.5 * np.abs(rates.sum(-1) - rates.sum(-2)).sum(-1) / rates.sum((-2, -1))
+    print(f"imbalance {np.quantile(imbalance, [0.05, 0.5, 0.95]).round(2)}, largest rate {rates.max():.1f}")
+    # What the cut-off of the Poisson law drops, of all trips asked for.
+    cut = rates.max((1, 2, 3))
+    assert (stats.poisson.sf(ENV.max_requests - 1, cut) < 1e-6).mean() > 0.97
+    assert rates.max() < 40
+    assert ((np.median(imbalance) > 0.2) & (np.median(imbalance) < 0.7)).all()
+
+
+# ---- policies -------------------------------------------------------------------------------------------------------
+
+
+def exact_values(params):
+    """Backward induction over all states of :data:`PAIR`: what the best and the reference policy earn in all."""
+    p, env = leaves(params), PAIR
+    fleet, cost, counts = int(p["initial"].sum()), float(p["cost"]), np.arange(env.max_requests)
+    # Idle vehicles of both regions, those that arrive at the next matching, and those at the one after it.
+    states = [s for s in itertools.product(range(fleet + 1), repeat=6) if sum(s) == fleet]
+    plan = env.solve(params)
+    _, blank = env.reset_env(jax.random.key(0), params)
+
+    def act(time, world):
+        arriving = blank.arriving.at[:2].set(world[2:].reshape(2, 2))
+        return env.reference_action(
+            plan, blank.replace(time=time, idle=world[:2], arriving=arriving), params, blank.key
+        )
+
+    pick = jax.jit(jax.vmap(act, in_axes=(None, 0)))
+
+    def send(state, turn, action):
+        amount = [0, state[turn] // 2, state[turn]][action]
+        after = list(state)
+        after[turn] -= amount
+        after[4 + 1 - turn] += amount  # one period of driving: there for the matching after the next
+        return tuple(after), cost * amount
+
+    def law(rate):
+        mass = stats.poisson.pmf(counts, rate)
+        return np.append(mass[:-1], 1 - mass[:-1].sum())
+
+    def match(state, value, t):
+        """Expected value of a state in which all choices are made."""
+        idle, total = [state[0] + state[2], state[1] + state[3]], 0.0
+        net = p["price"][t] - cost * p["trip_time"][t]
+        chance = np.outer(law(p["rate"][t, 0, 1]), law(p["rate"][t, 1, 0]))
+        for a, b in itertools.product(counts, counts):
+            out, back = min(idle[0], a), min(idle[1], b)
+            following = (idle[0] - out, idle[1] - back, state[4], state[5], back, out)
+            total += chance[a, b] * (out * net[0, 1] + back * net[1, 0] + value[following])
+        return total
+
+    best = followed = dict.fromkeys(states, 0.0)
+    for t in reversed(range(env.num_periods)):
+        ends = [{s: match(s, value, t) for s in states} for value in (best, followed)]
+        theirs = [
+            dict(zip(states, np.asarray(pick(2 * t + turn, jnp.array(states))).tolist(), strict=True))
+            for turn in (0, 1)
+        ]
+        for turn in (1, 0):
+            every = {s: [send(s, turn, action) for action in range(env.num_actions)] for s in states}
+            wise = {s: max(ends[0][after] - paid for after, paid in every[s]) for s in states}
+            theirs_now = {s: every[s][theirs[turn][s]] for s in states}
+            ends = [wise, {s: ends[1][after] - paid for s, (after, paid) in theirs_now.items()}]
+        best, followed = ends
+    start = (*p["initial"].tolist(), 0, 0, 0, 0)
+    return best[start], followed[start]
+
+
+@pytest.mark.parametrize(
+    ("rates", "cost"), [((1.5, 0.3), 0.3), ((0.2, 1.2), 1.0), ((1.0, 1.0), 0.6), ((0.05, 2.0), 0.6)]
+)
+def test_reference_is_close_to_the_exact_optimum_of_a_small_city(rates, cost):
+    rate = jnp.zeros((4, 2, 2)).at[:, 0, 1].set(rates[0]).at[:, 1, 0].set(rates[1])
+    params = PAIR.default_params.replace(rate=rate, initial=jnp.array([2, 2]), cost=jnp.float32(cost))
+    best, followed = exact_values(params)
+    print(f"rates {rates}, cost {cost}: optimum {best:.3f}, reference {followed:.3f} ({followed / best:.4f})")
+    assert 0.95 * best < followed <= best + 1e-4
+
+
+@pytest.fixture(scope="module")
+def population():
+    tasks, keys = sample_many(jax.random.split(jax.random.key(0), 32)), jax.random.split(jax.random.key(1), (32, 2))
+    return tasks, keys, jax.device_get(anchors.anchors(ENV, tasks, keys))
+
+
+def of_task(tasks, index):
+    return jax.tree.map(lambda x: x[index], tasks)
+
+
+def test_no_policy_beats_hindsight_and_the_reference_beats_the_rest(population):
+    tasks, keys, found = population
+    episodes = [(of_task(tasks, b), keys[b]) for b in range(12)]
+    bound = np.array([np.mean([clairvoyant(p, d) for d in demand(ENV, p, k)]) for p, k in episodes])
+    means = {name: float(total[:12].mean()) for name, total in vars(found).items()}
+    print(f"{ {k: round(v) for k, v in means.items()} }, hindsight {bound.mean():.0f}")
+    for name, total in vars(found).items():
+        assert (total[:12] <= bound + 1e-2).all(), name
+    assert means["random"] < means["noop"] < means["heuristic"] < means["reference"]
+    assert means["reference"] > 0.85 * bound.mean()
+
+
+def test_reference_keeps_up_with_linear_programming_in_a_receding_horizon(population):
+    tasks, keys, found = population
+    totals = []
+    for b in range(6):
+        params = of_task(tasks, b)
+        p = leaves(params)
+
+        def plan(t, idle, due, p=p):
+            ahead = slice(t, min(t + 8, P))
+            tables = (p[k][ahead] for k in ("rate", "price", "trip_time"))
+            return best_flows(idle, due, *tables, p["move_time"], p["cost"])[1]
+
+        totals += [with_flows(ENV, params, d, plan) for d in demand(ENV, params, keys[b])]
+    print(f"receding horizon {np.mean(totals):.0f}, reference {found.reference[:6].mean():.0f}")
+    assert found.reference[:6].mean() > 0.97 * np.mean(totals)
+
+
+def estimated(tasks, tokens):
+    """Tasks with rates and fares as requests and fares in tokens ``[P, B, E, N+1, F]`` suggest: first of each period.
+
+    Requests of a period follow from two running averages. Rates are those of independent origins and destinations, in
+    windows of five periods; fares per unit of (time + 1) are taken to differ by origin alone.
+    """
+    rows = np.asarray(tokens, float)[..., :N, :]
+    fleet = np.asarray(tasks.initial).sum(1)[None, :, None, None] / N
+    asked = []
+    for name in ("signal_a", "signal_b"):
+        average = rows[..., COLUMN[name]] * fleet
+        asked.append((average[:-1] + np.diff(average, axis=0) / SMOOTHING)[: P - 1].mean(2))  # [P - 1, B, N]
+    window = np.abs(np.arange(P)[:, None] - np.arange(P - 1)) <= 2
+    window = window / window.sum(1, keepdims=True)
+    out, into = (np.maximum(np.einsum("pt,tbn->bpn", window, x), 0.02) for x in asked)
+    pairs = np.ones((*out.shape, N)) * (1 - np.eye(N))
+    for _ in range(30):  # iterative proportional fitting: independent laws without a diagonal
+        pairs *= (out / pairs.sum(-1))[..., None]
+        pairs *= (into / pairs.sum(-2))[..., None, :]
+    fare = rows[..., COLUMN["unit_value"]][1:].mean((0, 2)) * np.asarray(tasks.price_scale)[:, None]
+    time = np.asarray(tasks.trip_time) + 1.0
+    length = (pairs * time).sum(-1).mean(1) / pairs.sum(-1).mean(1)
+    each = np.clip(fare / length, 1.0, 3.0)
+    price = 0.5 * (2.0 + each[:, None, :, None]) * time
+    return tasks.replace(rate=jnp.asarray(pairs, jnp.float32), price=jnp.asarray(price, jnp.float32))
+
+
+@pytest.mark.slow
+def test_a_few_episodes_identify_what_is_hidden(population):
+    tasks, keys, found = population
+    others = sample_many(jax.random.split(jax.random.key(5), 256))
+    average = jax.jit(jax.vmap(ENV.average_task, in_axes=(0, None)))(tasks, others)
+
+    def random_act(seen, states, key):
+        return (suite.random_actions(seen[0], key),)
+
+    @jax.jit
+    def watch(keys):
+        look = lambda d, step: step.observation.tokens  # noqa: E731
+        return suite.rollout((ENV,), (tasks,), (keys,), random_act, jax.random.key(7), record=look)[0][0]
+
+    @jax.jit
+    def mean_return(believed):
+        plans = jax.vmap(ENV.solve)(believed)
+        act = lambda seen, states, key: (suite.reference_actions(ENV, plans, states[0], believed, key),)  # noqa: E731
+        (rewards,), _ = suite.rollout(
+            (ENV,), (tasks,), (keys,), act, jax.random.key(0), record=lambda d, step: step.reward
+        )
+        return rewards.sum(0).mean()
+
+    tokens = watch(jax.random.split(jax.random.key(8), (32, 5)))
+    informed, floor = found.reference.mean(), found.floor.mean()
+    score = lambda believed: float((mean_return(believed) - floor) / (informed - floor))  # noqa: E731
+    ignorant, learned = score(average), [score(estimated(tasks, tokens[::N, :, :k])) for k in (1, 5)]
+    print(f"average parameters {ignorant:.3f}, estimated from 1 and 5 random episodes {np.round(learned, 3)}")
+    assert abs(score(tasks) - 1) < 1e-3
+    assert ignorant < 0.65
+    assert ignorant + 0.2 < learned[0] < learned[1] < 1
