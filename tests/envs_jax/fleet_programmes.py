@@ -2,7 +2,10 @@
 
 import numpy as np
 import scipy.sparse as sp
-from scipy import optimize
+from scipy import optimize, stats
+
+from benchmarks.contestants import leaves_by_name
+from benchmarks.peers.vehicle_fleet import Scalar
 
 
 def best_flows(idle, arriving, demand, price, trip_time, move_time, cost, first=0):
@@ -38,7 +41,7 @@ def best_flows(idle, arriving, demand, price, trip_time, move_time, cost, first=
 
 
 def clairvoyant(params, demand, first=0):
-    p = leaves(params)
+    p = leaves_by_name(params)
     nothing = np.zeros((1, demand.shape[1]))
     tables = (p[name] for name in ("price", "trip_time", "move_time", "cost"))
     return best_flows(p["initial"], nothing, demand, *tables, first)[0]
@@ -57,7 +60,7 @@ def with_flows(env, params, demand, moves, closing=False):
 
     ``closing`` adds what the moves after the last period cost.
     """
-    city = Scalar(leaves(params), env.num_periods, env.fractions, env.max_requests)
+    city = Scalar(leaves_by_name(params), env.num_periods, env.fractions, env.max_requests)
     city.reset(None)
     # Uniforms that draw just this demand: the middle of its step of the distribution function.
     top = [stats.poisson.cdf(demand - d, city.rate) for d in (0, 1)]

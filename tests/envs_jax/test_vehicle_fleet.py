@@ -1,6 +1,5 @@
 """Vehicle fleet: check figures, bounds by linear programmes, invariants, and agreement with two NumPy models."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from benchmarks.contestants import leaves_by_name
 from benchmarks.peers.vehicle_fleet import Scalar, Vector
 from envs_jax import anchors, sampling, suite
 from envs_jax.data import amod_city
@@ -54,10 +54,6 @@ def play(env, params, key, policy_key, push):
     return trace, last
 
 
-def leaves(params):
-    return {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-
-
 def demand(env, params, keys):
     """Requests ``[E, P, N, N]`` of the episodes ``keys[E]``."""
     draw = lambda key, t: sampling.uniforms(key, t, env.num_uniforms)  # noqa: E731
@@ -96,7 +92,7 @@ def test_serving_the_highest_fares_first_solves_the_matching_programme(seed):
     np.testing.assert_allclose((trips * price).sum(), -best.fun, rtol=1e-9, atol=1e-9)
 
 
-def test_forecast_serves_no_more_than_there_is_and_about_what_poisson_demand_leaves():
+def test_forecast_serves_no_more_than_there_is_and_about_what_poisson_demand_leaves_by_name():
     x, m = (jnp.asarray(v, jnp.float32) for v in np.meshgrid(np.linspace(0, 40, 81), np.linspace(0, 30, 61)))
     served = np.asarray(fluid_fleet.served(x, m))
     assert (served >= -1e-5).all()
@@ -130,7 +126,7 @@ def test_base_policy_climbs():
 def peers_agree(env, params, key, push):
     trace, _ = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
     seen, states, actions, uniforms, rewards, terminated, info = trace
-    own = leaves(params)
+    own = leaves_by_name(params)
     static = (env.num_periods, env.fractions, env.max_requests)
     scalar, vector = Scalar(own, *static), Vector({k: np.stack([v, v]) for k, v in own.items()}, *static)
     scalar.reset(np.zeros(0))
@@ -423,7 +419,7 @@ def test_sampled_tasks_keep_to_the_stated_ranges():
 
 def exact_values(params):
     """Backward induction over all states of :data:`PAIR`: what the best and the reference policy earn in all."""
-    p, env = leaves(params), PAIR
+    p, env = leaves_by_name(params), PAIR
     fleet, cost, counts = int(p["initial"].sum()), float(p["cost"]), np.arange(env.max_requests)
     # Idle vehicles of both regions, those that arrive at the next matching, and those at the one after it.
     states = [s for s in itertools.product(range(fleet + 1), repeat=6) if sum(s) == fleet]
@@ -515,7 +511,7 @@ def test_reference_keeps_up_with_linear_programming_in_a_receding_horizon(popula
     totals = []
     for b in range(6):
         params = of_task(tasks, b)
-        p = leaves(params)
+        p = leaves_by_name(params)
 
         def plan(t, idle, due, p=p):
             ahead = slice(t, min(t + 8, P))
