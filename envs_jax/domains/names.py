@@ -7,6 +7,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
     "portfolio": "Portfolio",
+    "smart_city": "SmartCity",
     "supply_chain": "SupplyChain",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
