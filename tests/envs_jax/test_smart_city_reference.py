@@ -19,6 +19,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 PLAN_RULE = (0.0, 0.0, 0.0, 0.0, 1.0)
 
 sample = jax.jit(ENV.sample_params)
+reset = jax.jit(ENV.reset_env)
 
 
 def pressure(hysteresis):
@@ -61,7 +62,7 @@ index_of = jax.jit(lambda state, params, rule: (ENV.index(state, params, rule), 
 def test_alone_max_pressure_serves_the_longest_saturation_weighted_queue(seed):
     rng = np.random.default_rng(seed)
     params = sample(jax.random.key(seed)).replace(occupancy=jnp.ones((4, 4)))
-    _, state = ENV.reset_env(jax.random.key(0), params)
+    _, state = reset(jax.random.key(0), params)
     alone = int(rng.integers(4))
     queue = np.zeros((4, 4, 2), np.int32)
     queue[alone] = rng.integers(0, 20, (4, 2))
@@ -76,7 +77,7 @@ def test_pressure_is_the_sum_over_roads_of_saturation_times_queue_difference(see
     """Varaiya's weights, road by road, against the index."""
     rng = np.random.default_rng(seed)
     params = sample(jax.random.key(seed))
-    _, state = ENV.reset_env(jax.random.key(0), params)
+    _, state = reset(jax.random.key(0), params)
     queue = rng.integers(0, 20, (4, 4, 2))
     found, _ = index_of(
         state.replace(queue=jnp.asarray(queue, jnp.int32)), params, max_pressure.Rule(*map(jnp.float32, pressure(0.0)))
@@ -152,20 +153,33 @@ def load(params):
     return np.maximum(share[:, :2], share[:, 2:]).sum((1, 2))
 
 
-def least_growth(params):
-    """Least growth of the total queue [vehicles/slot] that any control can reach without lost time, as an LP."""
+def growth_rates(params):
+    """Growth of the total queue [vehicles/slot] without lost time: the least of any control, and max-pressure's.
+
+    The growth ``g >= 0`` of the queues ranges over a polytope. The least total is a linear program; max-pressure, which
+    steers by the derivative of the sum of squares, grows along the point of least norm (Shah and Wischik, Queueing
+    Systems 69, 2011, recalled).
+    """
     _, routing, arrivals = flows(params)
     s = np.asarray(by_movement(params.saturation), float).reshape(32)
-    # Variables: rate of service of each movement, share of green of each phase. Growth of every queue >= 0.
-    leaves = 1 - routing.sum(1)
-    cost = np.concatenate([-leaves, np.zeros(16)])
-    queues = np.hstack([np.eye(32) - routing.T, np.zeros((32, 16))])
     phase = np.array([4 * i + 2 * (r % 2) + m for i in range(4) for r in range(4) for m in range(2)])
+    # Variables: vehicles served a slot of each movement, share of green of each phase; g = arrivals - drain @ variables.
+    drain = np.hstack([np.eye(32) - routing.T, np.zeros((32, 16))])
     green = np.hstack([np.eye(32), -s[:, None] * (phase[:, None] == np.arange(16))])
     time = np.hstack([np.zeros((4, 32)), np.kron(np.eye(4), np.ones(4))])
-    limits = np.concatenate([arrivals, np.zeros(32), np.ones(4)])
-    found = scipy.optimize.linprog(cost, np.vstack([queues, green, time]), limits, method="highs")
-    return arrivals.sum() + found.fun
+    a, b = np.vstack([drain, green, time]), np.concatenate([arrivals, np.zeros(32), np.ones(4)])
+    least = scipy.optimize.linprog(-drain.sum(0), a, b, method="highs")
+    norm = scipy.optimize.minimize(
+        lambda v: np.sum((arrivals - drain @ v) ** 2),
+        least.x,
+        jac=lambda v: -2 * drain.T @ (arrivals - drain @ v),
+        bounds=[(0, None)] * 48,
+        constraints={"type": "ineq", "fun": lambda v: b - a @ v, "jac": lambda v: -a},
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    assert norm.success
+    return arrivals.sum() + least.fun, np.sum(arrivals - drain @ norm.x)
 
 
 @jax.jit
@@ -203,22 +217,22 @@ def test_stable_just_under_capacity_and_growing_just_over_it():
         params = base.replace(demand=base.demand * (target / load(base).max()))
         np.testing.assert_allclose(load(params), target, rtol=1e-5)
         queue = np.asarray(total_queue(params, rule, keys), float).reshape(16, 4, 500)
-        thirds = queue.mean(-1)
-        growth = (thirds[:, 3] - thirds[:, 2]) / 500
+        quarters = queue.mean(-1)
+        growth = (quarters[:, 3] - quarters[:, 2]) / 500
         error = growth.std() / 4
-        floor = least_growth(params)
-        print(f"load {target}: {growth.mean():.3f} +- {error:.3f} vehicles/slot, least possible {floor:.3f}")
+        least, predicted = growth_rates(params)
+        print(f"load {target}: {growth.mean():.3f} +- {error:.3f}, predicted {predicted:.3f}, least {least:.3f}")
         slopes[target] = growth.mean()
         if target < 1:
-            assert abs(floor) < 1e-6
+            assert abs(least) < 1e-6
             assert abs(growth.mean()) < 4 * error
-            assert thirds[:, 3].mean() < 500
+            assert quarters[:, 3].mean() < 500
         else:
-            assert floor > 0
-            # Max-pressure keeps up with what any control can do; earlier growth is the same: the queue is linear.
-            assert abs(growth.mean() - floor) < 4 * error + 0.05 * floor
-            earlier = (thirds[:, 2] - thirds[:, 1]) / 500
-            assert abs((growth - earlier).mean()) < 4 * (growth - earlier).std() / 4 + 0.05 * floor
+            assert least > 0
+            assert growth.mean() > least
+            assert abs(growth.mean() - predicted) < 4 * error
+            change = growth - (quarters[:, 2] - quarters[:, 1]) / 500
+            assert abs(change.mean()) < 4 * change.std() / 4  # growth is linear
     assert slopes[1.15] > slopes[1.05] > slopes[0.95]
 
 
@@ -242,7 +256,7 @@ def test_solve_takes_the_rule_that_simulates_best_and_tasks_differ_in_it():
     chosen = np.take_along_axis(np.asarray(fresh), np.array(which)[:, None], 1)[:, 0]
     print(f"\nfresh noise: chosen {chosen.mean():.1f}, best single {fresh.mean(0).max():.1f}, {fresh.mean(0)}")
     assert len(set(which)) > 1
-    assert chosen.mean() > np.asarray(fresh)[:, :5].max(1).mean()  # the plan and plain max-pressure, best of each task
+    assert chosen.mean() > np.asarray(fresh)[:, :4].max(1).mean()  # the plan and plain max-pressure, best of each task
     assert chosen.mean() > 1.01 * fresh.mean(0).max()  # returns are negative: at most 1 % behind the best single rule
 
 
@@ -253,7 +267,7 @@ def test_equal_sights_and_other_hidden_parts_have_other_reference_actions():
     plans = solve(params), solve(twin)
     actions = []
     for seed in range(32):
-        _, state = ENV.reset_env(jax.random.key(seed), params)
+        _, state = reset(jax.random.key(seed), params)
         state = state.replace(time=jnp.int32(seed % 4))
         seen = [ENV.observation(state, p) for p in (params, twin)]
         np.testing.assert_array_equal(seen[0].tokens, seen[1].tokens)
@@ -343,6 +357,6 @@ def test_gap_of_hysteresis_to_the_exact_optimum_of_one_intersection(rates, satur
     gaps = {name: cost / optimum - 1 for name, cost in costs.items()}
     print(f"\n{rates} s={saturation} lost={lost}: optimum {optimum:.3f}; gaps", {k: round(v, 4) for k, v in gaps.items()})
     assert min(gaps.values()) > -1e-6  # nothing beats the optimum
-    assert min(gaps.values()) < 0.05
+    assert min(gaps.values()) < 0.03
     if lost == 0:
         assert gaps["h=0.0"] < 1e-6  # serving the longer of two equal queues is optimal without set-ups
