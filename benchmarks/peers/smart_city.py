@@ -304,10 +304,10 @@ class Vector:
         left = (uniforms[:, 16:24, None] > self.left_cdf[self.rows, entering]).sum(-1)
         draws = uniforms[:, 24:].reshape(self.batch, 8, 2, 1)
         outside = (draws > self.arrival_cdf).sum(-1)
-        joined = np.zeros((self.batch, 16, 2), np.int32)
-        joined[:, _INNER, 0], joined[:, _INNER, 1] = entering - left, left
-        joined[:, _OUTER] = outside
-        joined = joined.reshape(self.batch, 32)
+        by_road = np.zeros((self.batch, 16, 2), np.int32)
+        by_road[:, _INNER, 0], by_road[:, _INNER, 1] = entering - left, left
+        by_road[:, _OUTER] = outside
+        joined = by_road.reshape(self.batch, 32)
         self.x += joined
         self.x[self.rows, queues] -= passed
         waiting = self.x[:, _QUEUES].sum(-1).reshape(self.batch, 16)

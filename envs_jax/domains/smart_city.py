@@ -28,7 +28,7 @@ from flax import struct
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
-from envs_jax.references import max_pressure
+from envs_jax.references import grid, max_pressure
 
 GRID, PHASES, MOVEMENTS = 4, 4, 32
 """Intersections, phases of each, movements of all."""
@@ -45,6 +45,7 @@ HALF_URGENT = 10.0
 RED_SCALE = 16.0
 """Slots without green that ``age`` shows as 1."""
 NOMINAL_SATURATION, NOMINAL_LOST = 4.75, 0.4  # what the heuristic assumes: the middle of the tasks' ranges
+HEURISTIC = max_pressure.Rule(exponent=0.5, downstream=0.0, hysteresis=0.3, look_ahead=1.0, fixed=0.0)
 CANDIDATES = (
     (0.0, 0.0, 0.0, 0.0, 1.0),
     *((1.0, 1.0, hysteresis, 0.0, 0.0) for hysteresis in (0.3, 1.0, 2.0)),
@@ -125,42 +126,12 @@ def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array) -
     return jnp.minimum(draw, trials)  # the last entry's rounding
 
 
-def by_movement(values: chex.Array) -> chex.Array:
-    """``[4, 4 phases]`` -> ``[4, 4 sides, 2 lanes]``: each phase serves one lane of two opposite sides."""
-    pair = values.reshape(GRID, 2, 2)
-    return jnp.concatenate([pair, pair], axis=1)
-
-
-def by_phase(values: chex.Array) -> chex.Array:
-    """``[4, 4 sides, 2 lanes]`` -> ``[4, 4 phases]``, the sum over the two sides."""
-    return (values[:, :2] + values[:, 2:]).reshape(GRID, PHASES)
-
-
-def exits(straight: chex.Array, right: chex.Array, left: chex.Array) -> chex.Array:
-    """Vehicles ``[4, 4]`` that leave each intersection by each side, from those ``[4, 4]`` that came from each side."""
-    return jnp.roll(straight, 2, axis=1) + jnp.roll(right, -1, axis=1) + jnp.roll(left, 1, axis=1)
-
-
-def between(leaving: chex.Array) -> chex.Array:
-    """Those ``[4, 2]`` who reach sides 1 and 2 of each intersection from its neighbours, of ``leaving[4, 4]``."""
-    return jnp.stack([jnp.roll(leaving[:, 2], -1), jnp.roll(leaving[:, 1], 1)], axis=-1)
-
-
-def ahead(values: chex.Array, left_share: chex.Numeric, right_share: chex.Numeric) -> chex.Array:
-    """Mean value of the queue that a vehicle of each movement joins next, 0 outside: ``[4, 4, 2]`` of the same."""
-    link = (1.0 - left_share) * values[..., 0] + left_share * values[..., 1]
-    nothing = jnp.zeros((GRID,), link.dtype)
-    reached = jnp.stack([nothing, jnp.roll(link[:, 2], -1), jnp.roll(link[:, 1], 1), nothing], axis=-1)
-    through = (1.0 - right_share) * jnp.roll(reached, 2, axis=1) + right_share * jnp.roll(reached, 1, axis=1)
-    return jnp.stack([through, jnp.roll(reached, -1, axis=1)], axis=-1)
-
-
 class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
     """Four signals, one phase each per slot; four turns make a slot.
 
     **Numbering.** Intersections 0..3 are NW, NE, SE, SW. The sides of intersection i are counted clockwise from its own
     first outer side: side r = 0..3 is the compass side (i + r) mod 4 of N, E, S, W. So sides 0 and 3 face outside, side
-    1 the intersection i + 1, side 2 the intersection i - 1 (mod 4), and turning the city by 90 degrees only adds 1 to i.
+    1 the intersection i + 1, side 2 the intersection i - 1 (mod 4), and turning the city by 90 degrees adds 1 to i.
     Phases of each intersection: 0 the through (and right) lanes of sides 0 and 2, 1 their left lanes, 2 and 3 the same
     of sides 1 and 3. At NW and SE phases 0, 1 are north-south, at NE and SW east-west.
 
@@ -307,13 +278,13 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         switched = state.chosen != state.green
         is_green = state.chosen[:, None] == jnp.arange(PHASES)
         rate = params.saturation * (1.0 - params.lost * switched)[:, None]
-        # Only two lanes of an intersection are green at a time, on opposite sides: sides r and r + 2 have their own draw.
+        # Two lanes of an intersection are green at a time, on opposite sides: sides 0, 1 share a draw, and 2, 3.
         capacity, turning = jnp.repeat(uniforms[:16].reshape(2, GRID, 2), 2, axis=-1)
-        most = jnp.floor(by_movement(rate) + capacity[..., None]).astype(jnp.int32)
-        served = jnp.where(by_movement(is_green), jnp.minimum(state.queue, most), 0)
+        most = jnp.floor(grid.by_movement(rate) + capacity[..., None]).astype(jnp.int32)
+        served = jnp.where(grid.by_movement(is_green), jnp.minimum(state.queue, most), 0)
         right = binomial(turning, served[..., 0], params.right_share)
-        leaving = exits(served[..., 0] - right, right, served[..., 1])
-        entering = between(leaving)
+        leaving = grid.exits(served[..., 0] - right, right, served[..., 1])
+        entering = grid.between(leaving)
         to_left = binomial(uniforms[16:24].reshape(GRID, 2), entering, params.left_share)
         inside = jnp.stack([entering - to_left, to_left], axis=-1)  # [i, side 1 and 2, lane]
         sides = jnp.stack([params.demand, jnp.roll(params.demand, 1)], axis=-1)  # of sides 0 and 3
@@ -321,7 +292,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         outside = poisson(uniforms[24:].reshape(GRID, 2, 2), by_lane)
         joined = jnp.concatenate([outside[:, :1], inside, outside[:, 1:]], axis=1)
         queue = state.queue - served + joined
-        waiting = by_phase(queue)
+        waiting = grid.by_phase(queue)
         persons = jnp.sum(params.occupancy * waiting)
         figures = {
             "queue": queue.sum(),
@@ -334,8 +305,8 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             queue=queue,
             green=state.chosen,
             red=jnp.where(is_green, 0, state.red + 1),
-            served=by_phase(served),
-            joined=by_phase(joined),
+            served=grid.by_phase(served),
+            joined=grid.by_phase(joined),
         )
         return state, -persons / MOVEMENTS, {name: jnp.float32(value) for name, value in figures.items()}
 
@@ -346,14 +317,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         del params
         turn, period = self.turn(state), self.period(state)
         phases = jnp.arange(PHASES)
-        waiting = by_phase(state.queue)
+        waiting = grid.by_phase(state.queue)
         urgency = waiting / (waiting + HALF_URGENT)
         is_green = (state.green[:, None] == phases).astype(jnp.float32)
         plan = self.planned(period)
         has_chosen = jnp.arange(GRID) < turn
         decided = jnp.where(state.chosen[:, None] == phases, 1.0, -1.0) * has_chosen[:, None]
         # With these shares, and twice the queues, a mean over the lanes of the next road is their sum.
-        roads = by_phase(ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
+        roads = grid.by_phase(grid.ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
         first = (state.queue[:, :2] - state.queue[:, 2:]).reshape(GRID, PHASES)
         column = {
             "urgency": urgency,
@@ -399,22 +370,21 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
     def index(self, state: SmartCityState, params: SmartCityParams, rule: max_pressure.Rule) -> chex.Array:
         """Index of every phase ``f32[4, 4]`` under a rule that knows the task."""
         queue = state.queue.astype(jnp.float32)
-        value = max_pressure.value(queue, by_movement(params.occupancy), rule.exponent)
-        next_value = ahead(value, params.left_share, params.right_share)
+        value = max_pressure.value(queue, grid.by_movement(params.occupancy), rule.exponent)
+        next_value = grid.ahead(value, params.left_share, params.right_share)
         weight = jnp.maximum(value - rule.downstream * next_value, 0.0)
-        saturation = by_movement(params.saturation)
-        delay = by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES)))
-        best = [
-            by_phase(weight * max_pressure.passing(queue, saturation, delay, n)) for n in max_pressure.HORIZONS
-        ]
-        return jnp.where(rule.look_ahead > 0, jnp.stack(best).max(axis=0), by_phase(weight * saturation))
+        saturation = grid.by_movement(params.saturation)
+        delay = grid.by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES)))
+        return max_pressure.index(rule, weight, queue, saturation, delay, grid.by_phase)
 
     def phases(self, state: SmartCityState, params: SmartCityParams, rule: max_pressure.Rule) -> chex.Array:
         """What a rule shows at the four intersections in this slot: ``i32[4]``."""
         chosen = max_pressure.hold_or_switch(self.index(state, params, rule), state.green, rule.hysteresis)
         return jnp.where(rule.fixed > 0, self.planned(self.period(state)), chosen)
 
-    def evaluate(self, params: SmartCityParams, rules: max_pressure.Rule, key: chex.PRNGKey, episodes: int) -> chex.Array:
+    def evaluate(
+        self, params: SmartCityParams, rules: max_pressure.Rule, key: chex.PRNGKey, episodes: int
+    ) -> chex.Array:
         """Mean return ``f32[R]`` of stacked rules over simulated episodes; the same noise for every rule."""
 
         def play(rule: max_pressure.Rule, key: chex.PRNGKey) -> chex.Array:
@@ -457,14 +427,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["signal_b"]]
         lanes = jnp.stack([total + difference, total - difference], axis=-1) / 2.0
         delay = NOMINAL_LOST * (1.0 - rows[:, column["level"]])[:, None]
-        weight = max_pressure.value(lanes, jnp.float32(1.0), 0.5)
-        index = jnp.stack(
-            [
-                jnp.sum(weight * max_pressure.passing(lanes, NOMINAL_SATURATION, delay, n), axis=-1)
-                for n in max_pressure.HORIZONS
-            ]
-        ).max(axis=0)
-        phase = max_pressure.hold_or_switch(index, jnp.argmax(rows[:, column["level"]]), 0.3)
+        weight = max_pressure.value(lanes, 1.0, HEURISTIC.exponent)
+        index = max_pressure.index(HEURISTIC, weight, lanes, NOMINAL_SATURATION, delay, lambda x: x.sum(axis=-1))
+        phase = max_pressure.hold_or_switch(index, jnp.argmax(rows[:, column["level"]]), HEURISTIC.hysteresis)
         return jnp.argmax(observation.action_target == first + phase).astype(jnp.int32)
 
 

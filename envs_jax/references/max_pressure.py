@@ -17,6 +17,8 @@ abstract read); I. Duenyas, M. P. Van Oyen, Management Science 42(6), 1996 (set-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import chex
 import jax.numpy as jnp
 from flax import struct
@@ -49,18 +51,40 @@ def rules(*rows: tuple[float, float, float, float, float]) -> Rule:
     return Rule(*jnp.asarray(rows, jnp.float32).T)
 
 
-def value(queue: chex.Array, occupancy: chex.Array, exponent: chex.Numeric) -> chex.Array:
+def value(queue: chex.Array, occupancy: chex.Numeric, exponent: chex.Numeric) -> chex.Array:
     """``o x^a`` elementwise [persons x vehicles^(a-1)], with ``0^0 = 1``."""
     return occupancy * jnp.where(exponent == 0, 1.0, jnp.maximum(queue, 0.0) ** exponent)
 
 
-def passing(queue: chex.Array, saturation: chex.Array, delay: chex.Array, slots: float) -> chex.Array:
+def passing(queue: chex.Array, saturation: chex.Numeric, delay: chex.Array, slots: float) -> chex.Array:
     """Vehicles per slot that pass in ``slots`` slots of green, the first ``delay`` of them lost; elementwise."""
     return jnp.minimum(queue, saturation * jnp.maximum(slots - delay, 0.0)) / slots
 
 
+def index(
+    rule: Rule,
+    weight: chex.Array,
+    queue: chex.Array,
+    saturation: chex.Numeric,
+    delay: chex.Array,
+    by_phase: Callable[[chex.Array], chex.Array],
+) -> chex.Array:
+    """A rule's index of every phase.
+
+    Args:
+      rule: which one.
+      weight: ``w`` of every movement, in any shape.
+      queue: vehicles waiting, likewise.
+      saturation: vehicles per slot of green.
+      delay: slots lost before the movement's phase discharges: 0 if it is green.
+      by_phase: adds up the movements of each phase.
+    """
+    best = [by_phase(weight * passing(queue, saturation, delay, slots)) for slots in HORIZONS]
+    return jnp.where(rule.look_ahead > 0, jnp.stack(best).max(axis=0), by_phase(weight * saturation))
+
+
 def hold_or_switch(index: chex.Array, green: chex.Array, hysteresis: chex.Numeric) -> chex.Array:
-    """The phase with the largest ``index f32[..., P]`` if it is more than ``1 + h`` times that of ``green i32[...]``."""
+    """The phase of largest ``index f32[..., P]`` if it is more than ``1 + h`` times that of ``green i32[...]``."""
     own = jnp.take_along_axis(index, green[..., None], axis=-1)[..., 0]
     switch = index.max(axis=-1) > (1.0 + hysteresis) * own
     return jnp.where(switch, index.argmax(axis=-1), green).astype(jnp.int32)

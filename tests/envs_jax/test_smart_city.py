@@ -12,8 +12,9 @@ import scipy.stats
 
 from benchmarks.peers.smart_city import Scalar, Vector
 from envs_jax import sampling, suite
-from envs_jax.domains.smart_city import PLAN, SmartCity, ahead, binomial, by_movement, by_phase, poisson
+from envs_jax.domains.smart_city import PLAN, SmartCity, binomial, poisson
 from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.references.grid import ahead, by_movement, by_phase
 
 ENV = SmartCity()
 P, T = ENV.num_periods, ENV.horizon
@@ -107,7 +108,9 @@ def test_episode_invariants(seed, mode):
     by_phase_ = queues[:, :, :2] + queues[:, :, 2:]
     np.testing.assert_array_equal(np.diff(by_phase_.reshape(P + 1, 4, 4), axis=0), joined - served)
     # Whoever is served leaves the grid or joins a queue; whoever joins came from a queue or from outside.
-    np.testing.assert_array_equal(joined.sum((1, 2)) - info["arrived"][paying], served.sum((1, 2)) - info["exited"][paying])
+    np.testing.assert_array_equal(
+        joined.sum((1, 2)) - info["arrived"][paying], served.sum((1, 2)) - info["exited"][paying]
+    )
     green = np.concatenate([states.green[4::4], last.green[None]])
     before = states.green[::4]
     is_green = green[..., None] == np.arange(4)

@@ -10,8 +10,9 @@ import scipy.optimize
 import scipy.stats
 
 from envs_jax import sampling
-from envs_jax.domains.smart_city import CANDIDATES, SmartCity, by_movement, by_phase
+from envs_jax.domains.smart_city import CANDIDATES, SmartCity
 from envs_jax.references import max_pressure
+from envs_jax.references.grid import by_movement, by_phase
 
 ENV = SmartCity()
 LONG = SmartCity(num_periods=200)
@@ -163,7 +164,7 @@ def growth_rates(params):
     _, routing, arrivals = flows(params)
     s = np.asarray(by_movement(params.saturation), float).reshape(32)
     phase = np.array([4 * i + 2 * (r % 2) + m for i in range(4) for r in range(4) for m in range(2)])
-    # Variables: vehicles served a slot of each movement, share of green of each phase; g = arrivals - drain @ variables.
+    # Variables: vehicles served of each movement, share of green of each phase; g = arrivals - drain @ variables.
     drain = np.hstack([np.eye(32) - routing.T, np.zeros((32, 16))])
     green = np.hstack([np.eye(32), -s[:, None] * (phase[:, None] == np.arange(16))])
     time = np.hstack([np.zeros((4, 32)), np.kron(np.eye(4), np.ones(4))])
@@ -244,7 +245,7 @@ def test_without_demand_queues_drain():
     assert (queue[:, 300:] == 0).all()
 
 
-# ---- the reference ----------------------------------------------------------------------------------------------------
+# ---- the reference --------------------------------------------------------------------------------------------------
 
 
 def test_solve_takes_the_rule_that_simulates_best_and_tasks_differ_in_it():
@@ -276,7 +277,7 @@ def test_equal_sights_and_other_hidden_parts_have_other_reference_actions():
     assert sum(a != b for a, b in actions) > 4
 
 
-# ---- the gap to the optimum of one intersection -----------------------------------------------------------------------
+# ---- the gap to the optimum of one intersection ---------------------------------------------------------------------
 
 SIZE = 21  # queues of 0 .. 20 vehicles; arrivals beyond are turned away, for every policy alike
 
@@ -349,13 +350,14 @@ def test_gap_of_hysteresis_to_the_exact_optimum_of_one_intersection(rates, satur
         costs[f"h={h}"] = mean_cost(expect, np.asarray(policy))[0]
     for a in (0.0, 0.5, 1.0):
         weight = np.asarray(max_pressure.value(jnp.asarray(queue), 1.0, a))
-        index = np.stack(
-            [weight * max_pressure.passing(queue, saturation, delay, n) for n in max_pressure.HORIZONS]
-        ).max(0)
+        rule = max_pressure.Rule(a, 0.0, 0.3, 1.0, 0.0)
+        index = max_pressure.index(rule, weight, queue, saturation, delay, lambda x: x)
         policy = max_pressure.hold_or_switch(jnp.asarray(index), jnp.asarray(green), 0.3)
         costs[f"look-ahead a={a}"] = mean_cost(expect, np.asarray(policy))[0]
     gaps = {name: cost / optimum - 1 for name, cost in costs.items()}
-    print(f"\n{rates} s={saturation} lost={lost}: optimum {optimum:.3f}; gaps", {k: round(v, 4) for k, v in gaps.items()})
+    print(
+        f"\n{rates} s={saturation} lost={lost}: optimum {optimum:.3f}; gaps", {k: round(v, 4) for k, v in gaps.items()}
+    )
     assert min(gaps.values()) > -1e-6  # nothing beats the optimum
     assert min(gaps.values()) < 0.03
     if lost == 0:
