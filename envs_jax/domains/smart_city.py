@@ -171,7 +171,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
     Invariants: change of the total queue = arrived - exited; queues are not negative; only green movements are served,
     and at most s + 1; a phase kept green loses no time; turning the city by 90 degrees rolls everything.
 
-    Reference: of max-pressure rules with hysteresis, look-ahead rules and fixed cycles the one that does best in
+    Reference: of max-pressure rules with hysteresis, look-ahead rules and the fixed plan the one that does best in
     simulations of the task (:mod:`envs_jax.references.max_pressure`): strong, not proven optimal.
 
     Sources: P. Varaiya, "Max pressure control of a network of signalized intersections", Transportation Research C 36,
