@@ -10,6 +10,7 @@ DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
+    "smart_city": "SmartCity",
     "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",
     "vehicle_fleet": "VehicleFleet",
