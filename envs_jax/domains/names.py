@@ -5,6 +5,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 """
 
 DOMAINS: dict[str, str] = {
+    "air_traffic": "AirTraffic",
     "energy_trading": "EnergyTrading",
     "portfolio": "Portfolio",
     "supply_chain": "SupplyChain",
