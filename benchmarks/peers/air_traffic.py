@@ -8,6 +8,7 @@ from outside, so they can be fed the very draws of another implementation. Times
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -100,7 +101,7 @@ class Scalar:
             if not own:
                 continue
             kinds = [self.wake[bank][i] for i in own]
-            gaps = [0] + [self.needed[a][b] for a, b in zip(kinds, kinds[1:], strict=False)]
+            gaps = [0, *(self.needed[a][b] for a, b in itertools.pairwise(kinds))]
             cost = [
                 [
                     self.weight[self.airline[bank][i]] * self.deviation(bank, i, t)

@@ -37,8 +37,8 @@ INFLATION = (0.8, 1.4)
 """Range of phi; uniform."""
 _MEAN_SEPARATION = float(np.array(CLASS_MIX) @ np.array(SEPARATION) @ np.array(CLASS_MIX)) / SLOT
 _MEAN_WEIGHT = (WEIGHTS[1] - WEIGHTS[0]) / float(np.log(WEIGHTS[1] / WEIGHTS[0]))
-# The heuristic's tuned constants: weight and trust it gives to the last bank's charges, and separation it expects.
-_TRUST, _PRIOR_WEIGHT, _PRIOR_INFLATION = 0.7, 5.0, 1.1
+# The heuristic's constants, the first tuned: trust in the last bank's charges; weight and separation expected without.
+_TRUST, _PRIOR_WEIGHT, _PRIOR_INFLATION = 0.5, 5.0, 1.1
 
 
 @struct.dataclass
@@ -209,7 +209,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         """OR-Library's airland1 to airland4, its first n aircraft in target order, in every bank.
 
         An aircraft's class and its penalty (early = late) are one and the same thing in these files: 30 for the class
-        with separation 8, 10 for the one with separation 3. The two penalties are the weights of the first two airlines.
+        with separation 8, 10 for the one with separation 3. They are the weights of the first two airlines.
         """
         record = data.airland(number)
         n = self.num_turns

@@ -42,7 +42,9 @@ def landing_times(
     those 3n candidates the recursion ``V_k(y) = c_k(y) + min_{y' <= y} V_{k-1}(y')`` is exact, for any real times.
 
     Args:
-      earliest, target, latest: ``f32[n]`` in the order of landing.
+      earliest: ``f32[n]`` E, in the order of landing like all that follows.
+      target: ``f32[n]`` T.
+      latest: ``f32[n]`` L.
       late: ``f32[n]`` h, cost per unit late; an aircraft that is not on the runway has 0.
       early_ratio: g / h.
       gap: ``f32[n]`` separation from the landing before, 0 for the first.
@@ -82,7 +84,7 @@ def best_sequence(
 
         F(M, a, .) = cummin_t min_{i in M, class a} [ c_i(t) + min_b F(M - i, b, t - S[b, a]) ].
 
-    2^n sets of C classes and H slots; exact if times and separations are whole slots and an optimum ends within the grid.
+    2^n sets of C classes and H slots; exact if times and separations are whole slots and an optimum ends within H.
 
     Args:
       cost: ``f32[n, H]`` cost of landing in a slot, infinite before the earliest time; aircraft in target order.
