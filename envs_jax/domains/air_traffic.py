@@ -176,7 +176,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         num_airlines: int = 3,
         num_runways: int = 1,
         window: int = 6,
-        num_slots: int = 144,
+        num_slots: int = 176,
     ) -> None:
         super().__init__()
         for field, value, low, high in (
@@ -246,14 +246,15 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     def sample_params(self, key: chex.PRNGKey) -> AirTrafficParams:
         """One task: a timetable of P banks, airlines of very different cost, and a separation (docs give the reasons).
 
-        Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho); T - E ~ U{3..12}, L - T ~ U{60..120} slots; class
+        Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120} slots; class
         mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45, sigma = 1.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
         u = sampling.uniforms(key, 0, 2 + q + 5 * p * n)
         rows = u[2 + q :].reshape(5, p, n)
         load = 1.0 + u[0]
-        gaps = jnp.round(-jnp.log(rows[0]) * (_MEAN_SEPARATION / load)).at[:, 0].set(0.0)
+        # A gap of 20 slots sets two aircraft apart anyhow; the cap bounds the grid that the reference searches.
+        gaps = jnp.minimum(jnp.round(-jnp.log(rows[0]) * (_MEAN_SEPARATION / load)), 20.0).at[:, 0].set(0.0)
         target = 12.0 + jnp.cumsum(gaps, axis=-1)
         low, high = WEIGHTS
         return AirTrafficParams(

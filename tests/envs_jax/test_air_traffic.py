@@ -270,7 +270,8 @@ def test_airlines_and_separation_show_in_what_comes_back():
     tightness = tokens[..., -1, COLUMN["rate"]].min((1, 2))
     relative = tightness / np.asarray(tasks.inflation)
     print(
-        f"log weight: sd {spread:.2f}, error sd {error.std():.2f}; tightness / phi {relative.min():.3f}-{relative.max():.3f}"
+        f"log weight: sd {spread:.2f}, error sd {error.std():.2f};"
+        f" tightness / phi {relative.min():.3f}-{relative.max():.3f}"
     )
     assert error.std() < 0.4 * spread
     assert np.corrcoef(tightness, tasks.inflation)[0, 1] > 0.95
@@ -298,9 +299,9 @@ def test_tasks_are_as_stated():
     assert WEIGHTS[0] <= tasks.weight.min() < 1.2
     assert 25 < tasks.weight.max() <= WEIGHTS[1]
     assert np.log(tasks.weight).mean() == pytest.approx(np.log(30) / 2, abs=0.1)
-    # The search's grid: the tightest order of the longest bank ends within it.
+    # The search's grid holds the longest bank, with room for delay after its last target.
     span = np.asarray(tasks.target)[..., -1] - np.asarray(tasks.earliest).min(-1)
-    assert span.max() < ENV.num_slots
+    assert span.max() + 20 < ENV.num_slots
 
 
 # ---- independent models -------------------------------------------------------------------------------------------
