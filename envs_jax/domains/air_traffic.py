@@ -246,8 +246,9 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     def sample_params(self, key: chex.PRNGKey) -> AirTrafficParams:
         """One task: a timetable of P banks, airlines of very different cost, and a separation (docs give the reasons).
 
-        Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120} slots; class
-        mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45, sigma = 1.
+        Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120}
+        slots; class mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45,
+        sigma = 1.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
         u = sampling.uniforms(key, 0, 2 + q + 5 * p * n)

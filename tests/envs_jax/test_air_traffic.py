@@ -87,6 +87,8 @@ def test_published_optima_and_first_come_values(number):
             action = peer.waiting().index(i) * runways + given[i]
             _, info = peer.step(action, np.full(n, 0.5))
         assert info["cost"] == OPTIMA[number][runways - 1]
+        # Soft latest times bought nothing.
+        assert all(time <= peer.latest[0][i] for i, time in peer.landed.items())
 
 
 @pytest.mark.parametrize("runways", [2, 3])
