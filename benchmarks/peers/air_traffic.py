@@ -35,8 +35,8 @@ def timing(cost: list[list[float]], gaps: list[int]) -> list[int]:
             low = min(low, value)
             best.append(low)
     times, last = [], slots - 1
-    for value, gap in zip(reversed(values), reversed(gaps), strict=True):
-        last = min(range(last + 1), key=value.__getitem__)
+    for row, gap in zip(reversed(values), reversed(gaps), strict=True):
+        last = min(range(last + 1), key=row.__getitem__)
         times.append(last)
         last -= gap
     return times[::-1]
@@ -177,7 +177,7 @@ class Vector:
 
     def __init__(self, params: dict[str, np.ndarray], num_periods: int = 8, window: int = 6) -> None:
         whole = ("wake", "airline")
-        given = {k: np.asarray(v, np.intp if k in whole else np.float32) for k, v in params.items()}
+        given: dict[str, np.ndarray] = {k: v.astype(np.intp if k in whole else np.float32) for k, v in params.items()}
         self.earliest, self.target, self.latest = given["earliest"], given["target"], given["latest"]
         self.wake, self.airline, self.published = given["wake"], given["airline"], given["separation"]
         self.needed = np.round(given["inflation"][:, None, None] * self.published)
