@@ -75,3 +75,29 @@ def amod_city(name: str) -> AmodCity:
         vehicles=vehicles,
         driving_cost=cost_per_minute * minutes,
     )
+
+
+def airland(number: int) -> dict[str, np.ndarray]:
+    """An aircraft-landing instance of the OR-Library, aircraft in the order of their targets (ties as in the file).
+
+    Args:
+      number: 1 to 4.
+
+    Returns:
+      ``earliest``, ``target``, ``latest`` (time units), ``early``, ``late`` (cost per unit), each ``f64[n]``, and
+      ``separation f64[n, n]`` from a landing (row) to a later one, zero on the diagonal.
+
+    Raises:
+      ValueError: for any other number.
+    """
+    if number not in (1, 2, 3, 4):
+        raise ValueError(f"number={number!r}: must be one of 1, 2, 3, 4")
+    lines = (pathlib.Path(__file__).parent / f"airland{number}.txt").read_text().splitlines()
+    values = np.array(" ".join(line for line in lines if not line.startswith("#")).split(), float)
+    count = int(values[0])
+    rows = values[2:].reshape(count, 6 + count)
+    order = np.argsort(rows[:, 2], kind="stable")
+    separation = rows[:, 6:][np.ix_(order, order)]
+    np.fill_diagonal(separation, 0.0)
+    columns = ("earliest", "target", "latest", "early", "late")
+    return {name: rows[order, 1 + i] for i, name in enumerate(columns)} | {"separation": separation}

@@ -1,0 +1,368 @@
+"""Aircraft landing: OR-Library optima, exact orders by enumeration, invariants, agreement with two NumPy models."""
+
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.contestants import leaves_by_name
+from benchmarks.peers.air_traffic import Scalar, Vector, timing
+from envs_jax import data, sampling, suite
+from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
+from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.references import aircraft_landing
+
+ENV = AirTraffic()
+N, P, Q = ENV.num_turns, ENV.num_periods, ENV.num_airlines
+COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
+SEEDS = st.integers(0, 2**31 - 1)
+# Published optima of airland1 to airland4 on one, two and three runways.
+OPTIMA = {1: (700, 90, 0), 2: (1480, 210, 0), 3: (820, 60, 0), 4: (2520, 640, 130)}
+FIRST_COME = {1: 700, 2: 1500, 3: 1730, 4: 2520}
+# Orders that attain them where target order does not, found by a local search.
+BEST_ORDER = {
+    2: (0, 1, 2, 3, 5, 6, 4, 7, 9, 10, 8, 11, 12, 13, 14),
+    3: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 8, *range(11, 20)),
+}
+# The same for runways, where taking them in turns does not.
+BEST_RUNWAYS = {(3, 2): (0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 1)}
+
+sample = jax.jit(ENV.sample_params)
+solve = jax.jit(ENV.solve)
+
+
+@jax.jit
+def play(params, key, policy_key, last):
+    """One episode of random legal choices, or of the last legal one always."""
+
+    def body(carry, time):
+        seen, state = carry
+        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        action = jnp.where(last, jnp.sum(seen.action_mask, dtype=jnp.int32) - 1, random)
+        uniforms = sampling.uniforms(key, time // N, ENV.num_uniforms)
+        after, following, reward, _, info = ENV.step_env(key, state, action, params)
+        return (after, following), (seen, action, uniforms, reward, info)
+
+    return jax.lax.scan(body, ENV.reset_env(key, params), jnp.arange(ENV.horizon))
+
+
+def start(env, params, order, runway=None):
+    """A state of the first bank in which every aircraft has its place."""
+    _, state = env.reset_env(jax.random.key(0), params)
+    state = state.replace(position=jnp.argsort(jnp.asarray(order)).astype(jnp.int32))
+    return state if runway is None else state.replace(runway=jnp.asarray(runway, jnp.int32))
+
+
+def cost_of(env, params, order, runway=None):
+    return env.advance(start(env, params, order, runway), jnp.full((env.num_turns,), 0.5), params)[2]["cost"]
+
+
+cost_8 = jax.jit(lambda params, order: cost_of(ENV, params, order))
+landed = jax.jit(lambda params, order: ENV._land(start(ENV, params, order), params)[:2])
+
+
+# ---- published figures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_published_optima_and_first_come_values(number):
+    record = data.airland(number)
+    n = len(record["target"])
+    env = AirTraffic(num_aircraft=n, num_periods=1, window=n)
+    params = env.instance(number)
+    order = BEST_ORDER.get(number, tuple(range(n)))
+    one = jax.jit(lambda order: cost_of(env, params, order))
+    np.testing.assert_array_equal(
+        [one(jnp.arange(n)), one(jnp.asarray(order))], [FIRST_COME[number], OPTIMA[number][0]]
+    )
+    for runways in (1, 2, 3):
+        peer = Scalar(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
+        peer.reset(np.zeros(0))
+        given = BEST_RUNWAYS.get((number, runways), tuple(i % runways for i in range(n)))
+        for i in order if runways == 1 else range(n):
+            action = peer.waiting().index(i) * runways + given[i]
+            _, info = peer.step(action, np.full(n, 0.5))
+        assert info["cost"] == OPTIMA[number][runways - 1]
+        # Soft latest times bought nothing.
+        assert all(time <= peer.latest[0][i] for i, time in peer.landed.items())
+
+
+@pytest.mark.parametrize("runways", [2, 3])
+def test_several_runways_of_airland1_attain_the_published_optimum_and_do_not_need_waiting(runways):
+    env = AirTraffic(num_aircraft=10, num_periods=1, num_runways=runways, window=10)
+    params = env.default_params
+    one = jax.jit(lambda runway: cost_of(env, params, jnp.arange(10), runway))
+    assert one(jnp.arange(10) % runways) == OPTIMA[1][runways - 1]
+    assert one(jnp.zeros(10)) == FIRST_COME[1]
+    with pytest.raises(ValueError, match=f"num_runways = {runways}"):
+        env.solve(params)
+
+
+def test_search_over_orders_proves_the_optimum_of_airland1():
+    env = AirTraffic(num_aircraft=10, num_periods=1, window=10, num_slots=256)
+    params = env.default_params
+    time = params.earliest.min() + jnp.arange(256.0)
+    deviation = aircraft_landing.deviation(time, params.target[0][:, None], params.latest[0][:, None], 1.0)
+    cost = jnp.where(time < params.earliest[0][:, None], jnp.inf, params.weight[params.airline[0]][:, None] * deviation)
+    search = jax.jit(aircraft_landing.best_sequence, static_argnums=3)
+    _, best = search(cost, params.wake[0], params.separation.astype(jnp.int32), 10)
+    assert best == OPTIMA[1][0]
+
+
+def test_files_are_read_in_target_order_and_separations_of_classes_are_those_of_pairs():
+    for number in OPTIMA:
+        record = data.airland(number)
+        n = len(record["target"])
+        assert (np.diff(record["target"]) >= 0).all()
+        params = AirTraffic(num_aircraft=n, num_periods=1, window=n).instance(number)
+        by_class = np.asarray(params.separation)[np.ix_(params.wake[0], params.wake[0])]
+        off = ~np.eye(n, dtype=bool)
+        np.testing.assert_array_equal(by_class[off], record["separation"][off])
+        np.testing.assert_array_equal(params.weight[params.airline[0]], record["late"])
+        np.testing.assert_array_equal(record["early"], record["late"])
+        # Adjacent separations are enough: no detour through a third landing is shorter than the direct one.
+        s = by_class
+        assert all(s[a, c] <= s[a, b] + s[b, c] for a, b, c in itertools.permutations(range(n), 3))
+    s = np.array(SEPARATION)
+    assert all(s[a, c] <= s[a, b] + s[b, c] for a, b, c in itertools.product(range(3), repeat=3))
+
+
+# ---- exact orders and times ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_reference_is_the_cheapest_of_all_orders_that_the_window_allows(window):
+    env = AirTraffic(num_aircraft=5, num_periods=3, window=window)
+    orders = np.array([o for o in itertools.permutations(range(5)) if allowed(o, window)])
+    assert len(orders) == {3: 54, 5: 120}[window]
+
+    @jax.jit
+    @jax.vmap
+    def compare(key):
+        params = env.sample_params(key)
+        plan = env.solve(params)
+        cost = jax.vmap(lambda order: cost_of(env, params, order))(jnp.asarray(orders))
+        return cost, cost_of(env, params, jnp.argsort(plan[0]))
+
+    cost, reference = compare(jax.random.split(jax.random.key(0), 24))
+    np.testing.assert_allclose(reference, cost.min(1), rtol=1e-5, atol=1e-3)
+    assert (cost.argmin(1) > 0).mean() > 0.5  # first come, first served is not the answer
+
+
+def allowed(order, window):
+    return all(sorted(order[k:]).index(order[k]) < window for k in range(len(order)))
+
+
+def test_reference_plays_its_order_and_costs_what_the_search_says():
+    params = sample(jax.random.key(3))
+    plan = solve(params)
+    reference = jax.jit(ENV.reference_action)
+    _, state = ENV.reset_env(jax.random.key(0), params)
+    for turn in range(N):
+        action = reference(plan, state, params, jax.random.key(0))
+        state = ENV.choose(state, jnp.int32(turn), action, params).replace(time=jnp.int32(turn + 1))
+    np.testing.assert_array_equal(state.position, plan[0])
+    # No exchange of two neighbours, and no move of one aircraft, is cheaper.
+    best = np.argsort(plan[0])
+    others = []
+    for i, j in itertools.permutations(range(N), 2):
+        moved = np.insert(np.delete(best, i), j, best[i])
+        if allowed(tuple(moved), ENV.window):
+            others.append(moved)
+    cost = np.asarray([cost_8(params, jnp.asarray(order)) for order in (best, *others)])
+    assert (cost[0] <= cost[1:] + 1e-3).all()
+    assert (cost[0] < cost[1:] - 1).any()
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(seed=SEEDS)
+def test_landing_times_are_feasible_and_as_cheap_as_slot_by_slot(seed):
+    rng = np.random.default_rng(seed)
+    params = sample(jax.random.key(seed))
+    order = rng.permutation(N)
+    time, deviation = (np.asarray(x, float) for x in landed(params, jnp.asarray(order)))
+    wake, airline = np.asarray(params.wake[0])[order], np.asarray(params.airline[0])[order]
+    needed = np.round(np.float32(params.inflation) * np.asarray(params.separation))[wake[:-1], wake[1:]]
+    earliest, target, latest = (np.asarray(x[0])[order] for x in (params.earliest, params.target, params.latest))
+    assert (time >= earliest).all()
+    assert (np.diff(time) >= needed).all()
+    first, weight = earliest.min(), np.asarray(params.weight, float)[airline]
+    grid = first + np.arange(target.max() - first + 1 + needed.sum())
+    late = grid - target[:, None]
+    cost = weight[:, None] * (np.where(late > 0, late, -0.45 * late) + 9 * np.maximum(grid - latest[:, None], 0))
+    cost[grid < earliest[:, None]] = np.inf
+    slots = timing(cost.tolist(), [0, *needed.astype(int).tolist()])
+    exact = cost[np.arange(N), slots].sum()
+    assert weight @ deviation == pytest.approx(exact, rel=1e-5, abs=1e-3)
+
+
+def test_one_class_that_cannot_be_early_is_a_queue():
+    rng = np.random.default_rng(0)
+    target = np.cumsum(rng.exponential(6.0, 20)).round()
+    expected = np.empty(20)
+    for i in range(20):
+        expected[i] = max(target[i], expected[i - 1] + 7 if i else 0)  # Lindley
+    gap = jnp.full((20,), 7.0).at[0].set(0.0)
+    t = jnp.asarray(target, jnp.float32)
+    time, cost = jax.jit(aircraft_landing.landing_times)(t, t, t + 1e4, jnp.full((20,), 3.0), 0.5, gap)
+    np.testing.assert_allclose(time, expected, atol=1e-4)
+    assert cost == pytest.approx(3 * (expected - target).sum())
+    assert (expected > target).sum() > 5
+
+
+# ---- invariants ---------------------------------------------------------------------------------------------------
+
+
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(seed=SEEDS)
+def test_cost_is_linear_in_weights_rises_with_separation_and_ignores_names(seed):
+    rng = np.random.default_rng(seed)
+    params, order = sample(jax.random.key(seed)), jnp.asarray(rng.permutation(N))
+    cost = cost_8(params, order)
+    assert cost_8(params.replace(weight=3 * params.weight), order) == pytest.approx(float(3 * cost), rel=1e-5)
+    wider = params.replace(inflation=params.inflation * 1.3)
+    assert cost_8(wider, order) >= cost - 1e-3
+    names = jnp.asarray(rng.permutation(Q))
+    renamed = params.replace(weight=params.weight[names], airline=jnp.argsort(names)[params.airline])
+    assert cost_8(renamed, order) == pytest.approx(float(cost), rel=1e-5)
+
+
+def test_a_second_runway_never_costs_more():
+    two = AirTraffic(num_aircraft=8, num_runways=2)
+
+    @jax.jit
+    @jax.vmap
+    def compare(key):
+        params = two.sample_params(key)
+        _, state = two.reset_env(key, params)
+        state = state.replace(position=jnp.arange(N))
+        cost = lambda runway: two.advance(state.replace(runway=runway), jnp.full((N,), 0.5), params)[2]["cost"]  # noqa: E731
+        return cost(jnp.zeros(N, jnp.int32)), cost(jnp.arange(N) % 2)
+
+    one, both = compare(jax.random.split(jax.random.key(0), 64))
+    assert (both <= one + 1e-3).all()
+    assert both.mean() < 0.5 * one.mean()
+
+
+def test_charges_are_unbiased():
+    params = sample(jax.random.key(5))
+    uniforms = jax.random.uniform(jax.random.key(0), (4096, N), minval=1e-6)
+    state = start(ENV, params, jnp.arange(N)[::-1])
+    _, reward, info = jax.jit(jax.vmap(lambda u: ENV.advance(state, u, params)))(uniforms)
+    assert np.ptp(info["expected_reward"]) == 0
+    error = reward.std() / 64
+    assert abs(reward.mean() - info["expected_reward"][0]) < 4 * error
+    assert error < 0.1 * abs(reward.mean())
+
+
+def test_airlines_and_separation_show_in_what_comes_back():
+    keys = jax.random.split(jax.random.key(9), 24)
+    tasks = jax.vmap(sample)(keys)
+    plays = jax.jit(jax.vmap(lambda params, key: play(params, key, key, False)[1][0].tokens))
+    episodes = np.stack([plays(tasks, jax.random.split(jax.random.key(k), 24)) for k in range(3)], axis=1)
+    tokens = episodes[:, :, N::N]  # [B, E, P-1, tokens, F], after each bank
+    slots = tokens[..., N : N + Q, COLUMN["level"]].sum((1, 2)) * np.asarray(tasks.time_scale)[:, None]
+    charge = tokens[..., N : N + Q, COLUMN["outflow"]].sum((1, 2)) * np.asarray(tasks.cost_scale)[:, None]
+    error = np.log(charge / slots) - np.log(tasks.weight)
+    spread = np.log(tasks.weight).std()
+    tightness = tokens[..., -1, COLUMN["rate"]].min((1, 2))
+    relative = tightness / np.asarray(tasks.inflation)
+    print(
+        f"log weight: sd {spread:.2f}, error sd {error.std():.2f};"
+        f" tightness / phi {relative.min():.3f}-{relative.max():.3f}"
+    )
+    assert error.std() < 0.4 * spread
+    assert np.corrcoef(tightness, tasks.inflation)[0, 1] > 0.95
+
+
+def test_what_is_hidden_changes_the_best_order():
+    plans = []
+    params = sample(jax.random.key(1))
+    for weight in ([1.0, 5.0, 30.0], [30.0, 5.0, 1.0]):
+        plans.append(solve(params.replace(weight=jnp.asarray(weight, jnp.float32))))
+    plans += [solve(params.replace(inflation=jnp.float32(phi))) for phi in INFLATION]
+    assert (plans[0] != plans[1]).any(-1).sum() >= P // 2
+    assert (plans[2] != plans[3]).any()
+
+
+def test_tasks_are_as_stated():
+    tasks = jax.vmap(sample)(jax.random.split(jax.random.key(0), 256))
+    for leaf in (tasks.earliest, tasks.target, tasks.latest):
+        np.testing.assert_array_equal(leaf, np.round(leaf))
+    assert (tasks.earliest >= 0).all()
+    assert (np.diff(tasks.target, axis=-1) >= 0).all()
+    share = np.bincount(np.asarray(tasks.wake).ravel()) / tasks.wake.size
+    np.testing.assert_allclose(share, (0.3, 0.5, 0.2), atol=0.02)
+    np.testing.assert_allclose(np.bincount(np.asarray(tasks.airline).ravel()) / tasks.airline.size, 1 / Q, atol=0.02)
+    assert WEIGHTS[0] <= tasks.weight.min() < 1.2
+    assert 25 < tasks.weight.max() <= WEIGHTS[1]
+    assert np.log(tasks.weight).mean() == pytest.approx(np.log(30) / 2, abs=0.1)
+    # The search's grid holds the longest bank, with room for delay after its last target.
+    span = np.asarray(tasks.target)[..., -1] - np.asarray(tasks.earliest).min(-1)
+    assert span.max() + 20 < ENV.num_slots
+
+
+# ---- independent models -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_agreement_with_scalar_and_vector_models(last):
+    batch = 6
+    keys = jax.random.split(jax.random.key(11), batch)
+    tasks = jax.vmap(sample)(keys)
+    _, (seen, action, uniforms, reward, info) = jax.device_get(
+        jax.jit(jax.vmap(play, in_axes=(0, 0, 0, None)))(tasks, keys, keys[::-1], last)
+    )
+    whole = leaves_by_name(tasks)
+    vector = Vector(whole, num_periods=P, window=ENV.window)
+    vector.reset(np.zeros((batch, 0)))
+    scalars = [Scalar({k: v[b] for k, v in whole.items()}, P, ENV.window) for b in range(batch)]
+    for each in scalars:
+        each.reset(np.zeros(0))
+    close = {"rtol": 2e-4, "atol": 2e-4}
+    for time in range(ENV.horizon):
+        np.testing.assert_allclose(vector.tokens(), seen.tokens[:, time], **close, err_msg=str(time))
+        np.testing.assert_array_equal(vector.action_mask(), seen.action_mask[:, time])
+        paid, figures = vector.step(action[:, time], uniforms[:, time])
+        np.testing.assert_allclose(paid, reward[:, time], **close)
+        for name, value in figures.items():
+            np.testing.assert_allclose(value, info[name][:, time], **close, err_msg=name)
+        for b in range(2):
+            np.testing.assert_allclose(scalars[b].tokens(), seen.tokens[b, time], **close)
+            np.testing.assert_array_equal(scalars[b].action_mask(), seen.action_mask[b, time])
+            paid, figures = scalars[b].step(action[b, time], uniforms[b, time])
+            np.testing.assert_allclose(paid, reward[b, time], **close)
+            for name, value in figures.items():
+                np.testing.assert_allclose(value, info[name][b, time], **close, err_msg=name)
+    assert reward.min() < -1
+
+
+# ---- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_aircraft": 1}, "num_aircraft = 1: must be from 2 to 20"),
+        ({"num_aircraft": 21}, "num_aircraft = 21: must be from 2 to 20"),
+        ({"num_airlines": 1}, "num_airlines = 1: must be at least 2"),
+        ({"num_periods": 0}, "num_periods = 0: must be at least 1"),
+        ({"num_runways": 0}, "num_runways = 0: must be at least 1"),
+        ({"window": 9}, "window = 9: must be from 2 to 8"),
+        ({"num_slots": 0}, "num_slots = 0: must be at least 1"),
+    ],
+)
+def test_bad_sizes_are_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AirTraffic(**arguments)
+
+
+def test_unknown_instances_are_refused():
+    with pytest.raises(ValueError, match="number=5"):
+        data.airland(5)
+    with pytest.raises(ValueError, match="airland1 has 10"):
+        AirTraffic(num_aircraft=12).instance(1)
