@@ -1,0 +1,173 @@
+"""Job shops: Taillard's generator, the apparent-tardiness-cost rule, and what a partial schedule will cost under it.
+
+A shop has J jobs and M machines; every job visits every machine once. Tables are indexed by *machine*: ``order[j, m]``
+is the place (0..M-1) of machine m in job j's route and ``minutes[j, m]`` the time it takes there. In this form what a
+job needs next is a comparison and a sum over machines, without gathers, which is what makes a roll-out cheap.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+MODULUS = 2**31 - 1
+"""Modulus of Taillard's generator; its states are 1..MODULUS-1."""
+
+
+def taillard_uniform(state: chex.Array, low: chex.Numeric, high: int) -> tuple[chex.Array, chex.Array]:
+    """One draw of Taillard's (1993) generator: its next state ``i32[]`` and an integer in ``[low, high]``, ``i32[]``.
+
+    ``x <- 16807 x mod (2^31 - 1)``, the draw is ``low + floor(x (high - low + 1) / (2^31 - 1))``; both are exact in
+    32-bit integers for ranges of up to 2^15 integers.
+    """
+    state = 16807 * (state % 127773) - 2836 * (state // 127773)
+    state = jnp.where(state < 0, state + MODULUS, state)
+    # x n in two halves of 16 bits, divided by 2^31 first; one more if the remainder also holds a modulus.
+    x, n = state.astype(jnp.uint32), jnp.asarray(high - low + 1, jnp.uint32)
+    top = (x >> 16) * n + (((x & 0xFFFF) * n) >> 16)
+    quotient = top >> 15
+    remainder = ((top & 0x7FFF) << 16) | (((x & 0xFFFF) * n) & 0xFFFF)
+    quotient = quotient + (quotient + remainder >= MODULUS).astype(jnp.uint32)
+    return state, jnp.asarray(low, jnp.int32) + quotient.astype(jnp.int32)
+
+
+def taillard(
+    time_seed: chex.Array, machine_seed: chex.Array, num_jobs: int, num_machines: int
+) -> tuple[chex.Array, chex.Array]:
+    """An instance of Taillard's (1993) job-shop distribution: routes and minutes ``i32[J, M]``, in the order of routes.
+
+    Minutes are uniform on 1..99; routes are random permutations. His published pairs of seeds give his instances.
+
+    Args:
+      time_seed: ``i32[]`` in [1, 2^31 - 2].
+      machine_seed: likewise.
+      num_jobs: J.
+      num_machines: M.
+    """
+    operations = jnp.arange(num_jobs * num_machines)
+    _, minutes = jax.lax.scan(lambda state, _: taillard_uniform(state, 1, 99), time_seed.astype(jnp.int32), operations)
+    machines = jnp.arange(num_machines, dtype=jnp.int32)
+
+    def swap(carry: tuple[chex.Array, chex.Array], k: chex.Array) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
+        state, row = carry
+        row = jnp.where(k == 0, machines, row)
+        state, other = taillard_uniform(state, k, num_machines - 1)
+        here, there = row[k], row[other]
+        row = row.at[k].set(there).at[other].set(here)
+        return (state, row), row
+
+    _, rows = jax.lax.scan(swap, (machine_seed.astype(jnp.int32), machines), operations % num_machines)
+    shape = (num_jobs, num_machines)
+    return rows[num_machines - 1 :: num_machines], minutes.reshape(shape)
+
+
+def by_machine(route: chex.Array, minutes: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Routes and minutes ``[J, M]`` in the order of the route -> ``order``, ``minutes`` ``[J, M]`` by machine."""
+    order = jnp.argsort(jnp.asarray(route), axis=1).astype(jnp.int32)
+    return order, jnp.take_along_axis(jnp.asarray(minutes, jnp.float32), order, axis=1)
+
+
+@struct.dataclass
+class Shop:
+    """What has to be done, all times in minutes.
+
+    Attributes:
+      order: ``i32[J, M]`` place of machine m in job j's route.
+      minutes: ``f32[J, M]`` (expected) time of job j on machine m.
+      weight: ``f32[J]`` cost of a minute of tardiness.
+      due: ``f32[J]`` due dates.
+    """
+
+    order: chex.Array
+    minutes: chex.Array
+    weight: chex.Array
+    due: chex.Array
+
+
+@struct.dataclass
+class Progress:
+    """A partial schedule: what has been started.
+
+    Attributes:
+      clock: ``f32[]`` nothing can start earlier.
+      started: ``i32[J]`` operations started of each job.
+      ready: ``f32[J]`` end of each job's last started operation, 0 if none.
+      free: ``f32[M]`` end of each machine's last started operation, 0 if none.
+    """
+
+    clock: chex.Array
+    started: chex.Array
+    ready: chex.Array
+    free: chex.Array
+
+
+def atc_index(
+    weight: chex.Array,
+    minutes: chex.Array,
+    slack: chex.Array,
+    look_ahead: chex.Numeric,
+) -> chex.Array:
+    """Apparent tardiness cost (Vepsalainen & Morton 1987), elementwise: ``w / p exp(-max(slack, 0) / look_ahead)``.
+
+    Args:
+      weight: cost of a minute of tardiness.
+      minutes: p, time of the next operation.
+      slack: due date minus now, p and the lead time allowed for the operations after it [min].
+      look_ahead: how far ahead due dates count [min], usually a few mean operation times.
+    """
+    return weight / minutes * jnp.exp(-jnp.maximum(slack, 0.0) / look_ahead)
+
+
+def start(shop: Shop, progress: Progress, now: chex.Array, chosen: chex.Array) -> Progress:
+    """Starts at ``now f32[]`` the next operation of the job that is marked in ``chosen bool[J]`` (none: no change)."""
+    here = chosen[:, None] & (shop.order == progress.started[:, None])
+    end = now + jnp.sum(jnp.where(here, shop.minutes, 0.0))
+    return Progress(
+        clock=now,
+        started=progress.started + chosen,
+        ready=jnp.where(chosen, end, progress.ready),
+        free=jnp.where(here.any(0), end, progress.free),
+    )
+
+
+def earliest(order: chex.Array, progress: Progress) -> chex.Array:
+    """When each job's next operation finds job and machine free, ``f32[J]``; inf for a job that has none left."""
+    here = order == progress.started[:, None]
+    machine = jnp.sum(jnp.where(here, progress.free, 0.0), axis=1)
+    return jnp.where(here.any(1), jnp.maximum(progress.ready, machine), jnp.inf)
+
+
+def complete(
+    shop: Shop, progress: Progress, look_ahead: chex.Numeric, lead: chex.Numeric, steps: chex.Numeric
+) -> Progress:
+    """Finishes a partial schedule without delays, always starting the job of the largest apparent tardiness cost.
+
+    Args:
+      shop: the shop.
+      progress: what has been started.
+      look_ahead: see :func:`atc_index` [min].
+      lead: lead time allowed for later operations, as a multiple of their minutes.
+      steps: at least the number of operations left; an index that is not batched keeps the loop free of selects.
+    """
+
+    def body(_: chex.Array, progress: Progress) -> Progress:
+        when = earliest(shop.order, progress)
+        now = jnp.maximum(progress.clock, when.min())
+        next_minutes = jnp.sum(jnp.where(shop.order == progress.started[:, None], shop.minutes, 0.0), axis=1)
+        later = jnp.sum(jnp.where(shop.order > progress.started[:, None], shop.minutes, 0.0), axis=1)
+        slack = shop.due - now - next_minutes - lead * later
+        index = atc_index(shop.weight, jnp.maximum(next_minutes, 1e-3), slack, look_ahead)
+        index = jnp.where(when <= now, index, -1.0)
+        best = jnp.arange(index.shape[0]) == jnp.argmax(index)
+        # Past the last operation nobody can start and the clock stays.
+        open_ = jnp.isfinite(now)
+        return start(shop, progress, jnp.where(open_, now, progress.clock), best & open_)
+
+    return jax.lax.fori_loop(0, steps, body, progress)
+
+
+def weighted_tardiness(shop: Shop, progress: Progress) -> chex.Array:
+    """Total weighted tardiness ``f32[]`` of a finished schedule."""
+    return jnp.sum(shop.weight * jnp.maximum(progress.ready - shop.due, 0.0))
