@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -31,16 +30,10 @@ from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_
 from envs_jax.references import job_shop
 from envs_jax.references.job_shop import Progress, Shop
 
-STOPS = 2
-"""Most breakdowns of one operation. At the largest rate of a sampled task, .44 a mean operation, 1 % have more."""
 REWARD_SCALE = 0.25
 """Of the column ``last_reward``."""
 TOP_WEIGHT, MEAN_WEIGHT = 4.0, 7.0 / 3.0
 """Of sampled tasks; the larger is the unit of the column ``unit_value``."""
-LOOK_AHEADS, LEAD = (1.0, 3.0), 2.0
-"""Of the roll-outs' ATC rules: mean operation times, and minutes allowed for a minute of later operations."""
-VARIANTS, BIAS = 8, 0.5
-"""Number of ATC rules that finish each roll-out, and the sd of the log-factors by which they weigh the jobs."""
 OVERDUE = 0.3
 """Share of its expected time that an operation is thought to need still, once it has taken all of it or nearly so."""
 TA01_SEEDS = (840612802, 398197754)
@@ -102,10 +95,10 @@ class ManufacturingParams(EnvParams):
 class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     """J jobs on M machines, one choice of a job at a time; every choice is a period of its own.
 
-    Action j < J starts the next operation of job j now; it is legal if job and machine are free. Action J holds: nothing
-    is started until the next operation ends. After ``max_holds`` holds, or if nothing runs, it starts the job that has
-    been waiting longest instead, so that every episode finishes its J M operations within J M + ``max_holds`` choices.
-    Once all is done it does nothing. The clock stands still while something else can be started.
+    Action j < J starts the next operation of job j now; it is legal if job and machine are free. Action J holds:
+    nothing starts until the next operation ends. After ``max_holds`` holds, or if nothing runs, it starts the job that has
+    been waiting longest instead, so that every episode finishes its J M operations within J M + ``max_holds`` choices. Once
+    all is done it does nothing. The clock stands still while something else can be started.
 
     Tokens: J jobs, M machines, the shop. L = M x mean p is a mean job's nominal time.
 
@@ -115,7 +108,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     job     urgency    max(t + nominal work left - d, 0) / L, at most 1; 0 when done
     job     slack      max(d - t - nominal work left, 0) / L, at most 1; 0 when done
     job     level      nominal work left / L
-    job     capacity   nominal work of the whole job, relative to the largest
     job     inflow     nominal time left of the operation that runs [2 mean p]
     job     waiting    nominal time of the next operation, if the job waits for it [2 mean p]
     job     pipeline   nominal time of the operations after that / L
@@ -123,7 +115,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     job     outflow    1 if an operation ended in the clock's last move
     job     change     ln(actual / nominal time) of that operation
     job     signal_a   label of the machine it needs next, in (-1, 1)
-    job     signal_b   label of the machine it was last started on
     job     unit_value w / 4 once the job has been late, 0 before: the price that has been billed
     job     rate       the next machine's observed speed
     job     is_turn    1 if it can be started now
@@ -132,7 +123,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     machine slack      1 if idle
     machine level      nominal time left of what runs on it [2 mean p]
     machine outflow    1 if an operation ended on it in the clock's last move; change as for a job
-    machine pipeline   nominal time not yet started, relative to the largest load of a machine
     machine waiting    jobs that wait for it / J
     machine age        how long the operation on it has been running [2 mean p]
     machine signal_a   its label
@@ -141,14 +131,12 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     shop    urgency    share of the jobs that are behind their nominal schedule
     shop    slack      holds left / max_holds
     shop    level      share of operations not yet started
-    shop    waiting    jobs that can be started / J
-    shop    age        t / (4 L)
     all     progress   share of the episode gone
     all     last_reward reward of the last choice / 4, within [-10, 10]
     ======= ========== ===================================================================================
 
-    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start is
-    described by ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and by its machine (``second_*``).
+    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start has
+    ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and its machine's urgency as ``second_urgency``.
 
     Key figures in ``info``, of the clock's last move: ``weighted_tardiness`` [cost]; ``minutes``; ``operations`` ended;
     ``finished_jobs``; ``tardy_jobs`` finished late; ``holds``.
@@ -161,15 +149,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     E. Taillard, EJOR 64(2), 1993; rule of A. P. J. Vepsalainen, T. E. Morton, Management Science 33(8), 1987; levels of
     breakdown after O. Holthaus, 1999 (all recalled, none re-read). Machine factors and hidden weights are choices made
     here.
-
-    Usage::
-
-        env, params = envs_jax.make("manufacturing")
-        task = env.sample_params(jax.random.key(0))
-        seen, state = env.reset_env(jax.random.key(1), task)
-        plan = env.solve(task)
-        action = env.reference_action(plan, state, task, jax.random.key(2))
-        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
       num_jobs: J, at least 1; J + M at most 31.
@@ -191,9 +170,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             if value < low:
                 raise ValueError(f"{field} = {value}: must be at least {low}")
         if num_jobs + num_machines > 31:
-            raise ValueError(
-                f"num_jobs + num_machines = {num_jobs + num_machines}: must be at most 31 (an observation has 32 tokens)"
-            )
+            raise ValueError(f"num_jobs + num_machines = {num_jobs + num_machines}: must be at most 31")
         self.num_jobs = num_jobs
         self.num_machines = num_machines
         self.max_holds = max_holds
@@ -203,7 +180,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         self.num_actions = num_jobs + 1
         self.noop_action = num_jobs
         self.num_uniforms = 0
-        self.num_reset_uniforms = (2 + STOPS) * num_jobs * num_machines
+        self.num_reset_uniforms = (2 + job_shop.STOPS) * num_jobs * num_machines
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -284,17 +261,16 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ManufacturingParams) -> ManufacturingState:
         """Nothing started. What each operation will take is drawn now: it belongs to the operation, not to a time.
 
-        Uniforms ``[2 + STOPS, J, M]``: running time, number of stops, repairs.
+        Uniforms ``[2 + STOPS, J, M]``: see :func:`~envs_jax.references.job_shop.realised_minutes`.
         """
         shape = (self.num_jobs, self.num_machines)
-        u = uniforms.reshape(2 + STOPS, *shape)
-        variance = jnp.log1p(params.variation**2)
-        running = params.nominal * params.factor * jnp.exp(jnp.sqrt(variance) * sampling.normal(u[0]) - 0.5 * variance)
-        distance = params.repair_time * (1.0 - params.repair_share) / jnp.maximum(params.repair_share, 1e-6)
-        stops = sampling.categorical(u[1], sampling.poisson_cdf(running / distance, STOPS + 1))
-        repairs = -params.repair_time * jnp.log(u[2:])
-        down = jnp.sum(jnp.where(jnp.arange(STOPS)[:, None, None] < stops, repairs, 0.0), axis=0)
-        down = jnp.where(params.repair_share > 0.0, down, 0.0)
+        minutes = job_shop.realised_minutes(
+            uniforms.reshape(2 + job_shop.STOPS, *shape),
+            params.nominal * params.factor,
+            params.variation,
+            params.repair_share,
+            params.repair_time,
+        )
         jobs, machines = jnp.zeros(shape[:1], jnp.float32), jnp.zeros(shape[1:], jnp.float32)
         return ManufacturingState(
             **self.clock(key),
@@ -304,7 +280,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             began=jobs,
             ready=jobs,
             free=machines,
-            minutes=running + down,
+            minutes=minutes,
             spent=machines,
             bill=jobs,
             holds=jnp.int32(self.max_holds),
@@ -375,50 +351,28 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         state = state.replace(
             clock=now,
             previous=state.clock,
-            spent=state.spent + jnp.sum(jnp.where(self._last(state, params), took[:, None], 0.0), axis=0),
+            spent=state.spent + job_shop.total(params.order == state.started[:, None] - 1, took[:, None], 0),
             bill=state.bill + billed,
             holding=jnp.bool_(False),
         )
         return state, -accrued / params.nominal.mean(), info
-
-    def _last(self, state: ManufacturingState, params: ManufacturingParams) -> chex.Array:
-        """``bool[J, M]``: the machine of each job's last started operation."""
-        return params.order == state.started[:, None] - 1
 
     def observation(self, state: ManufacturingState, params: ManufacturingParams) -> Observation:
         """See the class docstring for the columns."""
         j, m, t, nominal = self.num_jobs, self.num_machines, state.clock, params.nominal
         mean = nominal.mean()
         length = m * mean
-        following = params.order == state.started[:, None]
-        last = self._last(state, params)
-        running = state.ready > t
-
-        def total(mask: chex.Array, values: chex.Array, axis: int) -> chex.Array:
-            return jnp.sum(jnp.where(mask, values, 0.0), axis=axis)
-
-        planned = total(last, nominal, 1)
-        left = jnp.where(running, jnp.maximum(state.began + planned - t, 0.0), 0.0)
-        first, later = total(following, nominal, 1), total(params.order > state.started[:, None], nominal, 1)
-        work = first + later + left
-        slack = jnp.where((work > 0.0) | running, (params.due - t - work) / length, 0.0)
-        ended = (state.started > 0) & (state.ready > state.previous) & ~running
-        outcome = jnp.where(ended, jnp.log((state.ready - state.began) / jnp.maximum(planned, 1e-6)), 0.0)
-        waits = (first > 0.0) & ~running
+        f = job_shop.floor(params.order, nominal, self._progress(state), state.began, state.previous)
+        total = job_shop.total
+        slack = jnp.where(f.open, (params.due - t - f.work) / length, 0.0)
         startable = self._startable(state, params)
-
-        complete = (params.order < state.started[:, None]) & ~(last & running[:, None])
-        worked = total(complete, nominal, 0)
+        worked = total(f.complete, nominal, 0)
         speed = jnp.where(state.spent > 0.0, worked / jnp.maximum(state.spent, 1e-6), 1.0)
-        busy = last & running[:, None]
-        queue = following & waits[:, None]
-        queued = jnp.minimum(total(queue, nominal, 0) / length, 1.0)
-        idle = 1.0 - busy.any(0)
-        remaining = total(busy, left[:, None], 0) / (2.0 * mean)
+        queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
         label = (2.0 * jnp.arange(m) + 1.0) / m - 1.0
         progress = self.progress(state)
         shared = {"progress": progress, "last_reward": jnp.clip(REWARD_SCALE * state.last_reward, -10.0, 10.0)}
-        tardy = jnp.maximum(jnp.minimum(t, jnp.where(work + running > 0.0, jnp.inf, state.ready)) - params.due, 0.0)
+        tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
         tokens = token_table(
             (
@@ -427,20 +381,18 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 {
                     "urgency": jnp.clip(-slack, 0.0, 1.0),
                     "slack": jnp.clip(slack, 0.0, 1.0),
-                    "level": work / length,
-                    "capacity": nominal.sum(1) / nominal.sum(1).max(),
-                    "outflow": ended.astype(jnp.float32),
-                    "inflow": left / (2.0 * mean),
-                    "pipeline": later / length,
-                    "waiting": jnp.where(waits, first, 0.0) / (2.0 * mean),
-                    "age": jnp.minimum(jnp.where(waits, t - state.ready, 0.0) / length, 10.0),
-                    "change": jnp.clip(outcome, -10.0, 10.0),
-                    "signal_a": total(following, label, 1),
-                    "signal_b": total(last, label, 1),
+                    "level": f.work / length,
+                    "outflow": f.ended.astype(jnp.float32),
+                    "inflow": f.left / (2.0 * mean),
+                    "pipeline": f.later / length,
+                    "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
+                    "age": jnp.minimum(jnp.where(f.queue.any(1), t - state.ready, 0.0) / length, 10.0),
+                    "change": jnp.clip(f.outcome, -10.0, 10.0),
+                    "signal_a": total(f.following, label, 1),
                     "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
-                    "rate": jnp.minimum(total(following, speed, 1), 10.0),
+                    "rate": jnp.minimum(total(f.following, speed, 1), 10.0),
                     "is_turn": startable.astype(jnp.float32),
-                    "decided": running.astype(jnp.float32),
+                    "decided": f.running.astype(jnp.float32),
                     **shared,
                 },
             ),
@@ -449,16 +401,14 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 m,
                 {
                     "urgency": queued,
-                    "slack": idle,
-                    "level": remaining,
-                    "capacity": 1.0,
-                    "outflow": (last & ended[:, None]).sum(0),
-                    "pipeline": total(params.order >= state.started[:, None], nominal, 0) / nominal.sum(0).max(),
-                    "waiting": queue.sum(0) / j,
-                    "age": jnp.minimum(total(busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
-                    "change": jnp.clip(total(last, outcome[:, None], 0), -10.0, 10.0),
+                    "slack": 1.0 - f.busy.any(0),
+                    "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
+                    "outflow": (f.last & f.ended[:, None]).sum(0),
+                    "waiting": f.queue.sum(0) / j,
+                    "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
+                    "change": jnp.clip(total(f.last, f.outcome[:, None], 0), -10.0, 10.0),
                     "signal_a": label,
-                    "signal_b": complete.sum(0) / j,
+                    "signal_b": f.complete.sum(0) / j,
                     "rate": jnp.minimum(speed, 10.0),
                     **shared,
                 },
@@ -470,17 +420,12 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "urgency": (slack < 0.0).sum() / j,
                     "slack": state.holds / max(self.max_holds, 1),
                     "level": 1.0 - state.started.sum() / (j * m),
-                    "waiting": startable.sum() / j,
-                    "age": jnp.minimum(t / (4.0 * length), 10.0),
                     **shared,
                 },
             ),
         )
-        size = jnp.append(jnp.minimum(first / (2.0 * mean), 1.0), 0.0)
+        size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
         noop = jnp.arange(j + 1) == j
-
-        def machine(values: chex.Array) -> chex.Array:
-            return jnp.append(total(following, values, 1), 0.0)
 
         return Observation(
             tokens=tokens,
@@ -490,9 +435,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 is_noop=noop,
                 amount=size,
                 signed=size,
-                second_urgency=machine(queued),
-                second_slack=machine(idle),
-                second_level=machine(remaining),
+                second_urgency=jnp.append(total(f.following, queued, 1), 0.0),
             ),
             action_target=jnp.where(noop, -1, jnp.arange(j + 1)).astype(jnp.int32),
             action_mask=jnp.append(startable, True),
@@ -514,37 +457,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def rollout_costs(self, plan: Shop, state: ManufacturingState, params: ManufacturingParams) -> chex.Array:
         """Least weighted tardiness ``f32[J+1]`` of each choice followed by one of the ATC rules; inf if not allowed."""
+        known = job_shop.expect(plan, self._progress(state), state.began, OVERDUE)
         running = state.ready > state.clock
-        last = self._last(state, params)
-        # What runs is expected to end as planned from its start; what is overdue, soon.
-        whole = jnp.sum(jnp.where(last, plan.minutes, 0.0), axis=1)
-        end = jnp.maximum(state.began + whole, state.clock + OVERDUE * whole)
-        busy = last & running[:, None]
-        known = Progress(
-            clock=state.clock,
-            started=state.started,
-            ready=jnp.where(running, end, state.ready),
-            free=jnp.where(busy.any(0), jnp.sum(jnp.where(busy, end[:, None], 0.0), axis=0), state.free),
-        )
-        next_end = jnp.where(running, end, jnp.inf).min()
-        # A fixed table of rules that put the jobs' weights differently; the first ones put them as they are. Being
-        # fixed, the best schedule found at one choice is among those looked at after the next.
-        bias = BIAS * np.random.default_rng(0).normal(size=(VARIANTS, self.num_jobs))
-        bias[: len(LOOK_AHEADS)] = 0.0
-        rules = plan.weight * jnp.asarray(np.exp(bias), jnp.float32)
-        look_aheads = jnp.asarray(np.resize(LOOK_AHEADS, VARIANTS), jnp.float32) * plan.minutes.mean()
+        resume = jnp.where(running, known.ready, jnp.inf).min()
         # Every choice but a hold starts an operation. Lockstep batches share the time, so bounding the loop by it, and
         # not by what has been started, keeps the loop's end unbatched.
         steps = jnp.minimum(self.horizon - state.time, self.num_jobs * self.num_machines)
-
-        def follow(action: chex.Array, weight: chex.Array, look_ahead: chex.Array) -> chex.Array:
-            after = job_shop.start(plan, known, state.clock, jnp.arange(self.num_jobs) == action)
-            after = after.replace(clock=jnp.where(action == self.num_jobs, next_end, state.clock))
-            end = job_shop.complete(plan.replace(weight=weight), after, look_ahead, LEAD, steps)
-            return job_shop.weighted_tardiness(plan, end)
-
-        over_rules = jax.vmap(follow, in_axes=(None, 0, 0))
-        cost = jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(self.num_actions), rules, look_aheads).min(1)
+        cost = job_shop.rollout_costs(plan, known, resume, steps)
         startable = self._startable(state, params)
         hold = self._may_hold(state) | ~startable.any()
         return jnp.where(jnp.append(startable, hold), jnp.minimum(cost, 1e30), jnp.inf)

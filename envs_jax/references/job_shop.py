@@ -10,8 +10,17 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from envs_jax import sampling
+
+STOPS = 2
+"""Most breakdowns of one operation; a third is rare as long as an operation is short beside the time between two."""
+LOOK_AHEADS, LEAD = (1.0, 3.0), 2.0
+"""Of the roll-outs' ATC rules: mean operation times, and minutes allowed for a minute of later operations."""
+VARIANTS, BIAS = 8, 0.5
+"""Number of ATC rules that finish each roll-out, and the sd of the log-factors by which they weigh the jobs."""
 MODULUS = 2**31 - 1
 """Modulus of Taillard's generator; its states are 1..MODULUS-1."""
 
@@ -139,6 +148,100 @@ def earliest(order: chex.Array, progress: Progress) -> chex.Array:
     return jnp.where(here.any(1), jnp.maximum(progress.ready, machine), jnp.inf)
 
 
+def total(mask: chex.Array, values: chex.Array, axis: int) -> chex.Array:
+    """Sum of ``values`` where ``mask``, along an axis."""
+    return jnp.sum(jnp.where(mask, values, 0.0), axis=axis)
+
+
+@struct.dataclass
+class Floor:
+    """What a dispatcher knows of a shop floor who is told when operations end, not when they will.
+
+    Attributes:
+      following: ``bool[J, M]`` the machine of each job's next operation.
+      last: ``bool[J, M]`` of its last started operation.
+      complete: ``bool[J, M]`` ended operations.
+      busy: ``bool[J, M]`` running operations.
+      queue: ``bool[J, M]`` operations whose job waits for them.
+      running: ``bool[J]``.
+      open: ``bool[J]`` not yet done.
+      left: ``f32[J]`` planned minutes left of what runs, at least 0.
+      later: ``f32[J]`` planned minutes of the operations after the next.
+      work: ``f32[J]`` all planned minutes left.
+      ended: ``bool[J]`` an operation of the job ended in the clock's last move.
+      outcome: ``f32[J]`` ln(actual / planned minutes) of that operation, else 0.
+    """
+
+    following: chex.Array
+    last: chex.Array
+    complete: chex.Array
+    busy: chex.Array
+    queue: chex.Array
+    running: chex.Array
+    open: chex.Array
+    left: chex.Array
+    later: chex.Array
+    work: chex.Array
+    ended: chex.Array
+    outcome: chex.Array
+
+
+def floor(order: chex.Array, planned: chex.Array, progress: Progress, began: chex.Array, previous: chex.Array) -> Floor:
+    """Looks at a shop floor.
+
+    Args:
+      order: ``i32[J, M]`` see :class:`Shop`.
+      planned: ``f32[J, M]`` planned minutes.
+      progress: what has been started; its ends are used where they are not in the future.
+      began: ``f32[J]`` start of each job's last started operation.
+      previous: ``f32[]`` the clock before its last move.
+    """
+    started = progress.started[:, None]
+    following, last, running = order == started, order == started - 1, progress.ready > progress.clock
+    busy = last & running[:, None]
+    plan = total(last, planned, 1)
+    left = jnp.where(running, jnp.maximum(began + plan - progress.clock, 0.0), 0.0)
+    later = total(order > started, planned, 1)
+    ended = last.any(1) & ~running & (progress.ready > previous)
+    ratio = jnp.where(ended, (progress.ready - began) / jnp.maximum(plan, 1e-6), 1.0)
+    return Floor(
+        following=following,
+        last=last,
+        complete=(order < started) & ~busy,
+        busy=busy,
+        queue=following & ~running[:, None],
+        running=running,
+        open=running | following.any(1),
+        left=left,
+        later=later,
+        work=total(following, planned, 1) + later + left,
+        ended=ended,
+        outcome=jnp.log(ratio),
+    )
+
+
+def expect(shop: Shop, progress: Progress, began: chex.Array, overdue: float) -> Progress:
+    """``progress`` with the ends that lie in the future, unknown to a dispatcher, replaced by expected ones.
+
+    What runs is expected to end as planned from its start, but not before another ``overdue`` of its expected minutes.
+
+    Args:
+      shop: with expected minutes.
+      progress: what has been started.
+      began: ``f32[J]`` start of each job's last started operation.
+      overdue: share of its expected minutes.
+    """
+    running = progress.ready > progress.clock
+    last = shop.order == progress.started[:, None] - 1
+    whole = total(last, shop.minutes, 1)
+    end = jnp.maximum(began + whole, progress.clock + overdue * whole)
+    busy = last & running[:, None]
+    return progress.replace(
+        ready=jnp.where(running, end, progress.ready),
+        free=jnp.where(busy.any(0), total(busy, end[:, None], 0), progress.free),
+    )
+
+
 def complete(
     shop: Shop, progress: Progress, look_ahead: chex.Numeric, lead: chex.Numeric, steps: chex.Numeric
 ) -> Progress:
@@ -171,3 +274,58 @@ def complete(
 def weighted_tardiness(shop: Shop, progress: Progress) -> chex.Array:
     """Total weighted tardiness ``f32[]`` of a finished schedule."""
     return jnp.sum(shop.weight * jnp.maximum(progress.ready - shop.due, 0.0))
+
+
+def rollout_costs(shop: Shop, progress: Progress, resume: chex.Array, steps: chex.Numeric) -> chex.Array:
+    """What each choice leads to: the least weighted tardiness ``f32[J+1]`` over :data:`VARIANTS` ATC rules.
+
+    The rules weigh the jobs by a fixed table of factors, the first ones truly. As the table is fixed, the best schedule
+    found at one choice is among those looked at after the next: without noise the found cost never rises.
+
+    Args:
+      shop: with expected minutes.
+      progress: what has been started; choice j starts job j at its clock, legal or not.
+      resume: ``f32[]`` clock after the last choice, to hold.
+      steps: see :func:`complete`.
+    """
+    jobs = progress.started.shape[0]
+    bias = BIAS * np.random.default_rng(0).normal(size=(VARIANTS, jobs))
+    bias[: len(LOOK_AHEADS)] = 0.0
+    rules = shop.weight * jnp.asarray(np.exp(bias), jnp.float32)
+    look_aheads = jnp.asarray(np.resize(LOOK_AHEADS, VARIANTS), jnp.float32) * shop.minutes.mean()
+
+    def follow(choice: chex.Array, weight: chex.Array, look_ahead: chex.Array) -> chex.Array:
+        after = start(shop, progress, progress.clock, jnp.arange(jobs) == choice)
+        after = after.replace(clock=jnp.where(choice == jobs, resume, progress.clock))
+        end = complete(shop.replace(weight=weight), after, look_ahead, LEAD, steps)
+        return weighted_tardiness(shop, end)
+
+    over_rules = jax.vmap(follow, in_axes=(None, 0, 0))
+    return jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(jobs + 1), rules, look_aheads).min(1)
+
+
+def realised_minutes(
+    uniforms: chex.Array,
+    running: chex.Array,
+    variation: chex.Array,
+    repair_share: chex.Array,
+    repair_time: chex.Array,
+) -> chex.Array:
+    """Minutes that operations take: lognormal running times, and repairs after breakdowns while running.
+
+    Args:
+      uniforms: ``f32[2 + STOPS, ...]`` running time, number of stops, time of each repair.
+      running: ``f32[...]`` mean running times.
+      variation: their coefficient of variation.
+      repair_share: share A of busy time in repair; stops come at a mean distance of R (1 - A) / A of running time.
+      repair_time: R, mean of the exponential repair times.
+    """
+    variance = jnp.log1p(variation**2)
+    running = running * jnp.exp(jnp.sqrt(variance) * sampling.normal(uniforms[0]) - 0.5 * variance)
+    rate = repair_share / ((1.0 - repair_share) * repair_time)
+    stops = sampling.categorical(uniforms[1], sampling.poisson_cdf(running * rate, STOPS + 1))
+    # Rounding may leave a stop for a uniform next to 1 even at rate 0.
+    stops = jnp.where(rate > 0.0, stops, 0)
+    repairs = -repair_time * jnp.log(uniforms[2:])
+    index = jnp.arange(STOPS).reshape(-1, *[1] * running.ndim)
+    return running + jnp.sum(jnp.where(index < stops, repairs, 0.0), axis=0)
