@@ -155,7 +155,6 @@ class Scalar:
                 if not runs:
                     row[WAITING] = plan / double
                     row[AGE] = min((t - (done[-1][4] if done else 0.0)) / length, 10.0)
-                    out[self.jobs + m, WAITING] += 1 / self.jobs
                     out[self.jobs + m, URGENCY] += plan / length
             if done:
                 _, k, m, start, end = done[-1]
@@ -319,7 +318,6 @@ class Vector:
         wide[..., SLACK] = 1
         rows, jobs = np.nonzero(waits)
         np.add.at(wide, (rows, self.next[rows, jobs], URGENCY), first[rows, jobs] / length[rows, 0])
-        np.add.at(wide, (rows, self.next[rows, jobs], WAITING), np.float32(1 / j))
         rows, jobs = np.nonzero(runs)
         at = last[rows, jobs]
         wide[rows, at, SLACK] = 0
@@ -328,7 +326,7 @@ class Vector:
         rows, jobs = np.nonzero(ended)
         wide[rows, last[rows, jobs], OUTFLOW] = 1
         wide[rows, last[rows, jobs], CHANGE] = work[rows, jobs, CHANGE]
-        for column in (SLACK, LEVEL, WAITING, AGE, OUTFLOW, CHANGE):
+        for column in (SLACK, LEVEL, AGE, OUTFLOW, CHANGE):
             machines[..., column] = wide[:, :-1, column]
         machines[..., URGENCY] = np.minimum(wide[:, :-1, URGENCY], 1)
         machines[..., SIGNAL_B], machines[..., RATE] = self.count[:, :-1] / j, speed[:, :-1]

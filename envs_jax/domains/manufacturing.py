@@ -21,21 +21,16 @@ from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from envs_jax import data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import job_shop
-from envs_jax.references.job_shop import Progress, Shop
+from envs_jax.references.job_shop import Progress, Shop, total
 
-REWARD_SCALE = 0.25
-"""Of the column ``last_reward``."""
-TOP_WEIGHT, MEAN_WEIGHT = 4.0, 7.0 / 3.0
-"""Of sampled tasks; the larger is the unit of the column ``unit_value``."""
-OVERDUE = 0.3
-"""Share of its expected time that an operation is thought to need still, once it has taken all of it or nearly so."""
+REWARD_SCALE = 0.25  # of the column last_reward
+TOP_WEIGHT, MEAN_WEIGHT = 4.0, 7.0 / 3.0  # of sampled tasks; the larger is the unit of the column unit_value
 TA01_SEEDS = (840612802, 398197754)
 PUBLISHED = {(6, 6): "ft06", (10, 5): "la01", (10, 10): "ft10"}
 
@@ -96,9 +91,9 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     """J jobs on M machines, one choice of a job at a time; every choice is a period of its own.
 
     Action j < J starts the next operation of job j now; it is legal if job and machine are free. Action J holds:
-    nothing starts until the next operation ends. After ``max_holds`` holds, or if nothing runs, it starts the job that has
-    been waiting longest instead, so that every episode finishes its J M operations within J M + ``max_holds`` choices. Once
-    all is done it does nothing. The clock stands still while something else can be started.
+    nothing starts until the next operation ends. After ``max_holds`` holds, or if nothing runs, it starts the job that
+    has been waiting longest instead (ties: the lowest number), so that every episode finishes its J M operations within
+    J M + ``max_holds`` choices. Once all is done it does nothing. The clock waits while something can be started.
 
     Tokens: J jobs, M machines, the shop. L = M x mean p is a mean job's nominal time.
 
@@ -123,7 +118,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     machine slack      1 if idle
     machine level      nominal time left of what runs on it [2 mean p]
     machine outflow    1 if an operation ended on it in the clock's last move; change as for a job
-    machine waiting    jobs that wait for it / J
     machine age        how long the operation on it has been running [2 mean p]
     machine signal_a   its label
     machine signal_b   operations ended on it / J
@@ -135,8 +129,8 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     all     last_reward reward of the last choice / 4, within [-10, 10]
     ======= ========== ===================================================================================
 
-    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start has
-    ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and its machine's urgency as ``second_urgency``.
+    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start
+    has ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and its machine's urgency as ``second_urgency``.
 
     Key figures in ``info``, of the clock's last move: ``weighted_tardiness`` [cost]; ``minutes``; ``operations`` ended;
     ``finished_jobs``; ``tardy_jobs`` finished late; ``holds``.
@@ -145,10 +139,9 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     rewards sum to the weighted tardiness of the completion times; relabelling jobs permutes everything; multiplying all
     times by c multiplies clock and tardiness by c and leaves rewards unchanged.
 
-    Source: the job shop with total weighted tardiness of M. Singer, M. Pinedo, IIE Transactions 30, 1998; instances of
-    E. Taillard, EJOR 64(2), 1993; rule of A. P. J. Vepsalainen, T. E. Morton, Management Science 33(8), 1987; levels of
-    breakdown after O. Holthaus, 1999 (all recalled, none re-read). Machine factors and hidden weights are choices made
-    here.
+    Source: M. Singer, M. Pinedo, IIE Transactions 30, 1998 (job shop with weighted tardiness); E. Taillard, EJOR 64(2),
+    1993 (instances); A. P. J. Vepsalainen, T. E. Morton, Management Science 33(8), 1987 (rule); O. Holthaus, 1999
+    (breakdowns): all recalled, none re-read. Machine factors and hidden weights are choices made here.
 
     Args:
       num_jobs: J, at least 1; J + M at most 31.
@@ -162,11 +155,8 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def __init__(self, num_jobs: int = 6, num_machines: int = 6, max_holds: int = 2) -> None:
         super().__init__()
-        for field, value, low in (
-            ("num_jobs", num_jobs, 1),
-            ("num_machines", num_machines, 1),
-            ("max_holds", max_holds, 0),
-        ):
+        sizes = {"num_jobs": (num_jobs, 1), "num_machines": (num_machines, 1), "max_holds": (max_holds, 0)}
+        for field, (value, low) in sizes.items():
             if value < low:
                 raise ValueError(f"{field} = {value}: must be at least {low}")
         if num_jobs + num_machines > 31:
@@ -182,8 +172,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         self.num_uniforms = 0
         self.num_reset_uniforms = (2 + job_shop.STOPS) * num_jobs * num_machines
 
-    # ---- tasks ----------------------------------------------------------------------------------------------------
-
     @property
     def default_params(self) -> ManufacturingParams:
         """ft06, la01 or ft10 if J x M is 6x6, 10x5 or 10x10, else Taillard's instance of ta01's seeds; tightness 1.3.
@@ -195,11 +183,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             return self.instance(*data.job_shop(PUBLISHED[shape]))
         return self.instance(*job_shop.taillard(*map(jnp.int32, TA01_SEEDS), *shape))
 
-    def weights(self) -> chex.Array:
-        """``f32[J]``: 4 for the first fifth of the jobs, 1 for the last, else 2 (Singer & Pinedo's convention)."""
-        fifth = round(0.2 * self.num_jobs)
-        return jnp.asarray(np.repeat([4.0, 2.0, 1.0], [fifth, self.num_jobs - 2 * fifth, fifth]), jnp.float32)
-
     def instance(
         self, route: chex.Array, minutes: chex.Array, tightness: chex.Numeric = 1.3, weight: chex.Array | None = None
     ) -> ManufacturingParams:
@@ -209,7 +192,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
           route: ``i32[J, M]`` machines in the order of each job's route, every machine once.
           minutes: ``[J, M]`` nominal times in the same order [min].
           tightness: tau; due dates are floor(tau x the job's nominal time).
-          weight: ``f32[J]``, by default :meth:`weights`.
+          weight: ``f32[J]``, by default :func:`~envs_jax.references.job_shop.weights`.
 
         Raises:
           ValueError: if the tables have the wrong shape.
@@ -223,7 +206,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             max_steps_in_episode=jnp.int32(self.horizon),
             order=order,
             nominal=nominal,
-            weight=self.weights() if weight is None else jnp.asarray(weight, jnp.float32),
+            weight=job_shop.weights(self.num_jobs) if weight is None else jnp.asarray(weight, jnp.float32),
             # A hundredth of a minute keeps a product that is whole, such as 1.3 x 190, from being floored to one less.
             due=jnp.floor(tightness * nominal.sum(1) + 0.01).astype(jnp.float32),
             factor=jnp.ones((self.num_machines,), jnp.float32),
@@ -251,26 +234,15 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             variation=0.02 + 0.18 * u[4],
         )
 
-    def expected(self, params: ManufacturingParams) -> Shop:
-        """The shop with expected times p f / (1 - A): a minute of running brings A / (1 - A) minutes of repair."""
-        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))
-        return Shop(order=params.order, minutes=minutes, weight=params.weight, due=params.due)
-
-    # ---- the model ------------------------------------------------------------------------------------------------
-
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ManufacturingParams) -> ManufacturingState:
         """Nothing started. What each operation will take is drawn now: it belongs to the operation, not to a time.
 
         Uniforms ``[2 + STOPS, J, M]``: see :func:`~envs_jax.references.job_shop.realised_minutes`.
         """
         shape = (self.num_jobs, self.num_machines)
-        minutes = job_shop.realised_minutes(
-            uniforms.reshape(2 + job_shop.STOPS, *shape),
-            params.nominal * params.factor,
-            params.variation,
-            params.repair_share,
-            params.repair_time,
-        )
+        u, running = uniforms.reshape(2 + job_shop.STOPS, *shape), params.nominal * params.factor
+        repairs = (params.repair_share, params.repair_time)
+        minutes = job_shop.realised_minutes(u, running, params.variation, *repairs)
         jobs, machines = jnp.zeros(shape[:1], jnp.float32), jnp.zeros(shape[1:], jnp.float32)
         return ManufacturingState(
             **self.clock(key),
@@ -351,7 +323,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         state = state.replace(
             clock=now,
             previous=state.clock,
-            spent=state.spent + job_shop.total(params.order == state.started[:, None] - 1, took[:, None], 0),
+            spent=state.spent + total(params.order == state.started[:, None] - 1, took[:, None], 0),
             bill=state.bill + billed,
             holding=jnp.bool_(False),
         )
@@ -363,15 +335,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         mean = nominal.mean()
         length = m * mean
         f = job_shop.floor(params.order, nominal, self._progress(state), state.began, state.previous)
-        total = job_shop.total
         slack = jnp.where(f.open, (params.due - t - f.work) / length, 0.0)
         startable = self._startable(state, params)
-        worked = total(f.complete, nominal, 0)
-        speed = jnp.where(state.spent > 0.0, worked / jnp.maximum(state.spent, 1e-6), 1.0)
+        speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
         queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
         label = (2.0 * jnp.arange(m) + 1.0) / m - 1.0
-        progress = self.progress(state)
-        shared = {"progress": progress, "last_reward": jnp.clip(REWARD_SCALE * state.last_reward, -10.0, 10.0)}
+        last_reward = jnp.clip(REWARD_SCALE * state.last_reward, -10.0, 10.0)
+        shared = {"progress": self.progress(state), "last_reward": last_reward}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
         tokens = token_table(
@@ -404,7 +374,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "slack": 1.0 - f.busy.any(0),
                     "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
                     "outflow": (f.last & f.ended[:, None]).sum(0),
-                    "waiting": f.queue.sum(0) / j,
                     "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
                     "change": jnp.clip(total(f.last, f.outcome[:, None], 0), -10.0, 10.0),
                     "signal_a": label,
@@ -441,11 +410,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             action_mask=jnp.append(startable, True),
         )
 
-    # ---- policies -------------------------------------------------------------------------------------------------
-
     def solve(self, params: ManufacturingParams) -> Shop:
-        """The shop with the expected times of the task's machines."""
-        return self.expected(params)
+        """The shop with expected times p f / (1 - A): a minute of running brings A / (1 - A) minutes of repair."""
+        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))
+        return Shop(order=params.order, minutes=minutes, weight=params.weight, due=params.due)
 
     def reference_action(
         self, plan: Shop, state: ManufacturingState, params: ManufacturingParams, key: chex.PRNGKey
@@ -457,13 +425,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def rollout_costs(self, plan: Shop, state: ManufacturingState, params: ManufacturingParams) -> chex.Array:
         """Least weighted tardiness ``f32[J+1]`` of each choice followed by one of the ATC rules; inf if not allowed."""
-        known = job_shop.expect(plan, self._progress(state), state.began, OVERDUE)
-        running = state.ready > state.clock
-        resume = jnp.where(running, known.ready, jnp.inf).min()
         # Every choice but a hold starts an operation. Lockstep batches share the time, so bounding the loop by it, and
         # not by what has been started, keeps the loop's end unbatched.
         steps = jnp.minimum(self.horizon - state.time, self.num_jobs * self.num_machines)
-        cost = job_shop.rollout_costs(plan, known, resume, steps)
+        cost = job_shop.rollout_costs(plan, self._progress(state), state.began, steps)
         startable = self._startable(state, params)
         hold = self._may_hold(state) | ~startable.any()
         return jnp.where(jnp.append(startable, hold), jnp.minimum(cost, 1e30), jnp.inf)

@@ -21,6 +21,8 @@ LOOK_AHEADS, LEAD = (1.0, 3.0), 2.0
 """Of the roll-outs' ATC rules: mean operation times, and minutes allowed for a minute of later operations."""
 VARIANTS, BIAS = 8, 0.5
 """Number of ATC rules that finish each roll-out, and the sd of the log-factors by which they weigh the jobs."""
+OVERDUE = 0.3
+"""Share of its expected time that an operation is thought to need still, once it has taken all of it or nearly so."""
 MODULUS = 2**31 - 1
 """Modulus of Taillard's generator; its states are 1..MODULUS-1."""
 
@@ -70,6 +72,12 @@ def taillard(
     _, rows = jax.lax.scan(swap, (machine_seed.astype(jnp.int32), machines), operations % num_machines)
     shape = (num_jobs, num_machines)
     return rows[num_machines - 1 :: num_machines], minutes.reshape(shape)
+
+
+def weights(num_jobs: int) -> chex.Array:
+    """``f32[J]``: 4 for the first fifth of the jobs, 1 for the last, else 2 (Singer & Pinedo's convention)."""
+    fifth = round(0.2 * num_jobs)
+    return jnp.asarray(np.repeat([4.0, 2.0, 1.0], [fifth, num_jobs - 2 * fifth, fifth]), jnp.float32)
 
 
 def by_machine(route: chex.Array, minutes: chex.Array) -> tuple[chex.Array, chex.Array]:
@@ -220,21 +228,20 @@ def floor(order: chex.Array, planned: chex.Array, progress: Progress, began: che
     )
 
 
-def expect(shop: Shop, progress: Progress, began: chex.Array, overdue: float) -> Progress:
+def expect(shop: Shop, progress: Progress, began: chex.Array) -> Progress:
     """``progress`` with the ends that lie in the future, unknown to a dispatcher, replaced by expected ones.
 
-    What runs is expected to end as planned from its start, but not before another ``overdue`` of its expected minutes.
+    What runs is expected to end as planned from its start, but not before another :data:`OVERDUE` of its time.
 
     Args:
       shop: with expected minutes.
       progress: what has been started.
       began: ``f32[J]`` start of each job's last started operation.
-      overdue: share of its expected minutes.
     """
     running = progress.ready > progress.clock
     last = shop.order == progress.started[:, None] - 1
     whole = total(last, shop.minutes, 1)
-    end = jnp.maximum(began + whole, progress.clock + overdue * whole)
+    end = jnp.maximum(began + whole, progress.clock + OVERDUE * whole)
     busy = last & running[:, None]
     return progress.replace(
         ready=jnp.where(running, end, progress.ready),
@@ -276,7 +283,7 @@ def weighted_tardiness(shop: Shop, progress: Progress) -> chex.Array:
     return jnp.sum(shop.weight * jnp.maximum(progress.ready - shop.due, 0.0))
 
 
-def rollout_costs(shop: Shop, progress: Progress, resume: chex.Array, steps: chex.Numeric) -> chex.Array:
+def rollout_costs(shop: Shop, progress: Progress, began: chex.Array, steps: chex.Numeric) -> chex.Array:
     """What each choice leads to: the least weighted tardiness ``f32[J+1]`` over :data:`VARIANTS` ATC rules.
 
     The rules weigh the jobs by a fixed table of factors, the first ones truly. As the table is fixed, the best schedule
@@ -284,11 +291,14 @@ def rollout_costs(shop: Shop, progress: Progress, resume: chex.Array, steps: che
 
     Args:
       shop: with expected minutes.
-      progress: what has been started; choice j starts job j at its clock, legal or not.
-      resume: ``f32[]`` clock after the last choice, to hold.
+      progress: what has been started; choice j starts job j at its clock, legal or not, choice J waits for the next
+        expected end. Its ends in the future are not used.
+      began: ``f32[J]`` start of each job's last started operation.
       steps: see :func:`complete`.
     """
-    jobs = progress.started.shape[0]
+    jobs, running = progress.started.shape[0], progress.ready > progress.clock
+    progress = expect(shop, progress, began)
+    resume = jnp.where(running, progress.ready, jnp.inf).min()
     bias = BIAS * np.random.default_rng(0).normal(size=(VARIANTS, jobs))
     bias[: len(LOOK_AHEADS)] = 0.0
     rules = shop.weight * jnp.asarray(np.exp(bias), jnp.float32)

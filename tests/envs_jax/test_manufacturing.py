@@ -315,8 +315,8 @@ def test_operations_take_what_the_equations_say():
     np.testing.assert_allclose(healthy.std(0) / healthy.mean(0), 0.2, rtol=0.03)
     assert (minutes > 0).all()
     # The expected times that the reference plans with leave out the truncation alone.
-    assert (np.asarray(ENV.expected(task).minutes) >= running + repair * stops - 1e-3).all()
-    np.testing.assert_allclose(ENV.expected(task).minutes, running + repair * stops, rtol=0.01)
+    assert (np.asarray(ENV.solve(task).minutes) >= running + repair * stops - 1e-3).all()
+    np.testing.assert_allclose(ENV.solve(task).minutes, running + repair * stops, rtol=0.01)
 
 
 def test_sampled_tasks_keep_to_the_stated_ranges():
