@@ -317,7 +317,9 @@ class Vector:
         wide = np.zeros((self.batch, self.machines + 1, WIDTH), np.float32)
         wide[..., SLACK] = 1
         rows, jobs = np.nonzero(waits)
-        np.add.at(wide, (rows, self.next[rows, jobs], URGENCY), first[rows, jobs] / length[rows, 0])
+        flat = rows * (self.machines + 1) + self.next[rows, jobs]
+        queue = np.bincount(flat, first[rows, jobs] / length[rows, 0], self.batch * (self.machines + 1))
+        wide[..., URGENCY] = queue.reshape(self.batch, -1)
         rows, jobs = np.nonzero(runs)
         at = last[rows, jobs]
         wide[rows, at, SLACK] = 0

@@ -295,11 +295,8 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     def advance(
         self, state: ManufacturingState, uniforms: chex.Array, params: ManufacturingParams
     ) -> tuple[ManufacturingState, chex.Array, dict[str, chex.Array]]:
-        """The clock moves to when something can start; after a hold at least to the next end; at last to the last end.
-
-        Nothing is drawn: see :meth:`init_state`.
-        """
-        del uniforms
+        """The clock moves to when something can start; after a hold at least to the next end; at last to the last end."""
+        del uniforms  # all was drawn when the episode began
         startable = job_shop.earliest(params.order, self._progress(state)).min()
         ends = state.ready > state.clock
         next_end = jnp.where(ends, state.ready, jnp.inf).min()
@@ -332,8 +329,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     def observation(self, state: ManufacturingState, params: ManufacturingParams) -> Observation:
         """See the class docstring for the columns."""
         j, m, t, nominal = self.num_jobs, self.num_machines, state.clock, params.nominal
-        mean = nominal.mean()
-        length = m * mean
+        mean, length = nominal.mean(), m * nominal.mean()
         f = job_shop.floor(params.order, nominal, self._progress(state), state.began, state.previous)
         slack = jnp.where(f.open, (params.due - t - f.work) / length, 0.0)
         startable = self._startable(state, params)
@@ -395,7 +391,6 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         )
         size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
         noop = jnp.arange(j + 1) == j
-
         return Observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
@@ -420,8 +415,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     ) -> chex.Array:
         """Roll-out: of all legal choices the one after which ATC, with expected times, makes the cheapest schedule."""
         del key
-        cost = self.rollout_costs(plan, state, params)
-        return jnp.argmin(cost).astype(jnp.int32)
+        return jnp.argmin(self.rollout_costs(plan, state, params)).astype(jnp.int32)
 
     def rollout_costs(self, plan: Shop, state: ManufacturingState, params: ManufacturingParams) -> chex.Array:
         """Least weighted tardiness ``f32[J+1]`` of each choice followed by one of the ATC rules; inf if not allowed."""
