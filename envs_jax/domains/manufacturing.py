@@ -295,7 +295,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     def advance(
         self, state: ManufacturingState, uniforms: chex.Array, params: ManufacturingParams
     ) -> tuple[ManufacturingState, chex.Array, dict[str, chex.Array]]:
-        """The clock moves to when something can start, after a hold at least to the next end, at last to the last end."""
+        """The clock moves to when something can start; at least to the next end after a hold; lastly to the last."""
         del uniforms  # all was drawn when the episode began
         startable = job_shop.earliest(params.order, self._progress(state)).min()
         ends = state.ready > state.clock
