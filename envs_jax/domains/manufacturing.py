@@ -181,7 +181,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         shape = (self.num_jobs, self.num_machines)
         if shape in PUBLISHED:
             return self.instance(*data.job_shop(PUBLISHED[shape]))
-        return self.instance(*job_shop.taillard(*map(jnp.int32, TA01_SEEDS), *shape))
+        return self.instance(*job_shop.taillard(jnp.int32(TA01_SEEDS[0]), jnp.int32(TA01_SEEDS[1]), *shape))
 
     def instance(
         self, route: chex.Array, minutes: chex.Array, tightness: chex.Numeric = 1.3, weight: chex.Array | None = None
