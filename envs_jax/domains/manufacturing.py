@@ -384,7 +384,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 {
                     "urgency": (slack < 0.0).sum() / j,
                     "slack": state.holds / max(self.max_holds, 1),
-                    "level": 1.0 - state.started.sum() / (j * m),
+                    "level": (j * m - state.started.sum()) / (j * m),
                     **shared,
                 },
             ),

@@ -22,7 +22,7 @@ LOOK_AHEADS, LEAD = (1.0, 3.0), 2.0
 VARIANTS, BIAS = 8, 0.5
 """Number of ATC rules that finish each roll-out, and the sd of the log-factors by which they weigh the jobs."""
 OVERDUE = 0.3
-"""Share of its expected time that an operation is thought to need still, once it has taken all of it or nearly so."""
+"""Share of its expected time that an operation is thought to need still, at least, however long it has been running."""
 MODULUS = 2**31 - 1
 """Modulus of Taillard's generator; its states are 1..MODULUS-1."""
 
@@ -287,7 +287,8 @@ def rollout_costs(shop: Shop, progress: Progress, began: chex.Array, steps: chex
     """What each choice leads to: the least weighted tardiness ``f32[J+1]`` over :data:`VARIANTS` ATC rules.
 
     The rules weigh the jobs by a fixed table of factors, the first ones truly. As the table is fixed, the best schedule
-    found at one choice is among those looked at after the next: without noise the found cost never rises.
+    found at one choice is among those looked at after the next: if all ends come as expected the found cost never rises
+    (with :data:`OVERDUE` 0; otherwise ends that are near are put off, which pays where times vary).
 
     Args:
       shop: with expected minutes.

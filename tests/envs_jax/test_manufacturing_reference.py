@@ -109,7 +109,6 @@ def planned(key):
     return task.replace(due=jnp.floor(0.8 * task.due))
 
 
-@jax.jit
 def follow(params, key):
     """The reference's episode: total weighted tardiness, and the cost it foresees at every choice."""
     plan = SMALL.solve(params)
@@ -123,11 +122,13 @@ def follow(params, key):
     return end.bill.sum(), foreseen
 
 
-def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops():
-    costs, optima = [], []
+def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops(monkeypatch):
+    # Ends that are near are not put off: here they come as expected.
+    monkeypatch.setattr(job_shop, "OVERDUE", 0.0)
+    costs, optima, run, draw = [], [], jax.jit(follow), jax.jit(planned)
     for seed in range(12):
-        params = jax.device_get(jax.jit(planned)(jax.random.key(seed)))
-        cost, foreseen = follow(params, jax.random.key(0))
+        params = jax.device_get(draw(jax.random.key(seed)))
+        cost, foreseen = run(params, jax.random.key(0))
         optimum, _ = exact(params, "tardiness", float(params.nominal.sum()))
         # Without noise the schedule found at one choice is still there at the next.
         assert (np.diff(foreseen) <= 1e-2).all()
@@ -135,7 +136,7 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops():
         assert cost >= optimum - 0.05
         costs.append(float(cost))
         optima.append(optimum)
-    assert sum(optima) > 100
+    assert sum(optima) > 100  # or nothing would have been late
     print(
         f"3x3: reference {sum(costs):.0f}, optimum {sum(optima):.0f}, optimal in {np.isclose(costs, optima).sum()}/12"
     )
@@ -145,7 +146,7 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops():
 def test_one_machine_without_due_dates_follows_smiths_rule():
     # 1 || sum w C: shortest weighted time first is optimal (Smith 1956).
     env = Manufacturing(5, 1, max_holds=0)
-    minutes, weight = jnp.array([[7.0], [3.0], [9.0], [4.0], [6.0]]), jnp.array([1.0, 2.0, 4.0, 1.0, 2.0])
+    minutes, weight = np.array([[7.0], [3.0], [9.0], [4.0], [6.0]]), np.array([1.0, 2.0, 4.0, 1.0, 2.0])
     params = env.instance(np.zeros((5, 1), int), minutes, 0.0, weight)
     plan, total = env.solve(params), 0.0
     step, reference = jax.jit(env.step_env), jax.jit(env.reference_action)
