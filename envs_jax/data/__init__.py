@@ -101,3 +101,20 @@ def airland(number: int) -> dict[str, np.ndarray]:
     np.fill_diagonal(separation, 0.0)
     columns = ("earliest", "target", "latest", "early", "late")
     return {name: rows[order, 1 + i] for i, name in enumerate(columns)} | {"separation": separation}
+
+
+def job_shop(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A published job-shop instance of J jobs on M machines: routes ``i32[J, M]`` and minutes ``i32[J, M]``.
+
+    Entry ``[j, k]`` is the machine, and the time on it, of job j's k-th operation.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    lines = (pathlib.Path(__file__).parent / "job_shops.txt").read_text().splitlines()
+    heads = {line.split()[0]: i for i, line in enumerate(lines) if line[0].isalpha()}
+    if name not in heads:
+        raise ValueError(f"name = {name!r}: must be one of {', '.join(heads)}")
+    jobs = int(lines[heads[name]].split()[1])
+    table = np.array([line.split() for line in lines[heads[name] + 1 :][:jobs]], np.int32)
+    return table[:, ::2], table[:, 1::2]
