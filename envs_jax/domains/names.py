@@ -6,6 +6,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 
 DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
+    "healthcare": "Healthcare",
     "portfolio": "Portfolio",
     "supply_chain": "SupplyChain",
 }

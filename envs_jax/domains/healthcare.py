@@ -1,0 +1,590 @@
+"""Hospital ward overflow: which waiting patients to place in another specialty's ward (Dai and Shi 2019).
+
+A hospital has W wards and W classes of patients; ward ``w`` is class ``w``'s own. A period is an *epoch*, E of them a
+day. Patients of class j in ward w form ``X_jw``, waiting ones ``Q_j``. At the start of each epoch e, in this order:
+
+    D_jw ~ Bin(X_jw, min(1, m_jw f_e)),  m_jw = mu_j if j = w else mu_j / kappa     discharges [patients]
+    A_j  ~ Poisson(lambda_j g_e)                                                    arrivals [patients]
+    k_j  = min(Q_j, free_j),   free_w = N_w - sum_j X_jw                            own beds never idle [patients]
+
+Then W turns: ward w may take 1, 2 or 4 waiting patients of one other class, if it has beds. Then costs are charged:
+
+    reward = -(sum_j h_j Q_j + sum_jw b_jw moved_jw)                                [cost units]
+
+One unit is what one patient of weight h = 1 costs by waiting for one epoch. A patient moved has a bed at once, but takes
+it from the ward's own patients of tomorrow, and stays longer there (kappa >= 1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.references import bed_pools
+
+BATCH = (1, 2, 4)
+"""Patients that one choice can move."""
+DISCHARGE_PROFILE = (0.0, 0.0, 0.05, 0.15, 0.35, 0.30, 0.10, 0.05)
+"""Share of a day's discharges by 3-hour epoch from midnight: they cluster from noon to six."""
+ARRIVAL_PROFILE = (0.06, 0.05, 0.08, 0.15, 0.19, 0.18, 0.16, 0.13)
+"""Share of a day's bed requests by 3-hour epoch from midnight."""
+
+BEDS_RANGE = (8, 20)
+"""Beds of a ward."""
+LENGTH_OF_STAY_RANGE = (3.6, 5.0)
+"""Mean stay in the own ward [days]."""
+LOAD_RANGE = (0.6, 1.2)
+"""Offered load of a ward, lambda / (N mu)."""
+HOLDING_RANGE = (0.5, 2.0)
+"""h [cost per waiting patient and epoch]."""
+OVERFLOW_RANGE = (2.0, 40.0)
+"""b, log-uniform [cost per patient placed elsewhere]."""
+OFF_SERVICE = (1.0, 1.2)
+"""kappa: one of the two."""
+PROFILE_JITTER = 0.3
+"""Standard deviation of the log of a task's profiles around the two above."""
+
+PATIENTS = 8.0
+"""Patients that the observation shows as 1."""
+OVERFLOW_SCALE, HOLDING_SCALE, REWARD_SCALE = 40.0, 2.0, 10.0
+"""Costs that the observation shows as 1."""
+MAX_WAITING = 63
+"""Patients of a class that can wait; more are turned away."""
+
+POOL_QUEUE = 28
+"""Waiting patients up to which a pool's value is computed; beyond, it is taken as constant."""
+MOVES = 8
+"""Later moves of the same epoch that a choice reckons with."""
+HEURISTIC = (8.0, 0.2)
+"""Patience (times beds, relative to the overflow cost assumed) and reserve [share of the beds] of the heuristic."""
+
+
+@struct.dataclass
+class HealthcareState(EnvState):
+    """Attributes:
+    waiting: ``i32[W]`` Q [patients].
+    in_ward: ``i32[W, W]`` X, class by ward [patients].
+    moved: ``i32[W, W]`` placed in another ward so far in this epoch, class by ward [patients].
+    arrived: ``i32[W]`` A of this epoch [patients].
+    discharged: ``i32[W, W]`` D of this epoch, class by ward [patients].
+    moved_before: ``i32[W, W]`` placed in another ward in the last epoch [patients].
+    charged: ``f32[W, W]`` what that cost [cost units].
+    """
+
+    waiting: chex.Array
+    in_ward: chex.Array
+    moved: chex.Array
+    arrived: chex.Array
+    discharged: chex.Array
+    moved_before: chex.Array
+    charged: chex.Array
+
+
+@struct.dataclass
+class HealthcareParams(EnvParams):
+    """Attributes:
+    beds: ``i32[W]`` N, at most ``max_beds``.
+    holding_cost: ``f32[W]`` h [cost per waiting patient and epoch].
+    overflow_cost: ``f32[W, W]`` b, class by ward [cost per patient]; diagonal 0. Hidden, felt in the charges.
+    arrival_rate: ``f32[W]`` lambda [patients/day]. Hidden.
+    discharge_rate: ``f32[W]`` mu, one over the mean stay in the own ward [1/day]. Hidden.
+    off_service: ``f32[]`` kappa, how much longer patients stay in another ward. Hidden.
+    discharge_profile: ``f32[E]`` f, share of a day's discharges in each epoch. Hidden.
+    arrival_profile: ``f32[E]`` g, share of a day's arrivals in each epoch. Hidden.
+    arrival_cdf: ``f32[E, W, max_arrivals + 1]`` law of A. Hidden, derived.
+    """
+
+    beds: chex.Array
+    holding_cost: chex.Array
+    overflow_cost: chex.Array
+    arrival_rate: chex.Array
+    discharge_rate: chex.Array
+    off_service: chex.Array
+    discharge_profile: chex.Array
+    arrival_profile: chex.Array
+    arrival_cdf: chex.Array
+
+
+class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
+    """W wards; on turn w ward w takes patients of one other class, or none.
+
+    Action 0 takes nobody; action ``1 + 3 j + a`` moves (1, 2, 4)[a] waiting patients of class j into the ward in turn.
+    Illegal: its own class (admitted by itself), more patients than wait, more than it has free beds.
+
+    Tokens: W classes (role ``demand``), W wards (``supplier``), the clock. Patients are shown in units of 8.
+
+    ====== =========== ==========================================================================================
+    token  column      quantity
+    ====== =========== ==========================================================================================
+    both   urgency     patients of the class (of the ward's own class) waiting, at most 1
+    both   slack       free beds of the ward (of the class's own ward) / N
+    both   capacity    N / max_beds
+    both   waiting     as urgency, up to 10
+    both   signal_a    arrivals of the (own) class at the start of this epoch
+    both   unit_value  h: what a waiting patient of the (own) class costs per epoch [2 cost units]
+    both   unit_cost   overflow cost per patient sent (received) in the last epoch, 0 if none [40 cost units]
+    both   decided     patients sent (received) so far in this epoch
+    both   outflow     patients of the class (of the ward) discharged at the start of this epoch
+    class  level       patients of the class in any bed / N of its own ward
+    ward   level       occupied beds / N
+    ward   signal_b    beds occupied by patients of other classes / N
+    ward   is_turn     1 if its choice is being made
+    all    cycle_*     time of day
+    all    progress    share of the episode gone
+    all    last_reward cost of the last epoch [-10 cost units]
+    ====== =========== ==========================================================================================
+
+    Class ``w`` is the one that ward ``w`` may not choose: the two rows share ``waiting`` and ``signal_a``.
+    Features without bounds are cut at 10. An action's target is the class it moves (hold: the ward in turn),
+    ``amount`` is patients / 4, ``second_*`` the ward's urgency, slack, level.
+
+    Shown: N, h, all patients. Hidden: b, felt in ``unit_cost`` of the two tokens concerned and in the reward; arrivals
+    (``signal_a``) and discharges (``outflow``) with their profiles over the day; kappa (``outflow`` against
+    ``signal_b``).
+
+    Invariants: patients are conserved (arrivals = discharges + change of waiting and in beds + dropped); ward w holds
+    at most N_w; an own patient never waits beside a free bed; moving adds no patient; the reward is a function of state
+    and choices (``expected_reward`` is the reward); permuting the pairs (class, ward) permutes the tokens.
+
+    Sources: J. G. Dai, P. Shi, "Inpatient overflow: an approximate dynamic programming approach", M&SOM 21(4), 2019
+    (model; recalled, not re-read); J. Sun, P. Shi, J. G. Dai, "Inpatient Overflow Management with Proximal Policy
+    Optimization", arXiv 2410.13767 (one placement after another; abstract read). Ranges: see docs/domains/healthcare.md.
+
+    Usage::
+
+        env, params = envs_jax.make("healthcare")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      num_wards: W, from 1 (no decision, a single queue) to 10.
+      num_days: days of an episode.
+      epochs_per_day: E.
+      max_beds: most beds of a ward.
+      max_arrivals: end of the tables of arrivals [patients/epoch].
+    """
+
+    name: ClassVar[str] = "healthcare"
+    hidden: ClassVar[tuple[str, ...]] = (
+        "overflow_cost",
+        "arrival_rate",
+        "discharge_rate",
+        "off_service",
+        "discharge_profile",
+        "arrival_profile",
+        "arrival_cdf",
+    )
+    reward_unit: ClassVar[str] = "patient-epochs of waiting"
+    reference_kind: ClassVar[str] = "heuristic"
+
+    def __init__(
+        self,
+        num_wards: int = 4,
+        num_days: int = 4,
+        epochs_per_day: int = 8,
+        max_beds: int = 20,
+        max_arrivals: int = 15,
+    ) -> None:
+        super().__init__()
+        for field, value, high in (
+            ("num_wards", num_wards, 10),
+            ("num_days", num_days, 10_000),
+            ("epochs_per_day", epochs_per_day, 1440),
+            ("max_beds", max_beds, 64),
+            ("max_arrivals", max_arrivals, 63),
+        ):
+            if not isinstance(value, int) or not 1 <= value <= high:
+                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        self.num_wards = num_wards
+        self.epochs_per_day = epochs_per_day
+        self.max_beds = max_beds
+        self.max_arrivals = max_arrivals
+        self.num_turns = num_wards
+        self.num_periods = num_days * epochs_per_day
+        self.num_tokens = 2 * num_wards + 1
+        self.num_actions = 1 + len(BATCH) * num_wards
+        self.num_uniforms = num_wards * num_wards + num_wards
+        self.num_reset_uniforms = num_wards
+        # Class and number of patients of each action; action 0 moves nobody.
+        self._class = np.concatenate([[0], np.repeat(np.arange(num_wards), len(BATCH))])
+        self._size = np.concatenate([[0], np.tile(BATCH, num_wards)])
+
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    def instance(self, **fields: chex.Numeric) -> HealthcareParams:
+        """A task from all fields but the derived ones; a scalar stands for all wards or epochs."""
+        w, e = self.num_wards, self.epochs_per_day
+        shapes = {
+            "beds": (w,),
+            "holding_cost": (w,),
+            "overflow_cost": (w, w),
+            "arrival_rate": (w,),
+            "discharge_rate": (w,),
+            "off_service": (),
+            "discharge_profile": (e,),
+            "arrival_profile": (e,),
+        }
+        if fields.keys() != shapes.keys():
+            raise ValueError(f"fields {sorted(fields)}: must be {sorted(shapes)}")
+        given = {
+            name: jnp.broadcast_to(jnp.asarray(value, jnp.int32 if name == "beds" else jnp.float32), shapes[name])
+            for name, value in fields.items()
+        }
+        given["overflow_cost"] = given["overflow_cost"] * (1.0 - jnp.eye(w))
+        return HealthcareParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            arrival_cdf=self._law(given["arrival_rate"], given["arrival_profile"]),
+            **given,
+        )
+
+    def _law(self, rate: chex.Array, profile: chex.Array) -> chex.Array:
+        return sampling.poisson_cdf(profile[:, None] * rate, self.max_arrivals + 1)
+
+    def _profiles(self) -> tuple[chex.Array, chex.Array]:
+        """Shares of discharges and arrivals by epoch; even ones unless epochs are three hours long."""
+        if self.epochs_per_day == len(DISCHARGE_PROFILE):
+            return jnp.asarray(DISCHARGE_PROFILE), jnp.asarray(ARRIVAL_PROFILE)
+        even = jnp.full((self.epochs_per_day,), 1.0 / self.epochs_per_day)
+        return even, even
+
+    @property
+    def default_params(self) -> HealthcareParams:
+        """Equal wards at load .9 with a mean stay of 4.3 days, the middle of the ranges; overflow costs 15."""
+        beds = min(14, self.max_beds)
+        discharge, arrive = self._profiles()
+        rate = 1.0 / 4.3
+        return self.instance(
+            beds=beds,
+            holding_cost=1.0,
+            overflow_cost=15.0,
+            arrival_rate=0.9 * beds * rate,
+            discharge_rate=rate,
+            off_service=1.1,
+            discharge_profile=discharge,
+            arrival_profile=arrive,
+        )
+
+    def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
+        """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
+        w, e = self.num_wards, self.epochs_per_day
+        u = sampling.uniforms(key, 0, 4 * w + w * w + 1 + 2 * e)
+        by_ward, pairs, rest = u[: 4 * w].reshape(4, w), u[4 * w : 4 * w + w * w], u[4 * w + w * w :]
+
+        def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:
+            return limits[0] + (limits[1] - limits[0]) * uniform
+
+        low, high = OVERFLOW_RANGE
+        beds = jnp.minimum(sampling.integers(by_ward[0], *BEDS_RANGE), self.max_beds)
+        discharge_rate = 1.0 / between(LENGTH_OF_STAY_RANGE, by_ward[1])
+        jitter = jnp.exp(PROFILE_JITTER * sampling.normal(rest[1:])).reshape(2, e)
+        discharge, arrive = (x / x.sum() for x in jnp.stack(self._profiles()) * jitter)
+        return self.instance(
+            beds=beds,
+            holding_cost=between(HOLDING_RANGE, by_ward[3]),
+            overflow_cost=jnp.exp(between((math.log(low), math.log(high)), pairs)).reshape(w, w),
+            arrival_rate=between(LOAD_RANGE, by_ward[2]) * beds * discharge_rate,
+            discharge_rate=discharge_rate,
+            off_service=jnp.where(rest[0] < 0.5, *OFF_SERVICE),
+            discharge_profile=discharge,
+            arrival_profile=arrive,
+        )
+
+    def average_task(self, params: HealthcareParams, population: HealthcareParams) -> HealthcareParams:
+        """Mean stay, profiles and kappa; arrivals at the mean *load* of the beds shown, a better guess than the mean."""
+        load = jnp.mean(population.arrival_rate / (population.beds * population.discharge_rate))
+        params = super().average_task(params, population)
+        rate = load * params.beds * params.discharge_rate
+        return params.replace(arrival_rate=rate, arrival_cdf=self._law(rate, params.arrival_profile))
+
+    # ---- dynamics -------------------------------------------------------------------------------------------------
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: HealthcareParams) -> HealthcareState:
+        """Midnight: own patients only, Poisson(lambda/mu) of them as if beds had no limit, cut at N; nobody waits."""
+        w = self.num_wards
+        law = sampling.poisson_cdf(params.arrival_rate / params.discharge_rate, self.max_beds + 1)
+        census = jnp.minimum(sampling.categorical(uniforms, law), params.beds)
+        none = jnp.zeros((w, w), jnp.int32)
+        return HealthcareState(
+            **self.clock(key),
+            waiting=jnp.zeros((w,), jnp.int32),
+            in_ward=census[:, None] * jnp.eye(w, dtype=jnp.int32),
+            moved=none,
+            arrived=jnp.zeros((w,), jnp.int32),
+            discharged=none,
+            moved_before=none,
+            charged=jnp.zeros((w, w), jnp.float32),
+        )
+
+    def choose(
+        self, state: HealthcareState, turn: chex.Array, action: chex.Array, params: HealthcareParams
+    ) -> HealthcareState:
+        """Moves patients into the ward in turn, as many as wait and find a bed."""
+        wards = jnp.arange(self.num_wards)
+        patients, ward = jnp.asarray(self._class)[action], (wards == turn).astype(jnp.int32)
+        sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
+        free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
+        number = jnp.minimum(jnp.asarray(self._size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
+        moved = number * sender[:, None] * ward
+        return state.replace(
+            waiting=state.waiting - number * sender, in_ward=state.in_ward + moved, moved=state.moved + moved
+        )
+
+    def advance(
+        self, state: HealthcareState, uniforms: chex.Array, params: HealthcareParams
+    ) -> tuple[HealthcareState, chex.Array, dict[str, chex.Array]]:
+        """Charges, then the next epoch starts. The first W*W uniforms drive discharges (class by ward), the rest arrivals.
+
+        Key figures: ``waiting`` (after the decisions), ``overflowed``, ``in_beds``, ``off_service`` (in another ward's
+        beds), ``free_beds``; ``arrived``, ``discharged``, ``dropped`` at the start of the next epoch [patients];
+        ``holding_cost``, ``overflow_cost`` [cost units].
+        """
+        w = self.num_wards
+        holding = jnp.sum(params.holding_cost * state.waiting)
+        charged = params.overflow_cost * state.moved
+        overflow = jnp.sum(charged)
+        epoch = (self.period(state) + 1) % self.epochs_per_day
+        chance = jnp.minimum(self._leaving(params) * params.discharge_profile[epoch], 1.0)
+        discharged = _binomial(uniforms[: w * w].reshape(w, w), state.in_ward, chance, self.max_beds)
+        arrived = sampling.categorical(uniforms[w * w :], params.arrival_cdf[epoch])
+        stayed = state.in_ward - discharged
+        asking = state.waiting + arrived
+        admitted = jnp.minimum(asking, params.beds - stayed.sum(0))
+        left = asking - admitted
+        waiting = jnp.minimum(left, MAX_WAITING)
+        total = state.in_ward.sum()
+        figures = {
+            "waiting": state.waiting.sum(),
+            "overflowed": state.moved.sum(),
+            "in_beds": total,
+            "off_service": total - jnp.trace(state.in_ward),
+            "free_beds": params.beds.sum() - total,
+            "arrived": arrived.sum(),
+            "discharged": discharged.sum(),
+            "dropped": jnp.sum(left - waiting),
+            "holding_cost": holding,
+            "overflow_cost": overflow,
+        }
+        following = state.replace(
+            waiting=waiting,
+            in_ward=stayed + admitted[:, None] * jnp.eye(w, dtype=jnp.int32),
+            moved=jnp.zeros_like(state.moved),
+            arrived=arrived,
+            discharged=discharged,
+            moved_before=state.moved,
+            charged=charged,
+        )
+        return following, -(holding + overflow), {name: jnp.float32(value) for name, value in figures.items()}
+
+    def _leaving(self, params: HealthcareParams) -> chex.Array:
+        """Discharge rates ``f32[W, W]`` m, class by ward [1/day]."""
+        return params.discharge_rate[:, None] / jnp.where(jnp.eye(self.num_wards, dtype=bool), 1.0, params.off_service)
+
+    # ---- observation ----------------------------------------------------------------------------------------------
+
+    def observation(self, state: HealthcareState, params: HealthcareParams) -> Observation:
+        """See the class docstring for the columns."""
+        w, turn = self.num_wards, self.turn(state)
+        wards = jnp.arange(w)
+        occupied = state.in_ward.sum(0)
+        free = params.beds - occupied
+        own = jnp.diagonal(state.in_ward)
+        waiting = _cut(state.waiting / PATIENTS)
+        urgency = jnp.minimum(waiting, 1.0)
+        slack = free / params.beds
+        level = occupied / params.beds
+        phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day) / self.epochs_per_day
+        arrived = _cut(state.arrived / PATIENTS)
+        holding = _cut(params.holding_cost / HOLDING_SCALE)
+        common = {
+            "cycle_sin": jnp.sin(phase),
+            "cycle_cos": jnp.cos(phase),
+            "progress": self.progress(state),
+            "last_reward": _cut(state.last_reward / REWARD_SCALE),
+        }
+        patients = dict(
+            urgency=urgency,
+            slack=slack,
+            level=_cut(state.in_ward.sum(1) / params.beds),
+            capacity=params.beds / self.max_beds,
+            outflow=_cut(state.discharged.sum(1) / PATIENTS),
+            waiting=waiting,
+            signal_a=arrived,
+            unit_cost=_per_patient(state.charged.sum(1), state.moved_before.sum(1)),
+            unit_value=holding,
+            decided=_cut(state.moved.sum(1) / PATIENTS),
+            **common,
+        )
+        rooms = dict(
+            urgency=urgency,
+            slack=slack,
+            level=level,
+            capacity=params.beds / self.max_beds,
+            outflow=_cut(state.discharged.sum(0) / PATIENTS),
+            waiting=waiting,
+            signal_a=arrived,
+            signal_b=(occupied - own) / params.beds,
+            unit_cost=_per_patient(state.charged.sum(0), state.moved_before.sum(0)),
+            unit_value=holding,
+            is_turn=wards == turn,
+            decided=_cut(state.moved.sum(0) / PATIENTS),
+            **common,
+        )
+        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
+        amount = size / max(BATCH)
+        moving = size > 0
+        return Observation(
+            tokens=token_table(("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)),
+            token_mask=jnp.ones((self.num_tokens,), bool),
+            actions=action_rows(
+                self.num_actions,
+                is_noop=~moving,
+                amount=amount,
+                signed=amount,
+                second_urgency=urgency[turn],
+                second_slack=slack[turn],
+                second_level=level[turn],
+            ),
+            action_target=jnp.where(moving, sender, w + turn).astype(jnp.int32),
+            action_mask=self._legal(turn, state.waiting, free[turn]),
+        )
+
+    # ---- reference policies ---------------------------------------------------------------------------------------
+
+    def pools(self, params: HealthcareParams) -> bed_pools.Pools:
+        """The task as separate pools."""
+        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
+        return bed_pools.Pools(
+            beds=params.beds,
+            discharge=chance,
+            arrivals=params.arrival_profile[:, None] * params.arrival_rate,
+            holding=params.holding_cost,
+        )
+
+    def solve(self, params: HealthcareParams) -> chex.Array:
+        """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census."""
+        size = self.max_beds + POOL_QUEUE
+        return bed_pools.values(self.pools(params), self.num_periods, size, self.max_beds)
+
+    def reference_action(
+        self, plan: chex.Array, state: HealthcareState, params: HealthcareParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """The choice after which the wards still to come can do best, on the values of the separate pools."""
+        del key
+        turn = self.turn(state)
+        value = plan[jnp.minimum(self.period(state), self.num_periods - 1)]
+        burden = params.discharge_rate / self._leaving(params)
+        wards = jnp.arange(self.num_wards)
+        occupied = state.in_ward.sum(0)
+        census, free = state.waiting + occupied, params.beds - occupied
+
+        def worth(patients: chex.Array, number: chex.Array) -> chex.Array:
+            sent, taken = number * (wards == patients), number * (wards == turn)
+            after = census - sent + taken
+            moved = jnp.sum(value[wards, after] - value[wards, census], where=wards != turn)
+            moved += burden[patients, turn] * (value[turn, after[turn]] - value[turn, census[turn]])
+            rest = bed_pools.completion(
+                value,
+                state.waiting - sent,
+                jnp.where(wards > turn, free, 0),
+                after,
+                params.overflow_cost,
+                burden,
+                MOVES,
+            )
+            return number * params.overflow_cost[patients, turn] + moved + rest
+
+        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
+        cost = jax.vmap(worth)(sender, size)
+        legal = self._legal(turn, state.waiting, free[turn])
+        return jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """An index rule for one overflow cost and one load for all tasks, tuned on their distribution.
+
+        A queue is as long as ``Q / N`` times the mean stay; what a free bed is worth to its ward is in the reserve.
+        """
+        del key
+        return self._blind(observation, *HEURISTIC)
+
+    def _blind(self, observation: Observation, patience: chex.Numeric, reserve: chex.Numeric) -> chex.Array:
+        column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
+        w = self.num_wards
+        beds = self.max_beds * column["capacity"]
+        waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
+        turn = column["is_turn"]
+        free, kept = jnp.sum(turn * beds * column["slack"]), reserve * jnp.sum(turn * beds)
+        # In units of the overflow cost assumed.
+        return self._index(observation.action_mask, waiting, holding / beds[:w], jnp.ones((w,)), free, patience, kept)
+
+    def index_action(
+        self, state: HealthcareState, params: HealthcareParams, patience: chex.Numeric, reserve: chex.Numeric
+    ) -> chex.Array:
+        """The index rule that knows the overflow costs: what the reference is compared with. ``i32[]``."""
+        turn = self.turn(state)
+        free = (params.beds - state.in_ward.sum(0))[turn]
+        cost = params.overflow_cost[:, turn]
+        legal = self._legal(turn, state.waiting, free)
+        return self._index(legal, state.waiting, params.holding_cost, cost, free, patience, reserve)
+
+    def _index(
+        self,
+        legal: chex.Array,
+        waiting: chex.Array,
+        holding: chex.Array,
+        cost: chex.Array,
+        free: chex.Numeric,
+        patience: chex.Numeric,
+        reserve: chex.Numeric,
+    ) -> chex.Array:
+        """Take patients of class j while ``h_j Q_j patience >= b_j`` and ``reserve`` beds stay free."""
+        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
+        # The last of the patients moved must still be worth it.
+        gain = patience * holding[sender] * (waiting[sender] - size + 1.0) - cost[sender]
+        wanted = legal & (size > 0) & (gain >= 0.0) & (free - size >= reserve - 1e-3)
+        # The most urgent class first, then as many as may be.
+        first = patience * holding[sender] * waiting[sender] - cost[sender] + 1e-3 * size
+        return jnp.where(wanted.any(), jnp.argmax(jnp.where(wanted, first, -jnp.inf)), 0).astype(jnp.int32)
+
+    def _legal(self, turn: chex.Array, waiting: chex.Array, free: chex.Array) -> chex.Array:
+        """Which actions are: nobody, or patients of another class as far as they wait and find beds. ``bool[A]``."""
+        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
+        return (size == 0) | ((sender != turn) & (size <= jnp.minimum(waiting[sender], free)))
+
+
+def _cut(feature: chex.Array) -> chex.Array:
+    """Keeps a feature without bounds of its own within those of the observation space."""
+    return jnp.clip(feature, -10.0, 10.0)
+
+
+def _per_patient(charged: chex.Array, moved: chex.Array) -> chex.Array:
+    """Overflow cost per patient, as shown; 0 where nobody was moved."""
+    return _cut(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE)
+
+
+def _binomial(uniform: chex.Array, trials: chex.Array, chance: chex.Array, most: int) -> chex.Array:
+    """Binomial quantiles, elementwise, ``trials <= most`` (static): the recursion of the point masses, unrolled.
+
+    Without tables or loops it fuses into one pass. Exact as long as ``(1 - chance) ** trials`` does not underflow; past
+    that everybody leaves.
+    """
+    odds = chance / (1.0 - jnp.minimum(chance, 1.0 - 1e-6))
+    n = trials.astype(jnp.float32)
+    mass = jnp.exp(n * jnp.log1p(-jnp.minimum(chance, 1.0 - 1e-6)))
+    below, count = mass, jnp.zeros_like(trials)
+    for k in range(most):
+        count += (uniform > below) & (k < trials)
+        mass = mass * odds * ((n - k) / (k + 1.0))
+        below = below + mass
+    return count
