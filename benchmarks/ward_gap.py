@@ -55,6 +55,7 @@ class TwoWards:
         self.beds = [int(n) for n in params["beds"]]
         self.hold, self.over = np.asarray(params["holding_cost"], float), np.asarray(params["overflow_cost"], float)
         self.mu, self.lam = np.asarray(params["discharge_rate"], float), np.asarray(params["arrival_rate"], float)
+        self.start = np.asarray(params["start_census"], float)
         self.kappa = float(params["off_service"])
         self.leave, self.come = (np.asarray(params[f"{k}_profile"], float) for k in ("discharge", "arrival"))
         self.num_periods, self.queue, most = num_periods, queue, max(self.beds)
@@ -116,7 +117,7 @@ class TwoWards:
                 value = self._decide(value, ward, rule)
         laws = []
         for w in (0, 1):
-            law = poisson.pmf(np.arange(self.beds[w] + 1), self.lam[w] / self.mu[w])
+            law = poisson.pmf(np.arange(self.beds[w] + 1), self.start[w])
             law[-1] = 1.0 - law[:-1].sum()
             laws.append(law)
         start = value[0, 0, : len(laws[0]), 0, 0, : len(laws[1])]

@@ -26,9 +26,16 @@ class Scalar:
 
     def __init__(self, params: dict[str, np.ndarray], num_periods: int = 32, max_beds: int = 20) -> None:
         self.beds = [int(n) for n in params["beds"]]
-        self.hold, self.lam, self.mu, self.leave_share, self.come_share = (
+        self.hold, self.start, self.lam, self.mu, self.leave_share, self.come_share = (
             np.asarray(params[k], float).tolist()
-            for k in ("holding_cost", "arrival_rate", "discharge_rate", "discharge_profile", "arrival_profile")
+            for k in (
+                "holding_cost",
+                "start_census",
+                "arrival_rate",
+                "discharge_rate",
+                "discharge_profile",
+                "arrival_profile",
+            )
         )
         self.over = np.asarray(params["overflow_cost"], float).tolist()
         self.kappa = float(params["off_service"])
@@ -65,7 +72,7 @@ class Scalar:
         self.queue = [0] * self.wards
         self.ward = self.square()
         for w in range(self.wards):
-            self.ward[w][w] = min(self.poisson(float(uniforms[w]), self.lam[w] / self.mu[w]), self.beds[w])
+            self.ward[w][w] = min(self.poisson(float(uniforms[w]), self.start[w]), self.beds[w])
         self.moved, self.left, self.before = self.square(), self.square(), self.square()
         self.came = [0] * self.wards
         self.time, self.last_reward = 0, 0.0
@@ -177,7 +184,7 @@ class Vector:
         self.odds, self.stay = self.chance / (1 - self.chance), np.log1p(-self.chance)
         mean = given["arrival_profile"].T[:, :, None] * given["arrival_rate"].astype(float)
         self.arrivals = pdtr(np.arange(16), mean[..., None]).astype(np.float32)
-        self.initial = pdtr(np.arange(max_beds + 1), (given["arrival_rate"] / given["discharge_rate"])[..., None])
+        self.initial = pdtr(np.arange(max_beds + 1), given["start_census"].astype(float)[..., None])
         self.diagonal = np.arange(self.wards)
         # Everything constant over an episode is written once; step() refreshes the rest.
         self.table = np.zeros((self.batch, 2 * self.wards + 1, WIDTH), np.float32)

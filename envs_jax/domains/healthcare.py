@@ -11,7 +11,7 @@ Then W turns: ward w may take 1, 2 or 4 waiting patients of one other class, if 
 
     reward = -(sum_j h_j Q_j + sum_jw b_jw moved_jw)                                [cost units]
 
-One unit is what one patient of weight h = 1 costs by waiting for one epoch. A patient moved has a bed at once, but takes
+One unit is what a patient of weight h = 1 costs by waiting for one epoch. A patient moved has a bed at once, but takes
 it from the ward's own patients of tomorrow, and stays longer there (kappa >= 1).
 """
 
@@ -21,7 +21,6 @@ import math
 from typing import ClassVar
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -31,41 +30,27 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import bed_pools
 
-BATCH = (1, 2, 4)
-"""Patients that one choice can move."""
+BATCH = (1, 2, 4)  # patients that one choice can move
+# Shares of a day by 3-hour epoch from midnight: discharges cluster from noon to six.
 DISCHARGE_PROFILE = (0.0, 0.0, 0.05, 0.15, 0.35, 0.30, 0.10, 0.05)
-"""Share of a day's discharges by 3-hour epoch from midnight: they cluster from noon to six."""
 ARRIVAL_PROFILE = (0.06, 0.05, 0.08, 0.15, 0.19, 0.18, 0.16, 0.13)
-"""Share of a day's bed requests by 3-hour epoch from midnight."""
 
+# Ranges of tasks, see docs/domains/healthcare.md for where they come from.
 BEDS_RANGE = (8, 20)
-"""Beds of a ward."""
-LENGTH_OF_STAY_RANGE = (3.6, 5.0)
-"""Mean stay in the own ward [days]."""
-LOAD_RANGE = (0.6, 1.2)
-"""Offered load of a ward, lambda / (N mu)."""
-HOLDING_RANGE = (0.5, 2.0)
-"""h [cost per waiting patient and epoch]."""
-OVERFLOW_RANGE = (2.0, 40.0)
-"""b, log-uniform [cost per patient placed elsewhere]."""
-OFF_SERVICE = (1.0, 1.2)
-"""kappa: one of the two."""
-PROFILE_JITTER = 0.3
-"""Standard deviation of the log of a task's profiles around the two above."""
+STAY_RANGE = (3.6, 5.0)  # 1 / mu [days]
+LOAD_RANGE = (0.6, 1.2)  # lambda / (N mu)
+HOLDING_RANGE = (0.5, 2.0)  # h
+OVERFLOW_RANGE = (2.0, 40.0)  # b, log-uniform
+OFF_SERVICE = (1.0, 1.2)  # kappa, one of the two
+PROFILE_JITTER = 0.3  # sd of the log of a task's profiles around the two above
+START_LOAD = 0.9  # of the beds, public
 
-PATIENTS = 8.0
-"""Patients that the observation shows as 1."""
-OVERFLOW_SCALE, HOLDING_SCALE, REWARD_SCALE = 40.0, 2.0, 10.0
-"""Costs that the observation shows as 1."""
-MAX_WAITING = 63
-"""Patients of a class that can wait; more are turned away."""
-
-POOL_QUEUE = 28
-"""Waiting patients up to which a pool's value is computed; beyond, it is taken as constant."""
-MOVES = 8
-"""Later moves of the same epoch that a choice reckons with."""
-HEURISTIC = (8.0, 0.2)
-"""Patience (times beds, relative to the overflow cost assumed) and reserve [share of the beds] of the heuristic."""
+MAX_WAITING = 63  # patients of a class; more are turned away
+POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed; beyond, it is taken as constant
+MOVES = 8  # later moves of the same epoch that the reference reckons with
+HEURISTIC = (8.0, 0.2)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
+# What the observation shows as 1: patients, b, h, cost of an epoch.
+PATIENTS, OVERFLOW_SCALE, HOLDING_SCALE, REWARD_SCALE = 8.0, 40.0, 2.0, 10.0
 
 
 @struct.dataclass
@@ -93,6 +78,7 @@ class HealthcareState(EnvState):
 class HealthcareParams(EnvParams):
     """Attributes:
     beds: ``i32[W]`` N, at most ``max_beds``.
+    start_census: ``f32[W]`` patients expected at the start; their number is Poisson, at most N.
     holding_cost: ``f32[W]`` h [cost per waiting patient and epoch].
     overflow_cost: ``f32[W, W]`` b, class by ward [cost per patient]; diagonal 0. Hidden, felt in the charges.
     arrival_rate: ``f32[W]`` lambda [patients/day]. Hidden.
@@ -104,6 +90,7 @@ class HealthcareParams(EnvParams):
     """
 
     beds: chex.Array
+    start_census: chex.Array
     holding_cost: chex.Array
     overflow_cost: chex.Array
     arrival_rate: chex.Array
@@ -157,16 +144,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
     Sources: J. G. Dai, P. Shi, "Inpatient overflow: an approximate dynamic programming approach", M&SOM 21(4), 2019
     (model; recalled, not re-read); J. Sun, P. Shi, J. G. Dai, "Inpatient Overflow Management with Proximal Policy
-    Optimization", arXiv 2410.13767 (one placement after another; abstract read). Ranges: see docs/domains/healthcare.md.
-
-    Usage::
-
-        env, params = envs_jax.make("healthcare")
-        task = env.sample_params(jax.random.key(0))
-        seen, state = env.reset_env(jax.random.key(1), task)
-        plan = env.solve(task)
-        action = env.reference_action(plan, state, task, jax.random.key(2))
-        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+    Optimization", arXiv 2410.13767 (one placement after another; abstract read).
 
     Args:
       num_wards: W, from 1 (no decision, a single queue) to 10.
@@ -190,12 +168,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(
-        self,
-        num_wards: int = 4,
-        num_days: int = 4,
-        epochs_per_day: int = 8,
-        max_beds: int = 20,
-        max_arrivals: int = 15,
+        self, num_wards: int = 4, num_days: int = 4, epochs_per_day: int = 8, max_beds: int = 20, max_arrivals: int = 15
     ) -> None:
         super().__init__()
         for field, value, high in (
@@ -218,63 +191,48 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         self.num_uniforms = num_wards * num_wards + num_wards
         self.num_reset_uniforms = num_wards
         # Class and number of patients of each action; action 0 moves nobody.
-        self._class = np.concatenate([[0], np.repeat(np.arange(num_wards), len(BATCH))])
-        self._size = np.concatenate([[0], np.tile(BATCH, num_wards)])
+        self._class = np.append(0, np.repeat(np.arange(num_wards), len(BATCH))).astype(np.int32)
+        self._size = np.append(0, np.tile(BATCH, num_wards)).astype(np.int32)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
     def instance(self, **fields: chex.Numeric) -> HealthcareParams:
-        """A task from all fields but the derived ones; a scalar stands for all wards or epochs."""
+        """The nominal hospital with other values of some fields; a scalar stands for all wards or epochs.
+
+        Nominal: equal wards at load .9, a mean stay of 4.3 days, the middle of the ranges; overflow costs 15.
+        """
         w, e = self.num_wards, self.epochs_per_day
-        shapes = {
-            "beds": (w,),
-            "holding_cost": (w,),
-            "overflow_cost": (w, w),
-            "arrival_rate": (w,),
-            "discharge_rate": (w,),
-            "off_service": (),
-            "discharge_profile": (e,),
-            "arrival_profile": (e,),
+        even = (1.0 / e,) * e
+        eight = e == len(DISCHARGE_PROFILE)
+        beds = jnp.broadcast_to(jnp.asarray(fields.get("beds", min(14, self.max_beds)), jnp.int32), (w,))
+        nominal = {
+            "beds": beds,
+            "start_census": START_LOAD * beds,
+            "holding_cost": jnp.ones((w,)),
+            "overflow_cost": jnp.full((w, w), 15.0),
+            "arrival_rate": 0.9 * beds / 4.3,
+            "discharge_rate": jnp.full((w,), 1.0 / 4.3),
+            "off_service": jnp.float32(1.1),
+            "discharge_profile": jnp.asarray(DISCHARGE_PROFILE if eight else even),
+            "arrival_profile": jnp.asarray(ARRIVAL_PROFILE if eight else even),
         }
-        if fields.keys() != shapes.keys():
-            raise ValueError(f"fields {sorted(fields)}: must be {sorted(shapes)}")
+        if unknown := sorted(fields.keys() - nominal.keys()):
+            raise ValueError(f"unknown fields {unknown}; a hospital has {', '.join(nominal)}")
         given = {
-            name: jnp.broadcast_to(jnp.asarray(value, jnp.int32 if name == "beds" else jnp.float32), shapes[name])
-            for name, value in fields.items()
+            name: jnp.broadcast_to(jnp.asarray(fields.get(name, value), value.dtype), value.shape)
+            for name, value in nominal.items()
         }
-        given["overflow_cost"] = given["overflow_cost"] * (1.0 - jnp.eye(w))
-        return HealthcareParams(
-            max_steps_in_episode=jnp.int32(self.horizon),
-            arrival_cdf=self._law(given["arrival_rate"], given["arrival_profile"]),
-            **given,
-        )
+        given["overflow_cost"] *= 1.0 - jnp.eye(w)
+        law = self._law(given["arrival_rate"], given["arrival_profile"])
+        return HealthcareParams(max_steps_in_episode=jnp.int32(self.horizon), arrival_cdf=law, **given)
 
     def _law(self, rate: chex.Array, profile: chex.Array) -> chex.Array:
         return sampling.poisson_cdf(profile[:, None] * rate, self.max_arrivals + 1)
 
-    def _profiles(self) -> tuple[chex.Array, chex.Array]:
-        """Shares of discharges and arrivals by epoch; even ones unless epochs are three hours long."""
-        if self.epochs_per_day == len(DISCHARGE_PROFILE):
-            return jnp.asarray(DISCHARGE_PROFILE), jnp.asarray(ARRIVAL_PROFILE)
-        even = jnp.full((self.epochs_per_day,), 1.0 / self.epochs_per_day)
-        return even, even
-
     @property
     def default_params(self) -> HealthcareParams:
-        """Equal wards at load .9 with a mean stay of 4.3 days, the middle of the ranges; overflow costs 15."""
-        beds = min(14, self.max_beds)
-        discharge, arrive = self._profiles()
-        rate = 1.0 / 4.3
-        return self.instance(
-            beds=beds,
-            holding_cost=1.0,
-            overflow_cost=15.0,
-            arrival_rate=0.9 * beds * rate,
-            discharge_rate=rate,
-            off_service=1.1,
-            discharge_profile=discharge,
-            arrival_profile=arrive,
-        )
+        """The nominal hospital."""
+        return self.instance()
 
     def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
         """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
@@ -285,11 +243,13 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:
             return limits[0] + (limits[1] - limits[0]) * uniform
 
-        low, high = OVERFLOW_RANGE
+        nominal, low, high = self.default_params, *OVERFLOW_RANGE
         beds = jnp.minimum(sampling.integers(by_ward[0], *BEDS_RANGE), self.max_beds)
-        discharge_rate = 1.0 / between(LENGTH_OF_STAY_RANGE, by_ward[1])
+        discharge_rate = 1.0 / between(STAY_RANGE, by_ward[1])
         jitter = jnp.exp(PROFILE_JITTER * sampling.normal(rest[1:])).reshape(2, e)
-        discharge, arrive = (x / x.sum() for x in jnp.stack(self._profiles()) * jitter)
+        discharge, arrive = (
+            x / x.sum() for x in jnp.stack([nominal.discharge_profile, nominal.arrival_profile]) * jitter
+        )
         return self.instance(
             beds=beds,
             holding_cost=between(HOLDING_RANGE, by_ward[3]),
@@ -302,7 +262,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         )
 
     def average_task(self, params: HealthcareParams, population: HealthcareParams) -> HealthcareParams:
-        """Mean stay, profiles and kappa; arrivals at the mean *load* of the beds shown, a better guess than the mean."""
+        """Means; arrivals at the mean *load* of the beds shown, a better guess than the mean arrivals."""
         load = jnp.mean(population.arrival_rate / (population.beds * population.discharge_rate))
         params = super().average_task(params, population)
         rate = load * params.beds * params.discharge_rate
@@ -311,9 +271,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     # ---- dynamics -------------------------------------------------------------------------------------------------
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: HealthcareParams) -> HealthcareState:
-        """Midnight: own patients only, Poisson(lambda/mu) of them as if beds had no limit, cut at N; nobody waits."""
+        """Midnight: own patients in the beds, nobody waits."""
         w = self.num_wards
-        law = sampling.poisson_cdf(params.arrival_rate / params.discharge_rate, self.max_beds + 1)
+        law = sampling.poisson_cdf(params.start_census, self.max_beds + 1)
         census = jnp.minimum(sampling.categorical(uniforms, law), params.beds)
         none = jnp.zeros((w, w), jnp.int32)
         return HealthcareState(
@@ -344,7 +304,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     def advance(
         self, state: HealthcareState, uniforms: chex.Array, params: HealthcareParams
     ) -> tuple[HealthcareState, chex.Array, dict[str, chex.Array]]:
-        """Charges, then the next epoch starts. The first W*W uniforms drive discharges (class by ward), the rest arrivals.
+        """Charges, then the next epoch starts. W*W uniforms drive discharges (class by ward), the other W arrivals.
 
         Key figures: ``waiting`` (after the decisions), ``overflowed``, ``in_beds``, ``off_service`` (in another ward's
         beds), ``free_beds``; ``arrived``, ``discharged``, ``dropped`` at the start of the next epoch [patients];
@@ -356,7 +316,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         overflow = jnp.sum(charged)
         epoch = (self.period(state) + 1) % self.epochs_per_day
         chance = jnp.minimum(self._leaving(params) * params.discharge_profile[epoch], 1.0)
-        discharged = _binomial(uniforms[: w * w].reshape(w, w), state.in_ward, chance, self.max_beds)
+        discharged = sampling.binomial(uniforms[: w * w].reshape(w, w), state.in_ward, chance, self.max_beds)
         arrived = sampling.categorical(uniforms[w * w :], params.arrival_cdf[epoch])
         stayed = state.in_ward - discharged
         asking = state.waiting + arrived
@@ -399,51 +359,44 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         wards = jnp.arange(w)
         occupied = state.in_ward.sum(0)
         free = params.beds - occupied
-        own = jnp.diagonal(state.in_ward)
-        waiting = _cut(state.waiting / PATIENTS)
-        urgency = jnp.minimum(waiting, 1.0)
-        slack = free / params.beds
         level = occupied / params.beds
         phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day) / self.epochs_per_day
-        arrived = _cut(state.arrived / PATIENTS)
-        holding = _cut(params.holding_cost / HOLDING_SCALE)
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
             "progress": self.progress(state),
             "last_reward": _cut(state.last_reward / REWARD_SCALE),
         }
-        patients = dict(
-            urgency=urgency,
-            slack=slack,
-            level=_cut(state.in_ward.sum(1) / params.beds),
-            capacity=params.beds / self.max_beds,
-            outflow=_cut(state.discharged.sum(1) / PATIENTS),
-            waiting=waiting,
-            signal_a=arrived,
-            unit_cost=_per_patient(state.charged.sum(1), state.moved_before.sum(1)),
-            unit_value=holding,
-            decided=_cut(state.moved.sum(1) / PATIENTS),
+        waiting = _cut(state.waiting / PATIENTS)
+        both = {
+            "urgency": jnp.minimum(waiting, 1.0),
+            "slack": free / params.beds,
+            "capacity": params.beds / self.max_beds,
+            "waiting": waiting,
+            "signal_a": _cut(state.arrived / PATIENTS),
+            "unit_value": _cut(params.holding_cost / HOLDING_SCALE),
             **common,
-        )
-        rooms = dict(
-            urgency=urgency,
-            slack=slack,
-            level=level,
-            capacity=params.beds / self.max_beds,
-            outflow=_cut(state.discharged.sum(0) / PATIENTS),
-            waiting=waiting,
-            signal_a=arrived,
-            signal_b=(occupied - own) / params.beds,
-            unit_cost=_per_patient(state.charged.sum(0), state.moved_before.sum(0)),
-            unit_value=holding,
-            is_turn=wards == turn,
-            decided=_cut(state.moved.sum(0) / PATIENTS),
-            **common,
-        )
-        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
-        amount = size / max(BATCH)
-        moving = size > 0
+        }
+
+        def flows(axis: int) -> dict[str, chex.Array]:
+            """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
+            charged, moved = state.charged.sum(axis), state.moved_before.sum(axis)
+            return {
+                "outflow": _cut(state.discharged.sum(axis) / PATIENTS),
+                "unit_cost": _cut(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE),
+                "decided": _cut(state.moved.sum(axis) / PATIENTS),
+            }
+
+        patients = {**both, **flows(1), "level": _cut(state.in_ward.sum(1) / params.beds)}
+        rooms = {
+            **both,
+            **flows(0),
+            "level": level,
+            "signal_b": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
+            "is_turn": wards == turn,
+        }
+        amount = self._size / max(BATCH)
+        moving = self._size > 0
         return Observation(
             tokens=token_table(("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)),
             token_mask=jnp.ones((self.num_tokens,), bool),
@@ -452,30 +405,22 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
                 is_noop=~moving,
                 amount=amount,
                 signed=amount,
-                second_urgency=urgency[turn],
-                second_slack=slack[turn],
+                second_urgency=both["urgency"][turn],
+                second_slack=both["slack"][turn],
                 second_level=level[turn],
             ),
-            action_target=jnp.where(moving, sender, w + turn).astype(jnp.int32),
+            action_target=jnp.where(moving, self._class, w + turn).astype(jnp.int32),
             action_mask=self._legal(turn, state.waiting, free[turn]),
         )
 
     # ---- reference policies ---------------------------------------------------------------------------------------
 
-    def pools(self, params: HealthcareParams) -> bed_pools.Pools:
-        """The task as separate pools."""
-        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
-        return bed_pools.Pools(
-            beds=params.beds,
-            discharge=chance,
-            arrivals=params.arrival_profile[:, None] * params.arrival_rate,
-            holding=params.holding_cost,
-        )
-
     def solve(self, params: HealthcareParams) -> chex.Array:
-        """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census."""
-        size = self.max_beds + POOL_QUEUE
-        return bed_pools.values(self.pools(params), self.num_periods, size, self.max_beds)
+        """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census, were nobody moved."""
+        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
+        arrivals = params.arrival_profile[:, None] * params.arrival_rate
+        pools = bed_pools.Pools(params.beds, chance, arrivals, params.holding_cost)
+        return bed_pools.values(pools, self.num_periods, self.max_beds + POOL_QUEUE, self.max_beds)
 
     def reference_action(
         self, plan: chex.Array, state: HealthcareState, params: HealthcareParams, key: chex.PRNGKey
@@ -485,28 +430,12 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         turn = self.turn(state)
         value = plan[jnp.minimum(self.period(state), self.num_periods - 1)]
         burden = params.discharge_rate / self._leaving(params)
-        wards = jnp.arange(self.num_wards)
         occupied = state.in_ward.sum(0)
-        census, free = state.waiting + occupied, params.beds - occupied
-
-        def worth(patients: chex.Array, number: chex.Array) -> chex.Array:
-            sent, taken = number * (wards == patients), number * (wards == turn)
-            after = census - sent + taken
-            moved = jnp.sum(value[wards, after] - value[wards, census], where=wards != turn)
-            moved += burden[patients, turn] * (value[turn, after[turn]] - value[turn, census[turn]])
-            rest = bed_pools.completion(
-                value,
-                state.waiting - sent,
-                jnp.where(wards > turn, free, 0),
-                after,
-                params.overflow_cost,
-                burden,
-                MOVES,
-            )
-            return number * params.overflow_cost[patients, turn] + moved + rest
-
-        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
-        cost = jax.vmap(worth)(sender, size)
+        free = params.beds - occupied
+        later = jnp.where(jnp.arange(self.num_wards) > turn, free, 0)
+        world = (state.waiting, later, state.waiting + occupied, params.overflow_cost, burden)
+        choices = (jnp.asarray(self._class), turn, jnp.asarray(self._size))
+        cost = bed_pools.placement_costs(value, *world, choices, MOVES)
         legal = self._legal(turn, state.waiting, free[turn])
         return jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32)
 
@@ -516,75 +445,40 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         A queue is as long as ``Q / N`` times the mean stay; what a free bed is worth to its ward is in the reserve.
         """
         del key
-        return self._blind(observation, *HEURISTIC)
-
-    def _blind(self, observation: Observation, patience: chex.Numeric, reserve: chex.Numeric) -> chex.Array:
         column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
-        w = self.num_wards
+        w, (patience, reserve) = self.num_wards, HEURISTIC
         beds = self.max_beds * column["capacity"]
         waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
-        turn = column["is_turn"]
-        free, kept = jnp.sum(turn * beds * column["slack"]), reserve * jnp.sum(turn * beds)
-        # In units of the overflow cost assumed.
-        return self._index(observation.action_mask, waiting, holding / beds[:w], jnp.ones((w,)), free, patience, kept)
+        own = beds * column["is_turn"]
+        free, kept = jnp.sum(own * column["slack"]), reserve * jnp.sum(own)
+        gain = self._gain(patience * holding / beds[:w], waiting, jnp.ones((w,)))  # in overflow costs assumed
+        return self._best(gain, observation.action_mask, free - kept)
 
     def index_action(
         self, state: HealthcareState, params: HealthcareParams, patience: chex.Numeric, reserve: chex.Numeric
     ) -> chex.Array:
-        """The index rule that knows the overflow costs: what the reference is compared with. ``i32[]``."""
+        """The index rule that knows the overflow costs, with which the reference is compared: ``i32[]``."""
         turn = self.turn(state)
         free = (params.beds - state.in_ward.sum(0))[turn]
-        cost = params.overflow_cost[:, turn]
-        legal = self._legal(turn, state.waiting, free)
-        return self._index(legal, state.waiting, params.holding_cost, cost, free, patience, reserve)
+        gain = self._gain(patience * params.holding_cost, state.waiting, params.overflow_cost[:, turn])
+        return self._best(gain, self._legal(turn, state.waiting, free), free - reserve)
 
-    def _index(
-        self,
-        legal: chex.Array,
-        waiting: chex.Array,
-        holding: chex.Array,
-        cost: chex.Array,
-        free: chex.Numeric,
-        patience: chex.Numeric,
-        reserve: chex.Numeric,
-    ) -> chex.Array:
-        """Take patients of class j while ``h_j Q_j patience >= b_j`` and ``reserve`` beds stay free."""
-        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
-        # The last of the patients moved must still be worth it.
-        gain = patience * holding[sender] * (waiting[sender] - size + 1.0) - cost[sender]
-        wanted = legal & (size > 0) & (gain >= 0.0) & (free - size >= reserve - 1e-3)
-        # The most urgent class first, then as many as may be.
-        first = patience * holding[sender] * waiting[sender] - cost[sender] + 1e-3 * size
+    def _gain(self, worth: chex.Array, waiting: chex.Array, cost: chex.Array) -> chex.Array:
+        """What the index rule thinks of each action's last patient, ``worth_j Q_j - cost_j``: ``f32[A]``."""
+        return (worth * waiting - cost)[self._class] - worth[self._class] * jnp.maximum(self._size - 1, 0)
+
+    def _best(self, gain: chex.Array, legal: chex.Array, room: chex.Array) -> chex.Array:
+        """Among moves whose last patient gains and fits: the class whose first gains most, as many as may be."""
+        wanted = legal & (self._size > 0) & (gain >= 0.0) & (self._size <= room + 1e-3)
+        first = gain[1 :: len(BATCH)][self._class] + 1e-3 * self._size
         return jnp.where(wanted.any(), jnp.argmax(jnp.where(wanted, first, -jnp.inf)), 0).astype(jnp.int32)
 
     def _legal(self, turn: chex.Array, waiting: chex.Array, free: chex.Array) -> chex.Array:
         """Which actions are: nobody, or patients of another class as far as they wait and find beds. ``bool[A]``."""
-        sender, size = jnp.asarray(self._class), jnp.asarray(self._size)
-        return (size == 0) | ((sender != turn) & (size <= jnp.minimum(waiting[sender], free)))
+        possible = jnp.minimum(waiting, free)[self._class]
+        return (self._size == 0) | ((self._class != turn) & (self._size <= possible))
 
 
 def _cut(feature: chex.Array) -> chex.Array:
     """Keeps a feature without bounds of its own within those of the observation space."""
     return jnp.clip(feature, -10.0, 10.0)
-
-
-def _per_patient(charged: chex.Array, moved: chex.Array) -> chex.Array:
-    """Overflow cost per patient, as shown; 0 where nobody was moved."""
-    return _cut(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE)
-
-
-def _binomial(uniform: chex.Array, trials: chex.Array, chance: chex.Array, most: int) -> chex.Array:
-    """Binomial quantiles, elementwise, ``trials <= most`` (static): the recursion of the point masses, unrolled.
-
-    Without tables or loops it fuses into one pass. Exact as long as ``(1 - chance) ** trials`` does not underflow; past
-    that everybody leaves.
-    """
-    odds = chance / (1.0 - jnp.minimum(chance, 1.0 - 1e-6))
-    n = trials.astype(jnp.float32)
-    mass = jnp.exp(n * jnp.log1p(-jnp.minimum(chance, 1.0 - 1e-6)))
-    below, count = mass, jnp.zeros_like(trials)
-    for k in range(most):
-        count += (uniform > below) & (k < trials)
-        mass = mass * odds * ((n - k) / (k + 1.0))
-        below = below + mass
-    return count

@@ -28,8 +28,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
-
 
 @struct.dataclass
 class Pools:
@@ -51,7 +49,7 @@ class Pools:
 def census_transition(
     beds: chex.Numeric, discharge: chex.Numeric, arrivals: chex.Numeric, size: int, max_beds: int
 ) -> chex.Array:
-    """``f32[size, size]``: law of the next census from each census ``0..size-1``; the last state absorbs what is beyond.
+    """``f32[size, size]``: law of the next census from each of ``0..size-1``; the last state absorbs what is beyond.
 
     Args:
       beds: N, at most ``max_beds``.
@@ -153,3 +151,39 @@ def completion(
 
     _, saved = jax.lax.scan(move, (waiting, free, census), None, length=moves)
     return jnp.sum(saved)
+
+
+def placement_costs(
+    value: chex.Array,
+    waiting: chex.Array,
+    free: chex.Array,
+    census: chex.Array,
+    overflow: chex.Array,
+    burden: chex.Array,
+    choices: tuple[chex.Array, chex.Array, chex.Array],
+    moves: int,
+) -> chex.Array:
+    """Change of cost ``f32[A]`` by each of A choices and the best single moves after it; arguments as above.
+
+    Args:
+      value: see :func:`completion`.
+      waiting: likewise.
+      free: beds that may still be given away *after* the choice.
+      census: likewise.
+      overflow: likewise.
+      burden: likewise.
+      choices: class ``i32[A]``, ward ``i32[]`` and number of patients ``i32[A]`` of each choice.
+      moves: static.
+    """
+    sender, ward, size = choices
+    wards = jnp.arange(waiting.shape[0])
+    before = value[wards, census]
+
+    def one(patients: chex.Array, number: chex.Array) -> chex.Array:
+        sent = number * (wards == patients)
+        after = census - sent + number * (wards == ward)
+        weight = jnp.where(wards == ward, burden[patients, ward], 1.0)
+        moved = number * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
+        return moved + completion(value, waiting - sent, free, after, overflow, burden, moves)
+
+    return jax.vmap(one)(sender, size)
