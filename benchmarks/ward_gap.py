@@ -143,6 +143,17 @@ def never(waiting: np.ndarray, free: np.ndarray, ward: int) -> np.ndarray:
     return np.zeros((1,) * 6, int)
 
 
+def index_action(env: Any, state: Any, params: Any, patience: float, reserve: float) -> Any:
+    """The index rule in an environment of any number of wards: ``i32[]``."""
+    from envs_jax.references import bed_pools
+
+    turn = env.turn(state)
+    free = (params.beds - state.in_ward.sum(0))[turn]
+    worth, cost = patience * params.holding_cost, params.overflow_cost[:, turn]
+    legal = env.legal(turn, state.waiting, free)
+    return bed_pools.index_choice(worth, state.waiting, cost, legal, free - reserve, env.sender, env.size)
+
+
 def simulate(env: Any, params: Any, patience: float, reserve: float, episodes: int, seed: int) -> np.ndarray:
     """Costs ``f64[2, episodes]`` of the reference and of the index rule on the same noise."""
     import jax
@@ -157,7 +168,7 @@ def simulate(env: Any, params: Any, patience: float, reserve: float, episodes: i
     @jax.jit
     def play(keys: jax.Array) -> jax.Array:
         def index(state: Any) -> jax.Array:
-            return env.index_action(state, params, patience, reserve)
+            return index_action(env, state, params, patience, reserve)
 
         def act(seen: Any, states: Any, key: jax.Array) -> tuple[jax.Array]:
             del seen

@@ -130,7 +130,6 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     all    last_reward cost of the last epoch [-10 cost units]
     ====== =========== ==========================================================================================
 
-    Class ``w`` is the one that ward ``w`` may not choose: the two rows share ``waiting`` and ``signal_a``.
     Features without bounds are cut at 10. An action's target is the class it moves (hold: the ward in turn),
     ``amount`` is patients / 4, ``second_*`` the ward's urgency, slack, level.
 
@@ -138,9 +137,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     (``signal_a``) and discharges (``outflow``) with their profiles over the day; kappa (``outflow`` against
     ``signal_b``).
 
-    Invariants: patients are conserved (arrivals = discharges + change of waiting and in beds + dropped); ward w holds
-    at most N_w; an own patient never waits beside a free bed; moving adds no patient; the reward is a function of state
-    and choices (``expected_reward`` is the reward); permuting the pairs (class, ward) permutes the tokens.
+    Invariants: patients are conserved; ward w holds at most N_w; an own patient never waits beside a free bed; moving
+    adds no patient; permuting the pairs (class, ward) permutes the tokens.
 
     Sources: J. G. Dai, P. Shi, "Inpatient overflow: an approximate dynamic programming approach", M&SOM 21(4), 2019
     (model; recalled, not re-read); J. Sun, P. Shi, J. G. Dai, "Inpatient Overflow Management with Proximal Policy
@@ -180,21 +178,15 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         ):
             if not isinstance(value, int) or not 1 <= value <= high:
                 raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
-        self.num_wards = num_wards
-        self.epochs_per_day = epochs_per_day
-        self.max_beds = max_beds
-        self.max_arrivals = max_arrivals
-        self.num_turns = num_wards
+        self.num_wards = self.num_turns = self.num_reset_uniforms = num_wards
+        self.epochs_per_day, self.max_beds, self.max_arrivals = epochs_per_day, max_beds, max_arrivals
         self.num_periods = num_days * epochs_per_day
         self.num_tokens = 2 * num_wards + 1
         self.num_actions = 1 + len(BATCH) * num_wards
         self.num_uniforms = num_wards * num_wards + num_wards
-        self.num_reset_uniforms = num_wards
         # Class and number of patients of each action; action 0 moves nobody.
-        self._class = np.append(0, np.repeat(np.arange(num_wards), len(BATCH))).astype(np.int32)
-        self._size = np.append(0, np.tile(BATCH, num_wards)).astype(np.int32)
-
-    # ---- tasks ----------------------------------------------------------------------------------------------------
+        self.sender = np.append(0, np.repeat(np.arange(num_wards), len(BATCH))).astype(np.int32)
+        self.size = np.append(0, np.tile(BATCH, num_wards)).astype(np.int32)
 
     def instance(self, **fields: chex.Numeric) -> HealthcareParams:
         """The nominal hospital with other values of some fields; a scalar stands for all wards or epochs.
@@ -202,8 +194,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         Nominal: equal wards at load .9, a mean stay of 4.3 days, the middle of the ranges; overflow costs 15.
         """
         w, e = self.num_wards, self.epochs_per_day
-        even = (1.0 / e,) * e
-        eight = e == len(DISCHARGE_PROFILE)
+        profiles = (DISCHARGE_PROFILE, ARRIVAL_PROFILE) if e == len(DISCHARGE_PROFILE) else ((1.0 / e,) * e,) * 2
         beds = jnp.broadcast_to(jnp.asarray(fields.get("beds", min(14, self.max_beds)), jnp.int32), (w,))
         nominal = {
             "beds": beds,
@@ -213,8 +204,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "arrival_rate": 0.9 * beds / 4.3,
             "discharge_rate": jnp.full((w,), 1.0 / 4.3),
             "off_service": jnp.float32(1.1),
-            "discharge_profile": jnp.asarray(DISCHARGE_PROFILE if eight else even),
-            "arrival_profile": jnp.asarray(ARRIVAL_PROFILE if eight else even),
+            "discharge_profile": jnp.asarray(profiles[0]),
+            "arrival_profile": jnp.asarray(profiles[1]),
         }
         if unknown := sorted(fields.keys() - nominal.keys()):
             raise ValueError(f"unknown fields {unknown}; a hospital has {', '.join(nominal)}")
@@ -247,9 +238,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         beds = jnp.minimum(sampling.integers(by_ward[0], *BEDS_RANGE), self.max_beds)
         discharge_rate = 1.0 / between(STAY_RANGE, by_ward[1])
         jitter = jnp.exp(PROFILE_JITTER * sampling.normal(rest[1:])).reshape(2, e)
-        discharge, arrive = (
-            x / x.sum() for x in jnp.stack([nominal.discharge_profile, nominal.arrival_profile]) * jitter
-        )
+        profiles = jnp.stack([nominal.discharge_profile, nominal.arrival_profile]) * jitter
+        discharge, arrive = profiles / profiles.sum(1, keepdims=True)
         return self.instance(
             beds=beds,
             holding_cost=between(HOLDING_RANGE, by_ward[3]),
@@ -267,8 +257,6 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         params = super().average_task(params, population)
         rate = load * params.beds * params.discharge_rate
         return params.replace(arrival_rate=rate, arrival_cdf=self._law(rate, params.arrival_profile))
-
-    # ---- dynamics -------------------------------------------------------------------------------------------------
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: HealthcareParams) -> HealthcareState:
         """Midnight: own patients in the beds, nobody waits."""
@@ -292,10 +280,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     ) -> HealthcareState:
         """Moves patients into the ward in turn, as many as wait and find a bed."""
         wards = jnp.arange(self.num_wards)
-        patients, ward = jnp.asarray(self._class)[action], (wards == turn).astype(jnp.int32)
+        patients, ward = jnp.asarray(self.sender)[action], (wards == turn).astype(jnp.int32)
         sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
         free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
-        number = jnp.minimum(jnp.asarray(self._size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
+        number = jnp.minimum(jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
         moved = number * sender[:, None] * ward
         return state.replace(
             waiting=state.waiting - number * sender, in_ward=state.in_ward + moved, moved=state.moved + moved
@@ -351,8 +339,6 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """Discharge rates ``f32[W, W]`` m, class by ward [1/day]."""
         return params.discharge_rate[:, None] / jnp.where(jnp.eye(self.num_wards, dtype=bool), 1.0, params.off_service)
 
-    # ---- observation ----------------------------------------------------------------------------------------------
-
     def observation(self, state: HealthcareState, params: HealthcareParams) -> Observation:
         """See the class docstring for the columns."""
         w, turn = self.num_wards, self.turn(state)
@@ -395,8 +381,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "signal_b": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
             "is_turn": wards == turn,
         }
-        amount = self._size / max(BATCH)
-        moving = self._size > 0
+        amount = self.size / max(BATCH)
+        moving = self.size > 0
         return Observation(
             tokens=token_table(("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)),
             token_mask=jnp.ones((self.num_tokens,), bool),
@@ -409,11 +395,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
                 second_slack=both["slack"][turn],
                 second_level=level[turn],
             ),
-            action_target=jnp.where(moving, self._class, w + turn).astype(jnp.int32),
-            action_mask=self._legal(turn, state.waiting, free[turn]),
+            action_target=jnp.where(moving, self.sender, w + turn).astype(jnp.int32),
+            action_mask=self.legal(turn, state.waiting, free[turn]),
         )
-
-    # ---- reference policies ---------------------------------------------------------------------------------------
 
     def solve(self, params: HealthcareParams) -> chex.Array:
         """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census, were nobody moved."""
@@ -434,9 +418,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         free = params.beds - occupied
         later = jnp.where(jnp.arange(self.num_wards) > turn, free, 0)
         world = (state.waiting, later, state.waiting + occupied, params.overflow_cost, burden)
-        choices = (jnp.asarray(self._class), turn, jnp.asarray(self._size))
+        choices = (jnp.asarray(self.sender), turn, jnp.asarray(self.size))
         cost = bed_pools.placement_costs(value, *world, choices, MOVES)
-        legal = self._legal(turn, state.waiting, free[turn])
+        legal = self.legal(turn, state.waiting, free[turn])
         return jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -451,32 +435,14 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
         own = beds * column["is_turn"]
         free, kept = jnp.sum(own * column["slack"]), reserve * jnp.sum(own)
-        gain = self._gain(patience * holding / beds[:w], waiting, jnp.ones((w,)))  # in overflow costs assumed
-        return self._best(gain, observation.action_mask, free - kept)
+        worth, cost = patience * holding / beds[:w], jnp.ones((w,))  # in overflow costs assumed
+        legal = observation.action_mask
+        return bed_pools.index_choice(worth, waiting, cost, legal, free - kept, self.sender, self.size)
 
-    def index_action(
-        self, state: HealthcareState, params: HealthcareParams, patience: chex.Numeric, reserve: chex.Numeric
-    ) -> chex.Array:
-        """The index rule that knows the overflow costs, with which the reference is compared: ``i32[]``."""
-        turn = self.turn(state)
-        free = (params.beds - state.in_ward.sum(0))[turn]
-        gain = self._gain(patience * params.holding_cost, state.waiting, params.overflow_cost[:, turn])
-        return self._best(gain, self._legal(turn, state.waiting, free), free - reserve)
-
-    def _gain(self, worth: chex.Array, waiting: chex.Array, cost: chex.Array) -> chex.Array:
-        """What the index rule thinks of each action's last patient, ``worth_j Q_j - cost_j``: ``f32[A]``."""
-        return (worth * waiting - cost)[self._class] - worth[self._class] * jnp.maximum(self._size - 1, 0)
-
-    def _best(self, gain: chex.Array, legal: chex.Array, room: chex.Array) -> chex.Array:
-        """Among moves whose last patient gains and fits: the class whose first gains most, as many as may be."""
-        wanted = legal & (self._size > 0) & (gain >= 0.0) & (self._size <= room + 1e-3)
-        first = gain[1 :: len(BATCH)][self._class] + 1e-3 * self._size
-        return jnp.where(wanted.any(), jnp.argmax(jnp.where(wanted, first, -jnp.inf)), 0).astype(jnp.int32)
-
-    def _legal(self, turn: chex.Array, waiting: chex.Array, free: chex.Array) -> chex.Array:
+    def legal(self, turn: chex.Array, waiting: chex.Array, free: chex.Array) -> chex.Array:
         """Which actions are: nobody, or patients of another class as far as they wait and find beds. ``bool[A]``."""
-        possible = jnp.minimum(waiting, free)[self._class]
-        return (self._size == 0) | ((self._class != turn) & (self._size <= possible))
+        possible = jnp.minimum(waiting, free)[self.sender]
+        return (self.size == 0) | ((self.sender != turn) & (self.size <= possible))
 
 
 def _cut(feature: chex.Array) -> chex.Array:

@@ -187,3 +187,33 @@ def placement_costs(
         return moved + completion(value, waiting - sent, free, after, overflow, burden, moves)
 
     return jax.vmap(one)(sender, size)
+
+
+def index_choice(
+    worth: chex.Array,
+    waiting: chex.Array,
+    cost: chex.Array,
+    legal: chex.Array,
+    room: chex.Numeric,
+    sender: chex.Array,
+    size: chex.Array,
+) -> chex.Array:
+    """The index rule's choice for one ward: ``i32[]``.
+
+    A patient of class j is moved while ``worth_j Q_j >= cost_j``, Q_j counting itself, and ``room`` lasts; of classes
+    the one whose first patient gains most.
+
+    Args:
+      worth: ``f32[W]`` of moving one patient, per patient waiting.
+      waiting: ``i32[W]`` Q.
+      cost: ``f32[W]``.
+      legal: ``bool[A]`` choices.
+      room: ``f32[]`` beds that may be given away.
+      sender: ``i32[A]`` class of each choice.
+      size: ``i32[A]`` patients of each choice, 0 for nobody.
+    """
+    first = (worth * waiting - cost)[sender]
+    last = first - worth[sender] * (size - 1)
+    wanted = legal & (size > 0) & (last >= 0.0) & (size <= room + 1e-3)
+    best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf))  # as many as may be
+    return jnp.where(wanted.any(), best, jnp.argmin(size)).astype(jnp.int32)

@@ -231,7 +231,7 @@ def test_episode_invariants(seed, greedy):
     assert info["dropped"].sum() == 0
     # Choices move patients and nothing else; never within a class's own ward.
     assert (np.diagonal(states.moved, axis1=1, axis2=2) == 0).all()
-    number = np.asarray(ENV._size)[actions]
+    number = np.asarray(ENV.size)[actions]
     inside = np.arange(ENV.horizon) % W != W - 1
     np.testing.assert_array_equal((queue[:-1] - queue[1:]).sum(1)[inside], number[inside])
     np.testing.assert_array_equal(np.diff(everywhere.sum((1, 2)))[inside], number[inside])
@@ -456,7 +456,7 @@ def test_the_reference_beats_index_rules_that_know_the_costs():
     axes = suite.state_axes(ENV, tasks)
     plan = jax.vmap(ENV.solve)(tasks)
     # The best of patience 1, 2, 3, 4, .. 16 and reserve 0..3 on sampled tasks are the two without reserve below.
-    rules = [lambda s, p, x=x: ENV.index_action(s, p, x, 0.0) for x in (2.0, 3.0)]
+    rules = [lambda s, p, x=x: ward_gap.index_action(ENV, s, p, x, 0.0) for x in (2.0, 3.0)]
 
     def act(seen, states, key):
         (state,) = states
