@@ -8,7 +8,6 @@ The reference is simulated on common random numbers, with the best index rule as
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -215,7 +214,7 @@ def main() -> None:
     env, nominal = envs_jax.make("healthcare", num_wards=2, max_beds=config.beds)
     tasks = [
         nominal,
-        *map(functools.partial(env.sample_params), jax.random.split(jax.random.key(config.seed), config.tasks)),
+        *map(env.sample_params, jax.random.split(jax.random.key(config.seed), config.tasks)),
     ]
     print("| task | never | best index rule (patience, reserve) | reference | optimum |\n|---|---:|---:|---:|---:|")
     for number, params in enumerate(tasks):

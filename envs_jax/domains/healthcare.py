@@ -38,7 +38,7 @@ ARRIVAL_PROFILE = (0.06, 0.05, 0.08, 0.15, 0.19, 0.18, 0.16, 0.13)
 # Ranges of tasks, see docs/domains/healthcare.md for where they come from.
 BEDS_RANGE = (8, 20)
 STAY_RANGE = (3.6, 5.0)  # 1 / mu [days]
-LOAD_RANGE = (0.6, 1.2)  # lambda / (N mu)
+LOAD_RANGE = (0.7, 1.3)  # lambda / (N mu)
 HOLDING_RANGE = (0.5, 2.0)  # h
 OVERFLOW_RANGE = (2.0, 40.0)  # b, log-uniform
 OFF_SERVICE = (1.0, 1.2)  # kappa, one of the two

@@ -396,7 +396,7 @@ def test_pools_that_send_nobody_away_have_the_exact_value():
     np.testing.assert_allclose(np.sum(law * value[0, :, :4]), exact.cost(ward_gap.never), rtol=1e-3)
 
 
-def test_the_reference_is_between_the_best_index_rule_and_the_optimum_of_two_wards():
+def test_the_reference_is_near_the_exact_optimum_of_two_wards():
     env, params, _ = two_wards(8)
     found = ward_gap.compare(env, params, ward_gap.Config(beds=3, queue=8, episodes=2048))
     optimum = found["optimum"]
