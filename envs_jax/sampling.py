@@ -103,6 +103,23 @@ def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> 
     return jnp.cumsum(jnp.where(inside, jnp.exp(log_pmf), 0.0), axis=-1)
 
 
+def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array, size: int) -> chex.Array:
+    """Binomial quantiles of ``uniform``, elementwise, ``i32``; no trials above ``size`` (static).
+
+    The recursion of the point masses, unrolled: without tables it fuses into one pass. Exact unless
+    ``(1 - probability) ** trials`` underflows (float32: 1e-38); then every trial succeeds.
+    """
+    p = jnp.minimum(probability, 1.0 - 2.0**-20)
+    n, odds = trials.astype(jnp.float32), p / (1.0 - p)
+    mass = jnp.exp(n * jnp.log1p(-p))
+    below, count = mass, jnp.zeros_like(trials)
+    for k in range(size):
+        count += (uniform > below) & (k < trials)
+        mass = mass * odds * ((n - k) / (k + 1.0))
+        below = below + mass
+    return count
+
+
 def ar1(value: chex.Array, persistence: chex.Numeric, innovation_sd: chex.Numeric, uniform: chex.Array) -> chex.Array:
     """One step of ``x' = phi x + sd z`` with persistence phi, z standard normal; stationary sd is sd/sqrt(1-phi^2)."""
     return persistence * value + innovation_sd * normal(uniform)

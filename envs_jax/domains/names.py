@@ -9,6 +9,7 @@ DOMAINS: dict[str, str] = {
     "cloud_scheduling": "CloudScheduling",
     "edge_computing": "EdgeComputing",
     "energy_trading": "EnergyTrading",
+    "healthcare": "Healthcare",
     "manufacturing": "Manufacturing",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
