@@ -19,3 +19,6 @@ DOMAINS: dict[str, str] = {
     "vehicle_fleet": "VehicleFleet",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
+
+EXTRAS: frozenset[str] = frozenset({"recommender"})
+"""Domains beside the standard fifteen: registered and tested like the others, part of an experiment only if named."""
