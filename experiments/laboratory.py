@@ -7,6 +7,7 @@ on. It does not depend on the order of the work, on the clock, or on which other
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import zlib
 from collections import Counter
@@ -19,16 +20,18 @@ import numpy as np
 
 from envs_jax.suite import Suite
 from experiments.config import TransferConfig
-from experiments.plan import Agent
+from experiments.plan import UNTRAINED, Agent
 from experiments.progress import Display, Kind, duration
 from experiments.results import ANCHORS, Target
 from experiments.runs import VALIDATION, RunFolder
-from metarl_jax import evaluation, learners, statistics, training
+from metarl_jax import arena, evaluation, learners, statistics, training
+from metarl_jax.arena import Arena
 from metarl_jax.checkpointing import Checkpointer
+from metarl_jax.collection import Collector
 from metarl_jax.configs import TransformerDqnConfig
 from metarl_jax.evaluation import Condition
+from metarl_jax.experience import UNKNOWN_SCALE
 from metarl_jax.learners.base import Learner
-from metarl_jax.learners.q_learning import shares
 
 TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET = range(5)
 """Purposes that keys are folded with."""
@@ -55,28 +58,39 @@ class Laboratory:
         self.conditions = evaluation.conditions(config.evaluation.shots)
         self.members = len(config.arms) * config.seeds
         self._trials: dict[tuple[str, int], evaluation.Trials] = {}
-        self._learners: dict[Agent, Learner] = {}
+        self._collectors: dict[tuple[str, int], Collector] = {}
+
+    def collector(self, agent: Agent) -> Collector:
+        """The agent's learner and its programs: one object for all agents that share them."""
+        # Every training domain keeps a place in the replay.
+        replay = max(self.config.agent.data.replay, len(agent.trained_on))
+        if (agent.learner, replay) not in self._collectors:
+            learner = self._make_learner(agent, replay)
+            self._collectors[agent.learner, replay] = Collector(learner, self.suite, self.members)
+        return self._collectors[agent.learner, replay]
 
     def learner(self, agent: Agent) -> Learner:
-        """The agent's learner, on its training domains; one object, so that its programs are compiled once."""
-        if agent not in self._learners:
-            self._learners[agent] = self._make_learner(agent)
-        return self._learners[agent]
+        """The agent's learner."""
+        return self.collector(agent).learner
 
-    def _make_learner(self, agent: Agent) -> Learner:
+    def _make_learner(self, agent: Agent, replay: int) -> Learner:
         given = self.config.agent
-        config: Any = given
+        data = dataclasses.replace(given.data, replay=replay)
+        config: Any = dataclasses.replace(given, data=data)
         if agent.role == "multitask":
             config = TransformerDqnConfig(
                 network=given.network,
-                data=given.data,
+                data=data,
                 adaptation=given.adaptation,
                 learning_rate=given.learning_rate,
                 reference_weight=given.reference_weight,
             )
-        domains = agent.trained_on or self.config.domains[:1]  # random weights are the same on any
-        # Each agent's own padding: on few cores computing less is worth compiling a program for each source.
-        return learners.make(agent.learner, config, self.suite.subset(domains, tight=True))
+        return learners.make(agent.learner, config, self.suite)
+
+    def arena(self, name: str) -> Arena:
+        """Programs of a domain; the same for all agents, which share a network and hence how they act."""
+        own = self.learner(UNTRAINED)
+        return arena.make(self.suite, name, own.act, own.data, self.members)
 
     def hyper(self, learner: Learner) -> Any:
         """Numeric hyperparameters of all members, stacked: arm by arm, one a seed."""
@@ -99,14 +113,12 @@ class Laboratory:
             left["compilation", agent.role] = int(done == 0)
         return left
 
-    def steps(self, agent: Agent) -> tuple[int, int]:
-        """Gradient steps and environment steps of one meta-iteration of all members."""
+    def steps(self, agent: Agent) -> tuple[int, float]:
+        """Gradient steps and (mean) environment steps of one meta-iteration of all members."""
         data = self.config.agent.data
-        envs = self.suite.subset(agent.trained_on).envs
-        choices = sum(
-            share * env.horizon for share, env in zip(shares(data.tasks, len(envs)), envs, strict=True)
-        )  # of one episode a task; there are as many support as query episodes
-        return self.members * data.updates, self.members * choices * data.episodes * 2
+        choices = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
+        # There are as many support as query episodes.
+        return self.members * data.updates, float(self.members * data.tasks * choices * data.episodes * 2)
 
     def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
@@ -119,7 +131,8 @@ class Laboratory:
         key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
         if agent.role == "random weights":
             keys = training.member_keys(key, self.members, 0, UNTRAINED_WEIGHTS)
-            return training.initial_states(learner, keys, self.hyper(learner))
+            fresh = training.initial_states(learner, keys, self.hyper(learner))
+            return training.Run(fresh, UNKNOWN_SCALE)
         updates, choices = self.steps(agent)
         reached = 0
 
@@ -155,6 +168,8 @@ class Laboratory:
 
         return training.train(
             learner,
+            self.collector(agent),
+            [self.arena(name) for name in agent.trained_on],
             key,
             self.hyper(learner),
             iterations=config.iterations,
@@ -168,12 +183,13 @@ class Laboratory:
         )
 
     def trials(self, name: str, purpose: int = EVALUATION_SET) -> evaluation.Trials:
-        """The evaluation set of a domain, or its validation set: as large, so that it needs no other programs."""
+        """The evaluation set of a domain, or its validation set, which is one collection's worth of tasks."""
         if (name, purpose) not in self._trials:
             asked = self.config.evaluation
+            tasks = asked.tasks if purpose == EVALUATION_SET else min(asked.tasks, self.config.agent.data.tasks)
             key = _fold(jax.random.key(BENCHMARK_SEED), purpose, name)
             self._trials[name, purpose] = evaluation.make_trials(
-                self.suite, name, key, asked.tasks, max(asked.shots), asked.episodes
+                self.arena(name), self.collector(UNTRAINED), key, tasks, max(asked.shots), asked.episodes
             )
         return self._trials[name, purpose]
 
@@ -193,34 +209,30 @@ class Laboratory:
         purpose: int = EVALUATION_SET,
     ) -> np.ndarray:
         """Query returns ``f32[M, C, B, E]`` of an agent in one domain, trained on or not."""
-        learner, data = self.learner(agent), self.config.agent.data
-        trials = self.trials(target, purpose)
-        seen = self.suite.subset(agent.trained_on).names if agent.trained_on else ()
         # Only of a domain it was trained on does an agent know the scale of rewards.
-        scale = state.scales[seen.index(target)] if target in seen else None
+        scale = None
+        if target in agent.trained_on:
+            scale = jax.tree.map(lambda leaf: leaf[:, agent.trained_on.index(target)], state.scales)
         key = _fold(jax.random.key(BENCHMARK_SEED), EXPLORATION, target)
-        return evaluation.evaluate(learner, candidates, scale, trials, asked, data.samples, data.num_steps, key)
+        return evaluation.evaluate(self.collector(agent), candidates, scale, self.trials(target, purpose), asked, key)
 
     def validated(self, agent: Agent, state: Any, folder: RunFolder) -> list[Any]:
         """The trained parameters to test: of each arm the candidate that is best on new tasks of its training domains.
 
-        What is compared is the score at the largest K, a mean over training domains and seeds. The candidates of a
-        domain stand in the places of the test's conditions, so that the test's program serves; for the same reason the
-        chosen one is returned once for each of them.
+        What is compared is the score at the largest K, a mean over training domains and seeds.
         """
         learner, arms = self.learner(agent), self.config.arms
-        found = learner.candidates(learner.params(state))
+        found = learner.candidates(learner.params(state.learner))
         labels, candidates = list(found), list(found.values())
         if len(candidates) == 1 or not agent.trained_on:
             return candidates
-        asked = [Condition(max(self.config.evaluation.shots), candidate=i) for i in range(len(candidates))]
-        asked += asked[:1] * (len(self.conditions) - len(asked))
+        asked = tuple(Condition(max(self.config.evaluation.shots), candidate=i) for i in range(len(candidates)))
 
         def scores(domain: str) -> np.ndarray:
-            returns = self.evaluate(agent, state, candidates, domain, tuple(asked), VALIDATION_SET).mean(-1)
+            returns = self.evaluate(agent, state, candidates, domain, asked, VALIDATION_SET).mean(-1)
             at = self.trials(domain, VALIDATION_SET).anchors
             score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [M, C]
-            return score[:, : len(candidates)].reshape(len(arms), -1, len(candidates)).mean(1)
+            return score.reshape(len(arms), -1, len(candidates)).mean(1)
 
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             table = np.mean(list(pool.map(scores, agent.trained_on)), axis=0)  # [arms, V]
@@ -231,7 +243,7 @@ class Laboratory:
         }
         folder.write_json(f"agents/{agent.id}/{VALIDATION}", chosen)
         of_member, rows = np.repeat(best, self.config.seeds), np.arange(self.members)
-        return [jax.tree.map(lambda *leaves: jnp.stack(leaves)[of_member, rows], *candidates)] * len(candidates)
+        return [jax.tree.map(lambda *leaves: jnp.stack(leaves)[of_member, rows], *candidates)]
 
     def targets(self) -> dict[str, Target]:
         """Anchor returns of every domain."""

@@ -60,14 +60,17 @@ class Agent:
         return target == self.left_out if self.left_out else self.role == "source" and target in self.trained_on
 
 
+UNTRAINED = Agent("random weights", ())
+"""The random-weights control; its learner is that of the sources."""
+
+
 def agents(protocol: Protocol, domains: tuple[str, ...]) -> tuple[Agent, ...]:
     """All agents in the order in which they are trained; random weights, which need no training, come first."""
-    untrained = Agent("random weights", ())
     if protocol == "pairs":
-        return (untrained, *(Agent("source", (d,)) for d in domains), Agent("multitask", domains))
+        return (UNTRAINED, *(Agent("source", (d,)) for d in domains), Agent("multitask", domains))
     rests = [(tuple(other for other in domains if other != left_out), left_out) for left_out in domains]
     return (
-        untrained,
+        UNTRAINED,
         *(Agent("source", rest, left_out) for rest, left_out in rests),
         *(Agent("multitask", rest, left_out) for rest, left_out in rests),
     )

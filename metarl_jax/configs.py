@@ -53,12 +53,13 @@ class QLearningConfig:
     """Data and optimisation of a Q-learner.
 
     Attributes:
-      tasks: tasks collected per meta-iteration, spread evenly over the training domains.
+      tasks: tasks collected per meta-iteration, all of one domain; several training domains take turns.
       episodes: support episodes (largest K), and as many query episodes, per task.
       samples: transitions kept of each episode for the losses.
+      periods: periods kept of each episode for the memory; of a longer episode, a random stretch.
       num_steps: n of the n-step targets, in periods.
       updates: gradient steps per meta-iteration.
-      replay: meta-iterations whose tasks stay in the replay.
+      replay: meta-iterations whose tasks stay in the replay; at least one a training domain.
       epsilon: exploration of the query episodes.
       support_epsilon: exploration of the support episodes, in training and in evaluation; 1 is uniformly random.
       polyak: how much of the target network is kept at each gradient step.
@@ -69,6 +70,7 @@ class QLearningConfig:
     tasks: int = 16
     episodes: int = 5
     samples: int = 8
+    periods: int = 64
     num_steps: int = 5
     updates: int = 8
     replay: int = 8
@@ -80,7 +82,7 @@ class QLearningConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        for name in ("tasks", "episodes", "samples", "num_steps", "updates", "replay"):
+        for name in ("tasks", "episodes", "samples", "periods", "num_steps", "updates", "replay"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("epsilon", "support_epsilon", "polyak"):

@@ -1,30 +1,28 @@
 """The adaptation protocol: K support episodes of a new task, then query episodes on fresh noise, exploration off.
 
-Everything is measured on one target domain at a time, for a stack of members (training seeds) at once, so that there is
-one compiled program a domain and learner. All members, learners and conditions meet the same tasks and the same noise.
+Everything is measured on one target domain at a time, for a stack of members (training seeds) at once, block by block
+of as many tasks as training collects, so that the programs are those of training. All members, learners and conditions
+meet the same tasks and the same noise.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
 
-from envs_jax.anchors import Anchors, anchors, score_reward
+from envs_jax.anchors import Anchors
 from envs_jax.environment import EnvParams, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation
-from envs_jax.suite import Suite, rollout
 from metarl_jax import experience as xp
-from metarl_jax.learners.base import Learner
-from metarl_jax.training import AXIS, member_mesh, over_members, release_memory
+from metarl_jax.arena import Arena, Conduct
+from metarl_jax.collection import Collector
+from metarl_jax.experience import UNKNOWN_SCALE, RewardScale
+from metarl_jax.lanes import place
 
 Control = Literal["none", "swap", "zero"]
 
@@ -65,261 +63,150 @@ def conditions(shots: tuple[int, ...]) -> tuple[Condition, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """The frozen evaluation set of one domain: tasks, episode keys, anchor returns.
+    """The frozen evaluation set of one domain: tasks, episode keys, support, anchor returns.
+
+    Arrays are on the host but for keys.
 
     Attributes:
-      suite: the domain alone.
+      arena: programs of the domain.
       tasks: stacked tasks ``[B]``.
+      plans: the reference's plans for them.
       support_keys: ``[B, K]`` keys of the support episodes.
       query_keys: ``[B, E]`` keys of the query episodes; the anchors were measured on the same.
-      anchors: mean returns of random, no-op and reference per task.
+      support: recorded support of random choices ``[B, K, ...]``, the same for all learners and members; None where the
+        learner explores by itself.
+      anchors: mean returns of random, no-op, heuristic and reference per task.
     """
 
-    suite: Suite
+    arena: Arena
     tasks: EnvParams
+    plans: Any
     support_keys: chex.PRNGKey
     query_keys: chex.PRNGKey
+    support: xp.Support | None
     anchors: Anchors
 
     @property
     def env(self) -> ResourceEnv:
         """The domain."""
-        return self.suite.envs[0]
+        return self.arena.env
 
     @property
     def name(self) -> str:
         """The domain's name."""
-        return self.suite.names[0]
+        return self.arena.name
 
 
-def make_trials(suite: Suite, name: str, key: chex.PRNGKey, tasks: int, support: int, episodes: int) -> Trials:
-    """Draws the evaluation set of a domain and measures its anchors.
+def _blocks(count: int, rows: int) -> Iterator[np.ndarray]:
+    """Indices of ``count`` things in blocks of ``rows``; the last block is filled up with the first things."""
+    for start in range(0, count, rows):
+        yield np.arange(start, start + rows) % count
+
+
+def _take(tree: Any, index: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _join(parts: Sequence[Any], count: int) -> Any:
+    """Blocks ``[L, rows, ...]`` back to ``[count, ...]``, on the host."""
+    flat = [jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), part) for part in parts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *flat)
+
+
+def make_trials(
+    arena: Arena, collector: Collector, key: chex.PRNGKey, tasks: int, support: int, episodes: int
+) -> Trials:
+    """Draws the evaluation set of a domain, records the support and measures the anchors, lanes taking tasks in turns.
 
     Args:
-      suite: a suite that holds the domain.
-      name: the domain.
+      arena: programs of the domain.
+      collector: of the learners that will be tested.
       key: seed of the evaluation set; training must use other keys.
       tasks: B.
       support: largest K.
       episodes: E query episodes a task.
     """
-    alone = suite.subset([name], tight=True)
-    (env,) = alone.envs
-    task_key, support_key, query_key = jax.random.split(key, 3)
-    params = jax.jit(jax.vmap(env.sample_params))(jax.random.split(task_key, tasks))
+    task_key, support_key, query_key, play_key = jax.random.split(key, 4)
+    lanes, rows = arena.lanes, collector.learner.data.tasks
+    task_keys = jax.random.split(task_key, tasks)
+    support_keys = jax.random.split(support_key, (tasks, max(support, 1)))
     query_keys = jax.random.split(query_key, (tasks, episodes))
+    by_chance = collector.learner.data.support_epsilon == 1.0
+    players = ("random", "noop", "heuristic", "reference")
+    drawn, supports = [], []
+    scores: dict[str, list[chex.Array]] = {player: [] for player in players}
+    for i, index in enumerate(_blocks(tasks, lanes * rows)):
+        in_lanes = lambda leaf, index=index: place(leaf[index].reshape(lanes, rows, *leaf.shape[1:]), lanes)  # noqa: E731
+        keys = place(jax.random.split(jax.random.fold_in(play_key, i), lanes), lanes)
+        those = arena.draw(in_lanes(task_keys))
+        drawn.append(those)
+        if by_chance:
+            supports.append(collector.watch(arena, "random", *those, in_lanes(support_keys), keys).support)
+        for player in players:
+            scores[player].append(collector.watch(arena, player, *those, in_lanes(query_keys), keys).score)
+    params, plans = _join(drawn, tasks)
     return Trials(
-        suite=alone,
+        arena=arena,
         tasks=params,
-        support_keys=jax.random.split(support_key, (tasks, max(support, 1))),
+        plans=plans,
+        support_keys=support_keys,
         query_keys=query_keys,
-        anchors=anchors(env, params, query_keys),
+        support=_join(supports, tasks) if by_chance else None,
+        anchors=Anchors(**{player: _join(found, tasks).mean(-1) for player, found in scores.items()}),
     )
-
-
-def _without_rewards(support: xp.Support) -> xp.Support:
-    column = TOKEN_COLUMNS.index("last_reward")
-
-    def blank(tokens: chex.Array) -> chex.Array:
-        return tokens.at[..., column].set(0.0)
-
-    def blank_seen(seen: Observation) -> Observation:
-        return seen.replace(tokens=blank(seen.tokens))
-
-    periods, batch = support.periods, support.transitions
-    return xp.Support(
-        periods=periods.replace(tokens=blank(periods.tokens), reward=jnp.zeros_like(periods.reward)),
-        transitions=batch.replace(
-            observation=blank_seen(batch.observation),
-            next_observation=blank_seen(batch.next_observation),
-            reward=jnp.zeros_like(batch.reward),
-            immediate=jnp.zeros_like(batch.immediate),
-        ),
-    )
-
-
-@struct.dataclass
-class Asked:
-    """Conditions as arrays ``[C]``, or one as scalars: a program depends on how many there are, not on which."""
-
-    episodes: chex.Array
-    swap: chex.Array
-    zero: chex.Array
-    candidate: chex.Array
-
-    @classmethod
-    def of(cls, conditions: tuple[Condition, ...]) -> Asked:
-        """The arrays of given conditions."""
-        return cls(
-            episodes=jnp.asarray([c.episodes for c in conditions], jnp.int32),
-            swap=jnp.asarray([c.control == "swap" for c in conditions]),
-            zero=jnp.asarray([c.control == "zero" for c in conditions]),
-            candidate=jnp.asarray([c.candidate for c in conditions], jnp.int32),
-        )
-
-
-def support_of(
-    suite: Suite,
-    recorded: xp.Episodes,
-    final: Observation,
-    condition: Asked,
-    scale: xp.RewardScale,
-    key: chex.PRNGKey,
-    samples: int,
-    num_steps: int,
-) -> xp.Support:
-    """The supports that one condition gives to the B tasks of one domain: axes ``[B, K, ...]``.
-
-    Where the domain was not trained on, ``scale`` is NaN and rewards are normalised by the mean and standard deviation
-    of the task's own K support episodes: nothing else of an unseen domain may be used.
-    """
-    (env,) = suite.envs
-    rewards = xp.period_rewards(env, recorded.reward)  # [B, K, P]
-
-    used = (jnp.arange(rewards.shape[1]) < jnp.maximum(condition.episodes, 1))[:, None]
-    own = xp.RewardScale(
-        rewards.mean((1, 2), keepdims=True, where=used), rewards.std((1, 2), keepdims=True, where=used)
-    )
-    chosen = jax.tree.map(lambda known, own: jnp.where(jnp.isnan(known), own, known), scale, own)
-    support = xp.support(suite, [recorded], [final], [chosen], key, samples, num_steps)
-    support = jax.tree.map(lambda leaf: jnp.where(condition.swap, jnp.roll(leaf, 1, axis=0), leaf), support)
-    support = jax.tree.map(
-        lambda with_, without: jnp.where(condition.zero, without, with_), support, _without_rewards(support)
-    )
-    return jax.vmap(xp.Support.first, in_axes=(0, None))(support, condition.episodes)
-
-
-UNKNOWN_SCALE = xp.RewardScale(np.float32(np.nan), np.float32(np.nan))
-"""Reward scale of a domain that was not trained on."""
-
-
-@functools.cache
-def _random_support(suite: Suite) -> Callable[..., tuple[xp.Episodes, Observation]]:
-    """Support episodes of random legal choices: the same for all learners and members, so no business of theirs."""
-
-    def collect(params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey) -> tuple[xp.Episodes, Observation]:
-        recorded, finals = rollout(
-            suite.envs, (params,), (keys,), suite.random_act, key, lambda d, step: xp.Episodes.of(step)
-        )
-        return recorded[0], finals[0]
-
-    return jax.jit(collect)
-
-
-@functools.cache
-def _own_support(
-    adapt: Callable[..., Any],
-    act: Callable[..., chex.Array],
-    suite: Suite,
-    support_epsilon: float,
-    samples: int,
-    num_steps: int,
-) -> Callable[..., tuple[xp.Episodes, Observation]]:
-    """Support episodes of one member that explores from the policy which an empty support gives."""
-
-    def collect(
-        candidates: Any, params: EnvParams, keys: chex.PRNGKey, key: chex.PRNGKey
-    ) -> tuple[xp.Episodes, Observation]:
-        trained = jax.tree.map(lambda leaf: leaf[0], candidates)
-        random = _random_support(suite)(params, keys, key)
-        nothing = jax.tree.map(lambda leaf: leaf[0], Asked.of((Condition(0),)))
-        empty = support_of(suite, *random, nothing, UNKNOWN_SCALE, key, samples, num_steps)
-        policies = jax.vmap(adapt, in_axes=(None, 0))(trained, empty)
-
-        def explore(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-            return jax.vmap(lambda policy, seen: act(trained, policy, seen, key, support_epsilon))(policies, seen)
-
-        recorded, finals = rollout(
-            suite.envs, (params,), (keys,), suite.batched(explore), key, lambda d, step: xp.Episodes.of(step)
-        )
-        return recorded[0], finals[0]
-
-    return collect
-
-
-@functools.cache
-def _program(
-    adapt: Callable[..., Any],
-    act: Callable[..., chex.Array],
-    suite: Suite,
-    samples: int,
-    num_steps: int,
-) -> Callable[..., chex.Array]:
-    """Returns of one member; cached, so that a learner and target domain share one compiled program."""
-
-    def one_member(
-        candidates: Any,
-        scale: xp.RewardScale,
-        recorded: xp.Episodes,
-        final: Observation,
-        params: EnvParams,
-        query_keys: chex.PRNGKey,
-        asked: Asked,
-        key: chex.PRNGKey,
-    ) -> chex.Array:
-        sample_key, act_key = jax.random.split(key)
-
-        def adapted(condition: Asked) -> Any:
-            support = support_of(suite, recorded, final, condition, scale, sample_key, samples, num_steps)
-            trained = jax.tree.map(lambda leaf: leaf[condition.candidate], candidates)
-            return jax.vmap(adapt, in_axes=(None, 0))(trained, support)
-
-        # One condition after another: all at once would hold C times the memory.
-        policies = jax.lax.map(adapted, asked)
-        policies = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), policies)  # [C * B, ...]
-        count = len(asked.episodes)
-        repeated = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * count), params)
-        keys = jnp.concatenate([query_keys] * count)
-        shared = jax.tree.map(lambda leaf: leaf[0], candidates)  # candidates differ in what adapts, not in what acts
-
-        def greedy(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-            return jax.vmap(lambda policy, seen: act(shared, policy, seen, key, 0.0))(policies, seen)
-
-        (rewards,), _ = rollout(suite.envs, (repeated,), (keys,), suite.batched(greedy), act_key, score_reward)
-        return rewards.sum(0).reshape(count, -1, query_keys.shape[-1])
-
-    return one_member
 
 
 def evaluate(
-    learner: Learner,
+    collector: Collector,
     candidates: Sequence[Any],
-    scale: xp.RewardScale | None,
+    scale: RewardScale | None,
     trials: Trials,
     asked: tuple[Condition, ...],
-    samples: int,
-    num_steps: int,
     key: chex.PRNGKey,
 ) -> np.ndarray:
     """Undiscounted query returns ``f32[S, C, B, E]`` of S members under C conditions on the trials' B tasks.
 
     Args:
-      learner: whose ``adapt`` and ``act`` to use.
+      collector: of the learner.
       candidates: stacked ``learner.params(state)``, leading axis S: usually one, or several to compare, of which each
-        condition names one. They may differ in what ``adapt`` reads, not in what ``act`` reads.
+        condition names one. They may differ in what ``adapt`` reads, not in what acting reads.
       scale: stacked reward scales of the domain if the members were trained on it, else None.
       trials: the evaluation set.
-      asked: the conditions; the program depends on their number alone.
-      samples: transitions kept of each support episode.
-      num_steps: n of the n-step targets.
-      key: exploration in the support and which transitions are kept: the same for all members and learners.
+      asked: the conditions.
+      key: exploration of learners that explore by themselves: the same for all members and learners.
     """
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *candidates)  # [S, V, ...]
-    members = jax.tree.leaves(stacked)[0].shape[0]
-    if scale is None:  # NaN instead: one program then serves domains trained on and not
-        scale = jax.tree.map(lambda leaf: jnp.full(members, leaf), UNKNOWN_SCALE)
-    # Placed alike, or the program would be compiled anew for states that come from elsewhere than training.
-    own = jax.device_put((stacked, scale), NamedSharding(member_mesh(members), PartitionSpec(AXIS)))
-    support_key, key = jax.random.split(key)
-    shared: tuple[Any, ...] = (trials.tasks, trials.query_keys, Asked.of(asked), key)
-    what = (learner.adapt, learner.act, trials.suite)
-    if learner.support_epsilon == 1.0:
-        shared = (*_random_support(trials.suite)(trials.tasks, trials.support_keys, support_key), *shared)
-    else:
-        collect = _own_support(*what, learner.support_epsilon, samples, num_steps)
-        asked_of = (trials.tasks, trials.support_keys, support_key)
-        own += over_members(collect, members, shared=3)(own[0], *asked_of)
-    program = over_members(_program(*what, samples, num_steps), members, shared=len(shared))
-    returns = np.asarray(program(*own, *shared))
-    release_memory()
-    return returns
+    learner, members, arena = collector.learner, collector.lanes, trials.arena
+    rows, count = learner.data.tasks, trials.query_keys.shape[0]
+    if scale is None:
+        scale = jax.tree.map(lambda leaf: jnp.full(members, leaf, jnp.float32), UNKNOWN_SCALE)
+    scale, candidates = place(scale, members), [place(one, members) for one in candidates]
+    shared = learner.shared(candidates[0])
+
+    def to_all(tree: Any) -> Any:
+        return place(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), tree), members)
+
+    def support(index: np.ndarray) -> xp.Support:
+        if trials.support is not None:
+            return to_all(_take(trials.support, index))
+        those = to_all((*_take((trials.tasks, trials.plans), index), trials.support_keys[index], key))
+        return collector.explore(arena, candidates[0], *those)
+
+    greedy, returns = Conduct.of("learner"), []
+    for index in _blocks(count, rows):
+        tasks, plans, keys, own_key = to_all(
+            (*_take((trials.tasks, trials.plans), index), trials.query_keys[index], key)
+        )
+        # Swapped: the support of the task before.
+        supports = {swap: support((index - swap) % count) for swap in {int(c.control == "swap") for c in asked}}
+        scores = []
+        for condition in asked:
+            episodes = to_all(jnp.full(rows, condition.episodes, jnp.int32))
+            policies = collector.adapted(
+                candidates[condition.candidate],
+                *(supports[int(condition.control == "swap")], scale, episodes),
+                *(jnp.bool_(condition.control == "zero"), jnp.bool_(True)),
+            )
+            scores.append(arena.play(shared, policies, tasks, plans, keys, own_key, greedy).score)
+        returns.append([np.asarray(score) for score in scores])  # C arrays [S, rows, E]
+    joined = np.concatenate([np.stack(block, axis=1) for block in returns], axis=2)
+    return joined[:, :, :count]

@@ -1,32 +1,31 @@
 """The training loop: one jitted interval on the device, then log, checkpoint and show progress on the host.
 
-Members (training seeds, and whatever numeric hyperparameters differ between them) train side by side in one program.
-The member axis is sharded over the devices, on a CPU over its virtual devices, one a core: small programs do not use
-two cores otherwise. Members never communicate.
+Members (training seeds, and whatever numeric hyperparameters differ between them) train side by side, a lane each, see
+:mod:`metarl_jax.lanes`. Members never communicate.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
-import ctypes.util
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from flax import struct
 
+from metarl_jax.arena import Arena
 from metarl_jax.checkpointing import Checkpointer
+from metarl_jax.collection import Collector
+from metarl_jax.experience import RewardScale
+from metarl_jax.lanes import over_lanes, place, release_memory
 from metarl_jax.learners.base import Learner
-
-AXIS = "members"
 
 
 class Stopped(Exception):  # noqa: N818 - not an error, somebody asked
@@ -62,43 +61,6 @@ class Interval:
     compiling: float
 
 
-def member_mesh(members: int) -> Mesh:
-    """A mesh over as many devices as divide the number of members."""
-    devices = jax.devices()
-    count = max(n for n in range(1, len(devices) + 1) if members % n == 0)
-    return Mesh(np.array(devices[:count]), (AXIS,))
-
-
-@functools.cache
-def over_members(function: Callable[..., Any], members: int, donate: tuple[int, ...] = (), shared: int = 0) -> Any:
-    """Jits ``function`` with a leading member axis on its arguments and results, sharded over devices.
-
-    Within a device, members are vmapped on an accelerator and mapped one after another on a CPU, where a batched matrix
-    product of small matrices is slower than several plain ones. Cached: equal functions share programs.
-
-    Args:
-      function: of one member.
-      members: length of the member axis.
-      donate: positions of arguments whose buffers may be reused.
-      shared: how many of the last arguments are the same for all members and have no member axis.
-    """
-    mesh = member_mesh(members)
-    each, same = PartitionSpec(AXIS), PartitionSpec()
-
-    def local(*arguments: Any) -> Any:
-        own = arguments[: len(arguments) - shared]
-        common = arguments[len(arguments) - shared :]
-        if jax.default_backend() == "cpu":
-            return jax.lax.map(lambda one: function(*one, *common), own)
-        return jax.vmap(lambda *one: function(*one, *common))(*own)
-
-    def sharded(*arguments: Any) -> Any:
-        specs = (each,) * (len(arguments) - shared) + (same,) * shared
-        return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False)(*arguments)
-
-    return jax.jit(sharded, donate_argnums=donate, out_shardings=NamedSharding(mesh, each))
-
-
 @functools.cache
 def staged(update: Callable[..., Any], stage: Hashable) -> Callable[..., Any]:
     """``update`` with its static stage bound; cached so that its identity, hence its program, is shared."""
@@ -110,52 +72,41 @@ def stages(learner: Learner, iterations: int) -> tuple[Hashable, ...]:
     return tuple(dict.fromkeys(learner.stage(i / iterations) for i in range(iterations)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """Compiled programs of a run: ``collect``, ``prepare``, and ``update`` for each stage."""
+@struct.dataclass
+class Run:
+    """Everything a training run carries, stacked over members.
 
-    collect: Any
-    prepare: Any
-    update: dict[Hashable, Any]
-
-
-def release_memory() -> None:
-    """Gives memory that compiling has freed back to the system: glibc would keep a gigabyte of it for itself."""
-    libc = ctypes.util.find_library("c")
-    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
-    if trim is not None:
-        trim(0)
-
-
-def _compile(function: Any, arguments: tuple[Any, ...]) -> Any:
-    return function.lower(*arguments).compile()
-
-
-def compile_programs(learner: Learner, state: Any, keys: chex.PRNGKey, iterations: int, workers: int = 2) -> Programs:
-    """Compiles everything a run needs, several programs at a time (XLA compiles each on one core).
-
-    Args:
-      learner: the learner.
-      state: stacked train states.
-      keys: one key a member.
-      iterations: length of the run, which decides the stages.
-      workers: programs compiled at once.
+    Attributes:
+      learner: the learner's train states.
+      scales: reward scales of the training domains under the support's exploration, leaves ``f32[S, D]``.
     """
+
+    learner: Any
+    scales: RewardScale
+
+
+@functools.cache
+def _compiled(program: Any, shapes: tuple[Any, ...], structure: Any) -> Any:
+    return program.lower(*jax.tree.unflatten(structure, shapes)).compile()
+
+
+def compiled(program: Any, *arguments: Any) -> Any:
+    """A jitted program compiled ahead for arguments of these shapes; once, whoever asks."""
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)) for x in leaves)
+    return _compiled(program, shapes, structure)
+
+
+def updates_of(learner: Learner, run: Run, experience: Any, keys: chex.PRNGKey, iterations: int) -> list[Any]:
+    """The programs of all stages' updates, as functions that compile them."""
     members = keys.shape[0]
-    collect = over_members(learner.collect, members)
-    experience = jax.eval_shape(collect, state, keys)
-    jobs: dict[Any, tuple[Any, tuple[Any, ...]]] = {
-        "collect": (collect, (state, keys)),
-        "prepare": (over_members(learner.prepare, members), (state, experience)),
-    }
-    for stage in stages(learner, iterations):
-        update = over_members(staged(learner.update, stage), members, donate=(0,))
-        jobs["update", stage] = (update, (state, experience, keys))
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = {name: pool.submit(_compile, *job) for name, job in jobs.items()}
-        compiled = {name: future.result() for name, future in futures.items()}
-    updates = {name[1]: program for name, program in compiled.items() if isinstance(name, tuple)}
-    return Programs(compiled["collect"], compiled["prepare"], updates)
+    arguments = (run.learner, experience, keys)
+
+    def program(stage: Hashable) -> Any:
+        update = over_lanes(staged(learner.update, stage), members, donate=(0,))
+        return stage, compiled(update, *arguments)
+
+    return [functools.partial(program, stage) for stage in stages(learner, iterations)]
 
 
 def member_keys(key: chex.PRNGKey, members: int, iteration: int, purpose: int) -> chex.PRNGKey:
@@ -166,7 +117,8 @@ def member_keys(key: chex.PRNGKey, members: int, iteration: int, purpose: int) -
 
 def initial_states(learner: Learner, keys: chex.PRNGKey, hyper: Any) -> Any:
     """Stacked initial states, one a key and hyperparameter set, sharded over devices."""
-    return over_members(learner.init, keys.shape[0])(keys, hyper)
+    members = keys.shape[0]
+    return over_lanes(learner.init, members)(place(keys, members), place(hyper, members))
 
 
 def _check_finite(metrics: dict[str, np.ndarray], first: int, last: int) -> None:
@@ -180,6 +132,8 @@ def _check_finite(metrics: dict[str, np.ndarray], first: int, last: int) -> None
 
 def train(
     learner: Learner,
+    collector: Collector,
+    arenas: Sequence[Arena],
     key: chex.PRNGKey,
     hyper: Any,
     *,
@@ -191,11 +145,16 @@ def train(
     on_interval: Callable[[Interval], None] = lambda interval: None,
     on_phase: Callable[[str], None] = lambda phase: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Any:
+    compilers: int = 2,
+) -> Run:
     """Trains all members and returns their stacked states.
+
+    Each meta-iteration collects tasks of one training domain, in turns; the replay mixes them.
 
     Args:
       learner: the learner.
+      collector: its programs.
+      arenas: its training domains.
       key: seed of the run.
       hyper: stacked numeric hyperparameters, leading axis S: one entry a member.
       iterations: meta-iterations.
@@ -206,29 +165,45 @@ def train(
       on_interval: called after each interval.
       on_phase: called with "compile" and "train".
       should_stop: asked after each interval.
+      compilers: programs compiled at once (XLA compiles each on one core).
 
     Raises:
       Stopped: if ``should_stop`` turned true, after saving.
       DivergedError: if a metric is not finite; the checkpoint before stays.
     """
     members = jax.tree.leaves(hyper)[0].shape[0]
-    seeds = member_keys(key, members, 0, 0)
+
+    def keys_of(iteration: int, purpose: int) -> chex.PRNGKey:
+        return place(member_keys(key, members, iteration, purpose), members)
+
     on_phase("compile")
     compile_start = time.perf_counter()
     start = 0
-    template = jax.eval_shape(jax.vmap(learner.init), seeds, hyper)
+    template = Run(
+        jax.eval_shape(jax.vmap(learner.init), keys_of(0, 0), hyper),
+        RewardScale(*(jax.ShapeDtypeStruct((members, len(arenas)), jnp.float32),) * 2),
+    )
     saved = checkpointer.latest_valid(template) if checkpointer is not None and resume else None
-    sharding = NamedSharding(member_mesh(members), PartitionSpec(AXIS))
     if saved is not None:
-        start, state = saved.step, jax.device_put(saved.tree, sharding)
+        start, run = saved.step, place(saved.tree, members)
         if start >= iterations:
-            return state
+            return run
     else:
-        state = initial_states(learner, seeds, hyper)
-    programs = compile_programs(learner, state, jax.device_put(seeds, sharding), iterations)
-    if saved is None:
-        first = programs.collect(state, jax.device_put(member_keys(key, members, 0, 1), sharding))
-        state = programs.prepare(state, first)
+        fresh = initial_states(learner, keys_of(0, 0), hyper)
+        scales = [collector.scale(arena, learner.params(fresh), keys_of(d, 1)) for d, arena in enumerate(arenas)]
+        run = Run(fresh, place(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *scales), members))
+
+    scales = [place(jax.tree.map(lambda leaf, d=d: leaf[:, d], run.scales), members) for d in range(len(arenas))]
+
+    def collect(i: int) -> Any:
+        arena, scale = arenas[i % len(arenas)], scales[i % len(arenas)]
+        inner = learner.stage(i / iterations) != "none"
+        return collector.collect(arena, learner.params(run.learner), scale, keys_of(i, 2), inner)
+
+    first = collect(start)
+    with concurrent.futures.ThreadPoolExecutor(compilers) as pool:
+        jobs = updates_of(learner, run, first, keys_of(start, 3), iterations)
+        updates = dict(pool.map(lambda job: job(), jobs))
     release_memory()
     compiling = time.perf_counter() - compile_start
 
@@ -240,9 +215,9 @@ def train(
         stage: Hashable = None
         for i in range(begin, end):
             stage = learner.stage(i / iterations)
-            experience = programs.collect(state, jax.device_put(member_keys(key, members, i, 2), sharding))
-            update_keys = jax.device_put(member_keys(key, members, i, 3), sharding)
-            state, metrics = programs.update[stage](state, experience, update_keys)
+            experience = first if i == start else collect(i)
+            state, metrics = updates[stage](run.learner, experience, keys_of(i, 3))
+            run = run.replace(learner=state)
             collected.append(metrics)
         stacked = jax.device_get(collected)
         means = {name: np.mean([m[name] for m in stacked], axis=0) for name in stacked[0]}
@@ -252,10 +227,10 @@ def train(
         due = math.ceil(end / interval) % checkpoint_every == 0
         stopping = end < iterations and should_stop()
         if checkpointer is not None and (due or stopping or end == iterations):
-            checkpointer.save(end, state)
+            checkpointer.save(end, run)
         if stopping:
             raise Stopped(end)
-    return state
+    return run
 
 
 def stack(values: list[Any]) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import chex
 
+from metarl_jax.configs import QLearningConfig
+
 TrainState = Any
 Metrics = dict[str, chex.Array]
 
@@ -19,33 +21,33 @@ def only_one(params: Any) -> Mapping[str, Any]:
 class Learner(NamedTuple):
     """What training and evaluation know of a learner. Nothing outside its file knows how it works.
 
-    One meta-iteration is ``update(state, collect(state, key), key, stage)``. The halves are separate because only
-    ``collect`` depends on the domains: learners of the same configuration return the *same* ``update`` and ``adapt``
-    functions for every subset of a suite, so their compiled programs are shared.
+    A learner does not know on which domains it is trained: all arrays have the padded shapes of its suite, so that one
+    compiled program serves every choice of training domains. One meta-iteration is an ``update`` on an
+    :class:`~metarl_jax.experience.Experience` that :mod:`metarl_jax.training` has collected in one of them.
 
     Attributes:
       init: ``(key, hyper) -> TrainState``; ``hyper`` are the numeric hyperparameters, traced, so they can be vmapped.
-      prepare: ``(state, experience) -> state``: called once, with a first collection, before the first update.
-      collect: ``(state, key) -> experience``: roll-outs in the suite.
       update: ``(state, experience, key, stage) -> (state, metrics)``; ``stage`` is static.
-      stage: ``progress in [0, 1) -> stage``, on the host: which program the next iteration runs.
+      stage: ``progress in [0, 1) -> stage``, on the host: which program the next iteration runs. Those of stage
+        "none" train without inner steps, and so collect without.
       params: ``state -> params`` needed to adapt and act.
-      adapt: ``(params, support) -> policy``: K support episodes of one task to an adapted policy (any pytree).
-      act: ``(params, policy, observation, key, epsilon) -> i32``: one task's batch of observations; epsilon-greedy.
-      support_epsilon: exploration with which the learner collects its own support episodes.
+      adapt: ``(params, support, inner bool[]) -> policy``: K support episodes of one task to an adapted policy (any
+        pytree), with or without inner steps.
+      shared: ``params ->`` the part of them that acting reads, whatever it has adapted to.
+      act: ``(shared, policy, observation, key, epsilon) -> i32``: one task's batch of observations; epsilon-greedy.
+      data: what is collected.
       hyper: default numeric hyperparameters.
       candidates: ``params -> {label: params}``: variants among which validation on new tasks of the *training* domains
         chooses before any test. They differ in what ``adapt`` reads only.
     """
 
     init: Callable[[chex.PRNGKey, Any], TrainState]
-    prepare: Callable[[TrainState, Any], TrainState]
-    collect: Callable[[TrainState, chex.PRNGKey], Any]
     update: Callable[[TrainState, Any, chex.PRNGKey, Any], tuple[TrainState, Metrics]]
     stage: Callable[[float], Hashable]
     params: Callable[[TrainState], Any]
-    adapt: Callable[[Any, Any], Any]
+    adapt: Callable[[Any, Any, chex.Array], Any]
+    shared: Callable[[Any], Any]
     act: Callable[[Any, Any, Any, chex.PRNGKey, chex.Numeric], chex.Array]
-    support_epsilon: float
+    data: QLearningConfig
     hyper: Any
     candidates: Callable[[Any], Mapping[str, Any]] = only_one

@@ -1,4 +1,4 @@
-"""What the Q-learners share: collecting tasks, the task-indexed replay, and the outer update.
+"""What the Q-learners share: the task-indexed replay, the outer update, adapting and acting.
 
 A learner built on this states its network, how it adapts, and which transitions it learns from; see
 ``transformer_maml_dqn`` and ``transformer_dqn``.
@@ -17,14 +17,13 @@ import optax
 from flax import struct
 
 from envs_jax.observation import Observation
-from envs_jax.suite import Step, Suite, random_actions, reference_actions, rollout
+from envs_jax.suite import Suite, random_actions
 from metarl_jax import adaptation, losses
 from metarl_jax import experience as xp
 from metarl_jax.adaptation import Policy
 from metarl_jax.configs import AdaptationConfig, NetworkConfig, Order, QLearningConfig
 from metarl_jax.learners.base import Learner, Metrics
 from metarl_jax.networks.agent import AgentNetwork, Params
-from metarl_jax.networks.memory import Memory
 
 Stage = Order
 
@@ -45,15 +44,6 @@ class Hyper:
 
 
 @struct.dataclass
-class Experience:
-    """One collection: ``support`` ``[M, K, ...]``, ``query`` transitions ``[M, S]``, query ``reward`` ``[M, K, P]``."""
-
-    support: xp.Support
-    query: xp.Transition
-    reward: chex.Array
-
-
-@struct.dataclass
 class TrainState:
     """Everything a Q-learner carries between meta-iterations.
 
@@ -62,8 +52,8 @@ class TrainState:
       target: their Polyak average theta^-.
       step_sizes: logarithms of the inner step sizes.
       optimiser: state of the outer optimiser.
-      replay: :class:`Experience` with a leading axis ``[R]``; its support and query belong together per task.
-      scales: reward scale of each training domain, under the random policy.
+      replay: :class:`~metarl_jax.experience.Experience` with a leading axis ``[R]``; its support and query belong
+        together per task.
       iteration: ``i32[]`` meta-iterations done.
       hyper: numeric hyperparameters.
     """
@@ -73,16 +63,8 @@ class TrainState:
     step_sizes: adaptation.StepSizes
     optimiser: optax.OptState
     replay: Any
-    scales: tuple[xp.RewardScale, ...]
     iteration: chex.Array
     hyper: Hyper
-
-
-def shares(total: int, parts: int) -> tuple[int, ...]:
-    """``total`` tasks over ``parts`` domains, as evenly as whole numbers allow."""
-    if total < parts:
-        raise ValueError(f"data.tasks must be at least the number of training domains ({parts}), got {total}")
-    return tuple(total // parts + (i < total % parts) for i in range(parts))
 
 
 def epsilon_greedy(q: chex.Array, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric) -> chex.Array:
@@ -91,73 +73,6 @@ def epsilon_greedy(q: chex.Array, seen: Observation, key: chex.PRNGKey, epsilon:
     greedy = jnp.argmax(q, axis=-1).astype(jnp.int32)
     explore = jax.random.uniform(explore_key, greedy.shape) < epsilon
     return jnp.where(explore, random_actions(seen, action_key), greedy)
-
-
-def make_collect(suite: Suite, network: AgentNetwork, config: QLearningConfig) -> Callable[..., Experience]:
-    """Collects support, then query episodes, of fresh tasks of every domain of the suite.
-
-    Both are the same roll-out, scanned twice with another exploration and memory: roll-outs are what compiles slowly.
-    """
-    counts = shares(config.tasks, len(suite.envs))
-
-    def collect(state: TrainState, key: chex.PRNGKey) -> Experience:
-        task_key, known_key, episode_key, sample_key = jax.random.split(key, 4)
-        tasks = tuple(
-            jax.vmap(env.sample_params)(jax.random.split(jax.random.fold_in(task_key, d), count))
-            for d, (env, count) in enumerate(zip(suite.envs, counts, strict=True))
-        )
-        plans = suite.solve(tasks)
-        # The policy that collects knows a random number of support episodes, as the one that is trained.
-        known = jax.random.randint(known_key, (config.tasks,), 0, config.episodes + 1)
-
-        def phase(memory: Memory, epsilon_and_key: Any) -> tuple[Memory, xp.Support]:
-            epsilon, key = epsilon_and_key
-            keys = tuple(
-                jax.random.split(jax.random.fold_in(key, 1 + d), (count, config.episodes))
-                for d, count in enumerate(counts)
-            )
-
-            def act(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-                q = jax.vmap(network.q_values, in_axes=(None, 0, 0))(state.params, seen, memory)
-                return epsilon_greedy(q, seen, key, epsilon)
-
-            def record(d: int, step: Step) -> xp.Episodes:
-                # References that randomise would need a fresh key; none of ours does in training.
-                return xp.Episodes.of(step, reference_actions(suite.envs[d], plans[d], step.state, tasks[d], key))
-
-            episodes, finals = rollout(suite.envs, tasks, keys, suite.batched(act), key, record)
-            parts = [
-                xp.Support(
-                    xp.periods(suite, env, e, final, scale),
-                    xp.transitions(
-                        suite, env, e, scale, jax.random.fold_in(sample_key, d), config.samples, config.num_steps
-                    ),
-                )
-                for d, (env, e, final, scale) in enumerate(zip(suite.envs, episodes, finals, state.scales, strict=True))
-            ]
-            seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-            memory = jax.vmap(lambda s, k: network.remember(state.params, s.first(k).periods))(seen, known)
-            return memory, seen
-
-        nothing = jax.tree.map(lambda leaf: jnp.zeros((config.tasks, *leaf.shape)), network.no_memory(suite.num_tokens))
-        epsilons = jnp.asarray([config.support_epsilon, config.epsilon], jnp.float32)
-        _, phases = jax.lax.scan(phase, nothing, (epsilons, jax.random.split(episode_key, 2)))
-        support, query = (jax.tree.map(lambda leaf, i=i: leaf[i], phases) for i in (0, 1))
-        transitions = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), query.transitions)
-        return Experience(support, transitions, query.periods.reward)
-
-    return collect
-
-
-def calibrate(suite: Suite, config: QLearningConfig, first: Experience) -> tuple[xp.RewardScale, ...]:
-    """Reward scale of each training domain from the first collection's support, recorded with unit scale.
-
-    It is exact for uniformly random support; with greedier exploration it is the scale of that exploration.
-    """
-    periods = first.support.periods
-    rewards = suite.split(periods.reward / xp.REWARD_SCALE, shares(config.tasks, len(suite.envs)))
-    own = [r[..., : env.num_periods] for r, env in zip(rewards, suite.envs, strict=True)]
-    return tuple(xp.RewardScale(r.mean(), r.std()) for r in own)
 
 
 TaskLoss = Callable[..., tuple[chex.Array, Metrics]]
@@ -198,7 +113,7 @@ def make_update(
     use_memory: bool,
     config: QLearningConfig,
     inner: AdaptationConfig,
-) -> Callable[[TrainState, Experience, chex.PRNGKey, Stage], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, xp.Experience, chex.PRNGKey, Stage], tuple[TrainState, Metrics]]:
     """The outer update. Cached, so that learners of equal configuration share one function and its programs."""
     network = AgentNetwork(network_config, use_memory)
     optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
@@ -212,7 +127,7 @@ def make_update(
         target_policy = jax.lax.stop_gradient(adaptation.adapt(network, target, target, sizes, support, inner, cheaper))
         return query_loss(network, params, policy, target, target_policy, query, hyper, config)
 
-    def update(state: TrainState, fresh: Experience, key: chex.PRNGKey, stage: Stage) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, fresh: xp.Experience, key: chex.PRNGKey, stage: Stage) -> tuple[TrainState, Metrics]:
         slot = state.iteration % config.replay
         replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), state.replay, fresh)
         filled = jnp.minimum(state.iteration + 1, config.replay)
@@ -263,30 +178,39 @@ def make_update(
 @functools.cache
 def make_adapt(
     network_config: NetworkConfig, use_memory: bool, inner: AdaptationConfig, order: Stage
-) -> Callable[[Any, xp.Support], Policy]:
+) -> Callable[[Any, xp.Support, chex.Array], Policy]:
     """``adapt`` of the contract. Cached for the same reason as :func:`make_update`."""
     network = AgentNetwork(network_config, use_memory)
 
-    def adapt(trained: dict[str, Any], support: xp.Support) -> Policy:
-        return adaptation.adapt(
-            network, trained["params"], trained["target"], trained["step_sizes"], support, inner, order
-        )
+    def adapt(trained: dict[str, Any], support: xp.Support, take_steps: chex.Array) -> Policy:
+        params, rest = trained["params"], (trained["target"], trained["step_sizes"], support, inner)
+
+        def by_context() -> Policy:
+            # Policies of every stage have the same leaves, or each would need programs of its own to be played.
+            own = {name: params[name] for name in adaptation.adapted_names(inner)}
+            return adaptation.adapt(network, params, *rest, "none").replace(adapted=own)
+
+        if order == "none" or inner.steps == 0:
+            return by_context()
+        return jax.lax.cond(take_steps, lambda: adaptation.adapt(network, params, *rest, order), by_context)
 
     return adapt
 
 
 @functools.cache
 def make_act(network_config: NetworkConfig) -> Callable[..., chex.Array]:
-    """``act`` of the contract; the same for all learners on one network, so evaluation programs are shared."""
+    """``act`` of the contract; the same for all learners on one network, so what plays their policies is shared."""
     network = AgentNetwork(network_config)
 
-    def act(
-        trained: dict[str, Any], policy: Policy, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric
-    ) -> chex.Array:
-        q = network.q_values(policy.parameters(trained["params"]), seen, policy.memory)
-        if isinstance(epsilon, float) and epsilon == 0.0:
-            return jnp.argmax(q, axis=-1).astype(jnp.int32)
-        return epsilon_greedy(q, seen, key, epsilon)
+    def act(shared: Params, policy: Policy, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric) -> chex.Array:
+        # Adaptation knows the suite's padded entities; a domain's own are the first of them.
+        memory = jax.tree.map(lambda leaf: leaf[: seen.tokens.shape[-2]], policy.memory)
+        q = network.q_values(policy.parameters(shared), seen, memory)
+        return jax.lax.cond(
+            epsilon > 0,
+            lambda: epsilon_greedy(q, seen, key, epsilon),
+            lambda: jnp.argmax(q, axis=-1).astype(jnp.int32),
+        )
 
     return act
 
@@ -308,42 +232,37 @@ def make_learner(
             f"network.slots must be at least {suite.num_tokens} for this suite, got {network_config.slots}"
         )
     network = AgentNetwork(network_config, use_memory)
-    collect = make_collect(suite, network, config)
     optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
 
     def init(key: chex.PRNGKey, hyper: Hyper) -> TrainState:
         params = network.init(key, suite.num_tokens, suite.num_actions)
         step_sizes = adaptation.init_step_sizes(params, inner)
-        state = TrainState(
+        shapes = jax.eval_shape(lambda: xp.no_experience(suite, config))
+        return TrainState(
             params=params,
             # A copy: donating a state whose leaves alias each other fails at run time.
             target=jax.tree.map(jnp.copy, params),
             step_sizes=step_sizes,
             optimiser=optimiser.init({"params": params, "step_sizes": step_sizes}),
-            replay=(),  # its shape is known below
-            scales=tuple(xp.RewardScale(jnp.float32(0.0), jnp.float32(1.0)) for _ in suite.envs),
+            replay=jax.tree.map(lambda leaf: jnp.zeros((config.replay, *leaf.shape), leaf.dtype), shapes),
             iteration=jnp.int32(0),
             hyper=jax.tree.map(jnp.float32, hyper),
         )
-        shapes = jax.eval_shape(collect, state, key)
-        ring = jax.tree.map(lambda leaf: jnp.zeros((config.replay, *leaf.shape), leaf.dtype), shapes)
-        return state.replace(replay=ring)
 
     def params(state: TrainState) -> dict[str, Any]:
         return {"params": state.params, "target": state.target, "step_sizes": state.step_sizes}
 
-    def prepare(state: TrainState, first: Experience) -> TrainState:
-        return state.replace(scales=calibrate(suite, config, first))
+    def shared(trained: dict[str, Any]) -> Params:
+        return {name: trained["params"][name] for name in ("trunk", "head")}
 
     return Learner(
         init=init,
-        prepare=prepare,
-        collect=collect,
         update=make_update(network_config, use_memory, config, inner),
         stage=stage,
         params=params,
         adapt=make_adapt(network_config, use_memory, inner, test_order),
+        shared=shared,
         act=make_act(network_config),
-        support_epsilon=config.support_epsilon,
+        data=config,
         hyper=hyper,
     )
