@@ -24,7 +24,7 @@ from envs_jax import suite as suites
 from envs_jax.environment import ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.suite import Suite, Tasks
-from metarl_jax.training import AXIS, member_mesh
+from metarl_jax.lanes import AXIS, lane_mesh
 
 
 def read_out(seen: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -78,7 +78,7 @@ def over_devices(
     Returns:
       A function to compile, and its arguments where they belong.
     """
-    mesh = member_mesh(batch)
+    mesh = lane_mesh(batch)
 
     def local(keys: chex.PRNGKey, *own: Any) -> chex.Array:
         return function(*own, keys[0])[None]

@@ -68,15 +68,28 @@ def measure(
     import jax
 
     from benchmarks import timing
-    from metarl_jax import learners
+    from metarl_jax import arena, learners
+    from metarl_jax.collection import Collector
 
     config = learners.config_class("transformer_maml_dqn")() if config is None else config
     learner = learners.make("transformer_maml_dqn", config, suite)
     key = jax.random.key(0)
     say("meta-step: collecting experience")
     state = jax.jit(learner.init)(key, learner.hyper)
-    experience = jax.jit(learner.collect)(state, key)
-    state = learner.prepare(state, experience)
+    collector = Collector(learner, suite, 1)
+    trained = jax.tree.map(lambda leaf: leaf[None], learner.params(state))
+    for name in suite.names[: config.data.replay]:  # one meta-iteration of each domain, as many as the replay holds
+        there = arena.make(suite, name, learner.act, config.data, 1)
+        scale = collector.scale(there, trained, key[None])
+        experience = jax.tree.map(
+            lambda leaf: leaf[0], collector.collect(there, trained, scale, key[None], inner=False)
+        )
+        state = state.replace(
+            replay=jax.tree.map(
+                lambda ring, new, slot=state.iteration: ring.at[slot].set(new), state.replay, experience
+            ),
+            iteration=state.iteration + 1,
+        )
 
     def at(stage: str) -> Callable[..., Any]:
         return lambda state, experience, key: learner.update(state, experience, key, stage)

@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     process = start(folder, *ARGUMENTS)
     output = finish(process)
     assert process.returncode == 0, output
-    for text in ("Score K=0 → K=5", "Controls", "Interquartile mean", "random weights", "report: "):
+    for text in ("Score K=0 → K=2", "Controls", "Interquartile mean", "random weights", "report: "):
         assert text in output
     return run_in(folder)
 
@@ -93,7 +93,7 @@ def test_everything_is_there(whole: pathlib.Path) -> None:
     assert {"summary.json", "figures", "agents"} <= there
     with np.load(whole / "returns.npz") as raw:
         returns = raw["returns/source-portfolio/portfolio"]
-        assert returns.shape == (4, 6, 4, 2)  # two arms of two seeds, conditions, tasks, episodes
+        assert returns.shape == (4, 5, 4, 2)  # two arms of two seeds, conditions, tasks, episodes
         assert np.isfinite(returns).all()
 
 

@@ -57,6 +57,7 @@ def transitions(rng: np.random.Generator, *batch: int) -> Transition:
         observation=observations(rng, *batch),
         action=jnp.asarray(rng.integers(0, ACTIONS - 1, batch), jnp.int32),
         reward=jnp.asarray(rng.normal(size=batch), jnp.float32),
+        span=jnp.ones(batch, jnp.float32),
         discount=jnp.full(batch, 0.9, jnp.float32),
         next_observation=observations(rng, *batch),
         immediate=jnp.asarray(rng.normal(size=batch), jnp.float32),

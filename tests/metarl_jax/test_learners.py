@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import chex
@@ -12,7 +11,9 @@ import numpy as np
 import pytest
 
 from envs_jax.suite import Suite
-from metarl_jax import learners
+from metarl_jax import arena, learners
+from metarl_jax import experience as xp
+from metarl_jax.collection import Collector
 from metarl_jax.configs import (
     AdaptationConfig,
     NetworkConfig,
@@ -37,6 +38,7 @@ class Iteration(NamedTuple):
     name: str
     learner: Learner
     start: Any
+    scale: Any
     experience: Any
     again: Any
     states: Any  # after the first update, after the second
@@ -47,14 +49,19 @@ class Iteration(NamedTuple):
 def iteration(request: pytest.FixtureRequest) -> Iteration:
     """Two meta-iterations of every registered learner, as the training loop runs them."""
     learner = make(request.param)
-    collect, prepare = jax.jit(learner.collect), jax.jit(learner.prepare)
+    collector, hidden = Collector(learner, SUITE, 1), arena.make(SUITE, "hidden", learner.act, learner.data, 1)
     update = jax.jit(learner.update, static_argnums=3)
-    state = jax.jit(learner.init)(jax.random.key(0), learner.hyper)
-    start = prepare(state, collect(state, jax.random.key(1)))
-    experience, again = (collect(start, jax.random.key(2)) for _ in range(2))
+    start = jax.jit(learner.init)(jax.random.key(0), learner.hyper)
+    trained = jax.tree.map(lambda leaf: leaf[None], learner.params(start))
+    keys = jax.random.split(jax.random.key(1), 1)
+    scale = collector.scale(hidden, trained, keys)
+    experience, again = (
+        jax.tree.map(lambda leaf: leaf[0], collector.collect(hidden, trained, scale, keys, inner=False))
+        for _ in range(2)
+    )
     one, metrics = update(start, experience, jax.random.key(3), learner.stage(0.0))
     two, _ = update(one, experience, jax.random.key(4), learner.stage(0.0))
-    return Iteration(request.param, learner, start, experience, again, (one, two), metrics)
+    return Iteration(request.param, learner, start, scale, experience, again, (one, two), metrics)
 
 
 @pytest.mark.slow
@@ -87,11 +94,13 @@ def test_replay_keeps_the_last_collections_task_by_task(iteration: Iteration) ->
 
 
 @pytest.mark.slow
-def test_calibration_normalises_each_domain(iteration: Iteration) -> None:
-    """Both probes pay 0 or 1 with even chances, collected with uniformly random support."""
-    for scale in iteration.start.scales:
-        assert 0.2 < scale.mean < 0.8
-        assert 0.3 < scale.sd <= 0.5
+def test_calibration_normalises_the_domain(iteration: Iteration) -> None:
+    """The probe pays 0 or 1 with even chances, collected with uniformly random support."""
+    assert 0.2 < iteration.scale.mean[0] < 0.8
+    assert 0.3 < iteration.scale.sd[0] <= 0.5
+    rewards = iteration.experience.support.periods.reward
+    assert abs(rewards.mean()) < 0.2 * xp.REWARD_SCALE / 0.2
+    assert 0.5 * xp.REWARD_SCALE < rewards.std() < 2.0 * xp.REWARD_SCALE
 
 
 @pytest.mark.slow
@@ -101,16 +110,24 @@ def test_adapts_and_acts(iteration: Iteration) -> None:
     task = jax.tree.map(lambda leaf: leaf[0], iteration.experience.support)
 
     @jax.jit
-    def program(key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
+    def program(key: chex.PRNGKey, inner: chex.Array) -> tuple[chex.Array, ...]:
         trained = learner.params(state)
-        policy = learner.adapt(trained, task)
-        return learner.act(trained, policy, seen, key, 0.0), learner.act(trained, policy, seen, key, 1.0)
+        policy = learner.adapt(trained, task, inner)
+        shared = learner.shared(trained)
+        moved = sum(
+            jnp.abs(a - trained["params"]["head"][n][k]).max()
+            for n, leaf in policy.adapted["head"].items()
+            for k, a in leaf.items()
+        )
+        return *(learner.act(shared, policy, seen, key, jnp.float32(e)) for e in (0.0, 1.0)), moved
 
-    greedy, random = program(jax.random.key(0))
+    greedy, random, moved = program(jax.random.key(0), jnp.bool_(True))
+    assert moved > 0
     assert greedy.dtype == random.dtype == jnp.int32
     for actions in (greedy, random):
         assert np.all(np.asarray(seen.action_mask)[np.arange(6), actions])
-    np.testing.assert_array_equal(program(jax.random.key(1))[0], greedy)
+    np.testing.assert_array_equal(program(jax.random.key(1), jnp.bool_(True))[0], greedy)
+    assert program(jax.random.key(0), jnp.bool_(False))[2] == 0, "without inner steps nothing moves"
 
 
 @pytest.mark.slow
@@ -124,11 +141,15 @@ def test_transformer_dqn_never_meta_learns() -> None:
 
 
 @pytest.mark.parametrize("name", learners.registered())
-def test_learners_of_other_domains_share_their_programs(name: str) -> None:
-    whole, part = make(name), make(name, SUITE.subset(["hidden"]))
-    assert whole.update is part.update
-    assert whole.adapt is part.adapt
-    assert whole.act is part.act
+def test_equal_learners_share_their_programs(name: str) -> None:
+    one, other = make(name), make(name)
+    assert one.update is other.update
+    assert one.adapt is other.adapt
+    assert one.act is other.act
+
+
+def test_all_learners_act_alike() -> None:
+    assert make("transformer_dqn").act is make("transformer_maml_dqn").act, "each domain would be compiled for each"
 
 
 def test_registry() -> None:
@@ -144,9 +165,6 @@ def test_registry() -> None:
 def test_what_does_not_fit_the_suite_is_refused() -> None:
     with pytest.raises(ValueError, match=r"network\.slots must be at least 2 for this suite, got 1"):
         learners.make("transformer_dqn", TransformerDqnConfig(network=NetworkConfig(slots=1)), SUITE)
-    few = TransformerDqnConfig(data=dataclasses.replace(DATA, tasks=1))
-    with pytest.raises(ValueError, match=r"data\.tasks must be at least the number of training domains \(2\), got 1"):
-        learners.make("transformer_dqn", few, SUITE)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +184,6 @@ def test_impossible_schedules_are_refused(changed: dict[str, Any], message: str)
 def test_impossible_data_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"data\.{field} must be .*, got {value}"):
         QLearningConfig(**{field: value})  # type: ignore[arg-type]
-
-
-def test_tasks_are_shared_out_evenly() -> None:
-    assert q_learning.shares(7, 3) == (3, 2, 2)
-    assert q_learning.shares(6, 3) == (2, 2, 2)
 
 
 def test_epsilon_greedy_explores_legal_actions_as_often_as_asked() -> None:

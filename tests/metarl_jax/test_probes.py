@@ -15,11 +15,12 @@ import pytest
 
 from envs_jax.observation import Observation
 from envs_jax.suite import Suite
-from metarl_jax import evaluation, learners
+from metarl_jax import arena, evaluation, learners
+from metarl_jax.arena import Arena
+from metarl_jax.collection import Collector
 from metarl_jax.configs import AdaptationConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
-from metarl_jax.learners.base import Learner
 from metarl_jax.networks.agent import AgentNetwork
-from metarl_jax.training import stack, train
+from metarl_jax.training import Run, stack, train
 from tests.metarl_jax import probes
 
 ITERATIONS = {"hidden": 160}  # what to make of a support is learned after about a hundred
@@ -38,21 +39,23 @@ CONFIG = TransformerMamlDqnConfig(
 
 class Learned(NamedTuple):
     env: probes.Probe
-    learner: Learner
-    state: Any  # stacked, one member
+    collector: Collector
+    arena: Arena
+    run: Run  # stacked, one member
 
 
 @functools.cache
 def learn(name: str) -> Learned:
-    """Trains on one probe. All share the compiled updates; only the roll-outs of each compile anew."""
+    """Trains on one probe. All share what is compiled but for the roll-outs of each."""
     (env,) = (probe for probe in probes.PROBES if probe.name == name)
     suite = Suite.of((env,))
     config = CONFIG if name == "hidden" else dataclasses.replace(CONFIG, order="none")
     learner = learners.make("transformer_maml_dqn", config, suite)
+    collector, own = Collector(learner, suite, 1), arena.make(suite, name, learner.act, learner.data, 1)
     iterations = ITERATIONS.get(name, DEFAULT_ITERATIONS)
     hyper = stack([learner.hyper.replace(iterations=jnp.float32(iterations))])
-    state = train(learner, jax.random.key(0), hyper, iterations=iterations, interval=iterations)
-    return Learned(env, learner, state)
+    run = train(learner, collector, [own], jax.random.key(0), hyper, iterations=iterations, interval=iterations)
+    return Learned(env, collector, own, run)
 
 
 STATES = list(itertools.product((-1.0, 1.0), (0, 1), range(probes.Probe.num_periods)))
@@ -66,19 +69,18 @@ def q_without_support(params: Any, seen: Observation) -> chex.Array:
 
 def q_values(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Q ``[states, 2]`` of everything that can be seen in a probe, and what is shown and the period there."""
-    env, _, state = learn(name)
+    env, _, _, run = learn(name)
     shown, before, period = (np.array(x) for x in zip(*STATES, strict=True))
     states = jax.vmap(lambda s, b, p: probes.ProbeState(p, jax.random.key(0), jnp.float32(0.0), s, jnp.int32(0), b))(
         jnp.float32(shown), jnp.int32(before), jnp.int32(period)
     )
     seen = jax.vmap(env.observation, in_axes=(0, None))(states, env.default_params)
-    q = q_without_support(jax.tree.map(lambda leaf: leaf[0], state.params), seen)
+    q = q_without_support(jax.tree.map(lambda leaf: leaf[0], run.learner.params), seen)
     return np.asarray(q), shown, period
 
 
 def normalised(name: str, reward: float) -> float:
-    (scale,) = learn(name).state.scales
-    return float(scale.normalise(jnp.float32(reward))[0])
+    return float(learn(name).run.scales.normalise(jnp.float32(reward))[0, 0])
 
 
 @pytest.mark.slow
@@ -114,14 +116,12 @@ def test_choice_that_depends_on_the_observation() -> None:
 
 @pytest.mark.slow
 def test_hidden_task_needs_one_adaptation() -> None:
-    env, learner, state = learn("hidden")
-    trials = evaluation.make_trials(Suite.of((env,)), "hidden", jax.random.key(7), tasks=24, support=2, episodes=4)
+    env, collector, own, run = learn("hidden")
+    trials = evaluation.make_trials(own, collector, jax.random.key(7), tasks=24, support=2, episodes=4)
     asked = evaluation.conditions((0, 1, 2))
-    data = CONFIG.data
-    returns = evaluation.evaluate(
-        *(learner, [learner.params(state)], state.scales[0], trials, asked, data.samples, data.num_steps),
-        key=jax.random.key(8),
-    )[0].mean(-1)  # [conditions, tasks]
+    scale = jax.tree.map(lambda leaf: leaf[:, 0], run.scales)
+    trained = [collector.learner.params(run.learner)]
+    returns = evaluation.evaluate(collector, trained, scale, trials, asked, jax.random.key(8))[0].mean(-1)
     score = {condition.label: row for condition, row in zip(asked, returns, strict=True)}
     bit, best = np.asarray(trials.tasks.bit), float(env.num_periods)
     assert 0 < bit.sum() < len(bit)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from envs_jax.suite import Suite
-from metarl_jax import learners, training
+from metarl_jax import arena, learners, training
 from metarl_jax.checkpointing import Checkpointer
+from metarl_jax.collection import Collector
 from metarl_jax.configs import AdaptationConfig, QLearningConfig, TransformerMamlDqnConfig
 from metarl_jax.learners.base import Learner
 from metarl_jax.training import DivergedError, Interval, Stopped, train
@@ -30,9 +31,12 @@ CONFIG = TransformerMamlDqnConfig(
 KEY = jax.random.key(5)
 
 
+SUITE = Suite.of((probes.Match(), probes.Hidden()))
+
+
 @pytest.fixture(scope="module")
 def learner() -> Learner:
-    return learners.make("transformer_maml_dqn", CONFIG, Suite.of((probes.Match(),)))
+    return learners.make("transformer_maml_dqn", CONFIG, SUITE)
 
 
 def hyper(learner: Learner, *rates: float) -> Any:
@@ -40,19 +44,20 @@ def hyper(learner: Learner, *rates: float) -> Any:
     return training.stack([own.replace(learning_rate=jnp.float32(rate)) for rate in rates])
 
 
-def run(learner: Learner, rates: tuple[float, ...] = (1e-3, 1e-2), **more: Any) -> Any:
-    return train(learner, KEY, hyper(learner, *rates), **{"iterations": ITERATIONS, "interval": 1, **more})
+def run(learner: Learner, rates: tuple[float, ...] = (1e-3, 1e-2), names: Any = ("match",), **more: Any) -> Any:
+    collector = Collector(learner, SUITE, len(rates))
+    arenas = [arena.make(SUITE, name, learner.act, learner.data, len(rates)) for name in names]
+    asked = {"iterations": ITERATIONS, "interval": 1, **more}
+    return train(learner, collector, arenas, KEY, hyper(learner, *rates), **asked)
 
 
 class Watched:
     """A learner whose functions count how often they are traced, and the intervals of a run."""
 
     def __init__(self, learner: Learner):
-        self.traces = {"collect": 0, "update": 0}
+        self.traces = {"act": 0, "adapt": 0, "update": 0}
         self.intervals: list[Interval] = []
-        self.learner = learner._replace(
-            collect=self._counted("collect", learner.collect), update=self._counted("update", learner.update)
-        )
+        self.learner = learner._replace(**{name: self._counted(name, getattr(learner, name)) for name in self.traces})
 
     def _counted(self, name: str, function: Any) -> Any:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -71,12 +76,25 @@ def uninterrupted(learner: Learner) -> tuple[Watched, Any]:
 @pytest.mark.slow
 def test_nothing_is_traced_again_after_the_first_iteration(uninterrupted: tuple[Watched, Any]) -> None:
     watched, _ = uninterrupted
-    # collect: for its output's shapes, in init for the replay's, and to compile; a few traces, all before training.
     before = dict(watched.traces)
+    # A few traces (for shapes, to compile), all before training: with three iterations every one would show.
     assert before["update"] <= 2 * len(training.stages(watched.learner, ITERATIONS))
     run(watched.learner)
     assert watched.traces["update"] == before["update"], "a second run of the same learner must not trace again"
-    assert watched.traces["collect"] == before["collect"]
+    assert watched.traces["act"] == before["act"]
+    run(watched.learner, names=("hidden", "match"))
+    assert watched.traces["update"] == before["update"], "other training domains must not need other updates"
+    assert watched.traces["act"] > before["act"], "the counter sees that another domain is played for the first time"
+
+
+@pytest.mark.slow
+def test_training_domains_take_turns_and_keep_their_scales(learner: Learner) -> None:
+    watched = run(learner, names=("match", "hidden"))
+    assert watched.scales.mean.shape == watched.scales.sd.shape == (2, 2)
+    swapped = run(learner, names=("hidden", "match"))
+    np.testing.assert_allclose(watched.scales.mean, swapped.scales.mean[:, ::-1], atol=0.5)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(watched.learner.params, swapped.learner.params, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -88,7 +106,7 @@ def test_intervals_report_every_member_and_stage(uninterrupted: tuple[Watched, A
     for interval in watched.intervals:
         assert interval.metrics["td_loss"].shape == (2,)
         assert np.all(np.isfinite(interval.metrics["loss"]))
-    np.testing.assert_array_equal(state.iteration, [ITERATIONS, ITERATIONS])
+    np.testing.assert_array_equal(state.learner.iteration, [ITERATIONS, ITERATIONS])
 
 
 @pytest.mark.slow
@@ -126,7 +144,7 @@ def test_members_do_not_meet(learner: Learner, uninterrupted: tuple[Watched, Any
     first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], (state, uninterrupted[1])) for i in (0, 1))
     chex.assert_trees_all_equal(*first)
     with pytest.raises(AssertionError):
-        chex.assert_trees_all_close(second[0].params, second[1].params, rtol=1e-3)
+        chex.assert_trees_all_close(second[0].learner.params, second[1].learner.params, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -161,18 +179,3 @@ def test_member_keys_are_a_function_of_purpose_and_iteration() -> None:
     assert len({tuple(key) for keys in draws for key in keys.reshape(2, -1).tolist()}) == 8
     again = jax.random.key_data(training.member_keys(KEY, 2, 1, 2))
     np.testing.assert_array_equal(again, draws[-1])
-
-
-def test_over_members_maps_own_and_shares_common_arguments() -> None:
-    def affine(slope: chex.Array, offset: chex.Array, x: chex.Array) -> chex.Array:
-        return slope * x + offset
-
-    program = training.over_members(affine, 3, shared=1)
-    result = program(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.0, 1.0]), jnp.array([1.0, 10.0]))
-    np.testing.assert_array_equal(result, [[1.0, 10.0], [2.0, 20.0], [4.0, 31.0]])
-    assert training.over_members(affine, 3, shared=1) is program
-
-
-@pytest.mark.parametrize("members", [1, 2, 3, 5, 8])
-def test_the_mesh_divides_the_members(members: int) -> None:
-    assert members % training.member_mesh(members).size == 0

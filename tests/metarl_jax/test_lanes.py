@@ -1,0 +1,33 @@
+"""Lanes compute what they would alone, on as many devices as divide them."""
+
+from __future__ import annotations
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax import lanes
+
+
+def test_over_lanes_maps_own_and_shares_common_arguments() -> None:
+    def affine(slope: chex.Array, offset: chex.Array, x: chex.Array) -> chex.Array:
+        return slope * x + offset
+
+    program = lanes.over_lanes(affine, 3, shared=1)
+    result = program(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.0, 1.0]), jnp.array([1.0, 10.0]))
+    np.testing.assert_array_equal(result, [[1.0, 10.0], [2.0, 20.0], [4.0, 31.0]])
+    assert lanes.over_lanes(affine, 3, shared=1) is program
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_the_mesh_divides_the_lanes(count: int) -> None:
+    assert count % lanes.lane_mesh(count).size == 0
+
+
+def test_placed_arguments_need_no_second_program() -> None:
+    program = lanes.over_lanes(jnp.sin, 2)
+    once = program(lanes.place(np.zeros(2, np.float32), 2))
+    compiled = program._cache_size()
+    program(once)  # a result goes in as it came out
+    assert program._cache_size() == compiled
