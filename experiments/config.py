@@ -12,7 +12,7 @@ import importlib.util
 import pathlib
 import runpy
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from metarl_jax.configs import AdaptationConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
 
@@ -20,13 +20,23 @@ Protocol = Literal["pairs", "leave-one-out"]
 Arm = Literal["reference", "rl-only"]
 
 
-def domain_names() -> tuple[str, ...]:
-    """Names of all domains, read without loading the package (which loads jax and gymnax)."""
+def _names() -> dict[str, Any]:
+    """The registry, read without loading the package (which loads jax and gymnax)."""
     spec = importlib.util.find_spec("envs_jax")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("envs_jax is not installed")
-    table = pathlib.Path(spec.origin).parent / "domains" / "names.py"
-    return tuple(runpy.run_path(str(table))["DOMAINS"])
+    return runpy.run_path(str(pathlib.Path(spec.origin).parent / "domains" / "names.py"))
+
+
+def domain_names() -> tuple[str, ...]:
+    """Names of all domains."""
+    return tuple(_names()["DOMAINS"])
+
+
+def standard_domains() -> tuple[str, ...]:
+    """Names of the suite's domains: all but the extras, which take part only if named."""
+    names = _names()
+    return tuple(name for name in names["DOMAINS"] if name not in names["EXTRAS"])
 
 
 def unknown(what: str, name: object, allowed: Sequence[str]) -> str:
@@ -100,7 +110,7 @@ class TransferConfig:
     Attributes:
       protocol: "pairs" trains an agent on each domain; "leave-one-out" trains each on all domains but one. Either way
         every agent is tested on new tasks of every domain.
-      domains: the domains, as sources and as targets.
+      domains: the domains, as sources and as targets; left out, all but the registry's extras.
       seeds: independent training runs of every agent, the unit of evidence.
       seed: which training runs; the evaluation tasks are the same for all.
       arms: "reference" adds the cross-entropy to the reference policy's action to the outer loss; "rl-only" learns from
@@ -115,7 +125,7 @@ class TransferConfig:
     """
 
     protocol: Protocol = "pairs"
-    domains: tuple[str, ...] = dataclasses.field(default_factory=domain_names)
+    domains: tuple[str, ...] = dataclasses.field(default_factory=standard_domains)
     seeds: int = 3
     seed: int = 0
     arms: tuple[Arm, ...] = ("reference", "rl-only")
@@ -153,23 +163,35 @@ class TransferConfig:
 
 
 SMALL = ("energy_trading", "portfolio", "supply_chain")
-"""Domains of the presets for a CPU: cheap, references exact but for rounding. ``--domains`` takes others."""
+"""Domains of the small presets: cheap, references exact but for rounding. ``--domains`` takes others."""
+
+_ON_CPU = TransformerMamlDqnConfig(
+    network=NetworkConfig(layers=1),
+    data=QLearningConfig(tasks=8, replay=4),
+    # Compiling a first-order stage of its own would take longer than it would save.
+    context_share=0.93,
+    first_order_share=0.0,
+    learning_rate=3e-3,
+)
 
 CPU = TransferConfig(
-    domains=SMALL,
     seeds=2,
-    agent=TransformerMamlDqnConfig(
-        network=NetworkConfig(layers=1),
-        data=QLearningConfig(tasks=8, replay=4),
-        # Compiling a first-order stage of its own would take longer than it would save.
-        context_share=0.93,
-        first_order_share=0.0,
-        learning_rate=3e-3,
-    ),
-    training=TrainingConfig(iterations=104, interval=4, checkpoint_every=8),
-    evaluation=EvaluationConfig(tasks=48, episodes=4),
+    arms=("reference",),
+    agent=_ON_CPU,
+    training=TrainingConfig(iterations=60, interval=4, checkpoint_every=15),
+    # As many query episodes as support episodes: training's programs then serve the tests.
+    evaluation=EvaluationConfig(tasks=16, episodes=5),
 )
-"""Two cores, a quarter of an hour."""
+"""All standard domains on two cores in half an hour: one arm, two seeds, a small network."""
+
+THREE = dataclasses.replace(
+    CPU,
+    domains=SMALL,
+    arms=("reference", "rl-only"),
+    training=TrainingConfig(iterations=104, interval=4, checkpoint_every=8),
+    evaluation=EvaluationConfig(tasks=48, episodes=5),
+)
+"""Three domains on two cores in a quarter of an hour: both arms, longer training."""
 
 SMOKE = TransferConfig(
     domains=SMALL,
@@ -191,11 +213,11 @@ GPU = TransferConfig(
     seeds=10,
     agent=TransformerMamlDqnConfig(
         network=NetworkConfig(width=64, layers=3, channels=16, head_width=128),
-        data=QLearningConfig(tasks=48, samples=16),
+        data=QLearningConfig(tasks=48, samples=16, periods=128),
     ),
     training=TrainingConfig(iterations=3000, interval=50),
     evaluation=EvaluationConfig(tasks=256, episodes=16),
 )
 """One accelerator, about an hour."""
 
-PRESETS: dict[str, TransferConfig] = {"cpu": CPU, "smoke": SMOKE, "gpu": GPU}
+PRESETS: dict[str, TransferConfig] = {"cpu": CPU, "three": THREE, "smoke": SMOKE, "gpu": GPU}

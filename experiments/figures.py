@@ -26,13 +26,28 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _rows(results: Results) -> list[tuple[str, dict[str, Agent]]]:
+    """Rows of the heat map: a label, and who was tested on each target."""
+    if results.protocol == "leave-one-out":
+        cells = {target: agent for agent, target in results.cells(home=True)}
+        multitask = {target: results.multitask(agent) for target, agent in cells.items()}
+        rows = [("agent, all but the target", cells), ("multitask, all but the target", multitask)]
+    else:
+        rows = [
+            (agent.label, dict.fromkeys(results.targets, agent))
+            for agent in results.agents
+            if agent.role != "random weights"
+        ]
+    return [*rows, (results.untrained.label, dict.fromkeys(results.targets, results.untrained))]
+
+
 def heat_map(results: Results, arm: str) -> Figure:
     """Score of every agent in every domain at K=0 and at the largest K, colours diverging from 0."""
-    rows = [*(agent for agent in results.agents if agent.role != "random weights"), results.untrained]
+    rows = _rows(results)
     targets = list(results.targets)
     height, width = len(rows), len(targets)
     shots = (0, results.most)
-    scores = [[[results.score(agent, arm, t, Condition(k)) for t in targets] for agent in rows] for k in shots]
+    scores = [[[results.score(who[t], arm, t, Condition(k)) for t in targets] for _, who in rows] for k in shots]
     values = np.array([[[s.estimate for s in row] for row in panel] for panel in scores])
     finite = values[np.isfinite(values)]
     # A few cells far below the floor must not wash out all others; the number in the cell tells the truth.
@@ -44,7 +59,7 @@ def heat_map(results: Results, arm: str) -> Figure:
         image = axis.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(f"K={k} support episodes")
         axis.set_xticks(range(width), targets, rotation=30, ha="right")
-        axis.set_yticks(range(height), [agent.label for agent in rows] if k == 0 else [""] * height)
+        axis.set_yticks(range(height), [label for label, _ in rows] if k == 0 else [""] * height)
         axis.set_xlabel("tested on (new tasks)")
         for i, row in enumerate(panel):
             for j, cell in enumerate(row):

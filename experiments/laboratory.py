@@ -219,26 +219,28 @@ class Laboratory:
     def validated(self, agent: Agent, state: Any, folder: RunFolder) -> list[Any]:
         """The trained parameters to test: of each arm the candidate that is best on new tasks of its training domains.
 
-        What is compared is the score at the largest K, a mean over training domains and seeds.
+        What is compared is the score at the largest K, a mean over training domains and seeds. An agent that is not
+        tested in its training domains is scored there too, even if there is nothing to choose: what it learned.
         """
         learner, arms = self.learner(agent), self.config.arms
         found = learner.candidates(learner.params(state.learner))
         labels, candidates = list(found), list(found.values())
-        if len(candidates) == 1 or not agent.trained_on:
+        if not agent.trained_on or (len(candidates) == 1 and agent.tested_on(agent.trained_on) == agent.trained_on):
             return candidates
-        asked = tuple(Condition(max(self.config.evaluation.shots), candidate=i) for i in range(len(candidates)))
+        most = max(self.config.evaluation.shots)
+        asked = (*(Condition(most, candidate=i) for i in range(len(candidates))), Condition(0))
 
         def scores(domain: str) -> np.ndarray:
             returns = self.evaluate(agent, state, candidates, domain, asked, VALIDATION_SET).mean(-1)
             at = self.trials(domain, VALIDATION_SET).anchors
             score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [M, C]
-            return score.reshape(len(arms), -1, len(candidates)).mean(1)
+            return score.reshape(len(arms), -1, len(asked)).mean(1)
 
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
-            table = np.mean(list(pool.map(scores, agent.trained_on)), axis=0)  # [arms, V]
-        best = table.argmax(1)
+            table = np.mean(list(pool.map(scores, agent.trained_on)), axis=0)  # [arms, V + 1]
+        best = table[:, :-1].argmax(1)
         chosen = {
-            arm: {"chosen": labels[i], "scores": dict(zip(labels, map(float, row), strict=True))}
+            arm: {"chosen": labels[i], "scores": dict(zip([*labels, "K=0"], map(float, row), strict=True))}
             for arm, i, row in zip(arms, best, table, strict=True)
         }
         folder.write_json(f"agents/{agent.id}/{VALIDATION}", chosen)
@@ -253,8 +255,8 @@ class Laboratory:
     def evaluate_everywhere(
         self, agent: Agent, state: Any, folder: RunFolder, display: Display
     ) -> dict[str, np.ndarray]:
-        """Query returns of an agent in every domain."""
-        domains, clock = self.config.domains, display.seconds()
+        """Query returns of an agent in every domain that it is tested on."""
+        domains, clock = agent.tested_on(self.config.domains), display.seconds()
         display.state(f"{agent.label}: test on {', '.join(domains)}")
         candidates = self.validated(agent, state, folder)
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:

@@ -55,6 +55,10 @@ class Agent:
         """Name for files."""
         return self.label.replace(": ", "-").replace(" ", "-")
 
+    def tested_on(self, domains: tuple[str, ...]) -> tuple[str, ...]:
+        """The domains whose new tasks it is tested on: all, or the one left out for it."""
+        return (self.left_out,) if self.left_out else domains
+
     def at_home(self, target: str) -> bool:
         """Whether the protocol's main claim is about this target: its own domain, or the one left out."""
         return target == self.left_out if self.left_out else self.role == "source" and target in self.trained_on

@@ -35,7 +35,8 @@ ul.headline { background: #f3f7fb; padding: 1em 1em 1em 2em }
 """
 
 HOW_TO_READ = """
-<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested.
+<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested; where each
+agent was trained on all domains but one, it was tested on that one.
 Few-shot adaptation shows as a score at the largest K above the score at K=0 and above random weights, lost when the
 support is another task's or carries no rewards. A high score at K=0 is skill that needs no adaptation. Negative
 scores are worse than the better of random and doing nothing.</p>
@@ -146,15 +147,15 @@ def training_cost(metrics: list[dict[str, Any]]) -> Table:
 
 
 def validation(results: Results, folder: RunFolder) -> Table:
-    """What validation on training domains chose for each agent that had something to choose."""
+    """Scores on training domains of the agents that had something to choose there or were not tested there."""
     rows = []
     for agent in results.agents:
         for arm, found in (folder.read_json(f"agents/{agent.id}/{VALIDATION}") or {}).items():
             scores = ", ".join(f"{label}: {tables.number(score)}" for label, score in found["scores"].items())
             rows.append([agent.label, arm, found["chosen"], scores])
     return Table(
-        "Chosen on validation tasks of the training domains",
-        ["agent", "arm", "chosen", f"score at K={results.most}, mean over training domains"],
+        "Validation tasks of the training domains",
+        ["agent", "arm", "chosen", f"score at K={results.most} (and at K=0), mean over training domains"],
         rows,
     )
 
@@ -171,7 +172,7 @@ def summary(results: Results, verdicts: dict[tuple[str, bool], Any], lines: list
         for arm in results.arms:
             scores.setdefault(agent.label, {})[arm] = {
                 target: {c.label: interval(agent, arm, target, c) for c in results.conditions}
-                for target in results.targets
+                for target in results.tested(agent)
             }
     place = tables.places(results)
     return {

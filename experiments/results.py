@@ -96,6 +96,10 @@ class Results:
         """The multitask control of a source agent."""
         return multitask_beside(agent, self.agents)
 
+    def tested(self, agent: Agent) -> list[str]:
+        """The targets that an agent was tested on, in the order of the tables."""
+        return [target for target in self.targets if (agent.id, target) in self.returns]
+
     def task_returns(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
         """Mean query return ``f64[S, B]`` of each seed on each task."""
         first = self.arms.index(arm) * self.seeds
@@ -128,7 +132,7 @@ class Results:
 
     def cells(self, home: bool) -> list[tuple[Agent, str]]:
         """Source agents and targets that the protocol's main claim is about, or all the others."""
-        return [(agent, t) for agent in self.sources for t in self.targets if agent.at_home(t) == home]
+        return [(agent, t) for agent in self.sources for t in self.tested(agent) if agent.at_home(t) == home]
 
     def overall(self, arm: str, cells: Sequence[tuple[Agent, str]], condition: Condition) -> Interval:
         """Interquartile mean over cells and seeds.
@@ -154,7 +158,8 @@ class Results:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Scores in long format: a row for every agent, arm, target, condition and seed, pooled over tasks."""
         for agent in self.agents:
-            for target, at in self.targets.items():
+            for target in self.tested(agent):
+                at = self.targets[target]
                 for arm in self.arms:
                     for condition in self.conditions:
                         returns = self.task_returns(agent, arm, target, condition)

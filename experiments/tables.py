@@ -46,12 +46,25 @@ def places(results: Results) -> dict[bool, str]:
     """Names of the cells that the protocol's main claim is about, and of the others."""
     if results.protocol == "pairs":
         return {True: "own domain, new tasks", False: "other domains, never seen"}
-    return {True: "held-out domain, never seen", False: "training domains, new tasks"}
+    return {True: "held-out domain, never seen"}
 
 
 def matrix(results: Results, arm: str) -> Table:
-    """Sources in rows, targets in columns; score at K=0 and at the largest K with its interval."""
+    """Sources in rows, targets in columns; score at K=0 and at the largest K with its interval.
+
+    Agents that were tested on one domain have a row of that one's scores at every K.
+    """
     most = results.most
+    if results.protocol == "leave-one-out":
+        return Table(
+            f"Score in the domain left out [95 %], arm {arm}",
+            ["left out", *(f"K={k}" for k in results.shots)],
+            [
+                [target, *(shown(results.score(agent, arm, target, Condition(k))) for k in results.shots)]
+                for agent, target in results.cells(home=True)
+            ],
+            "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped.",
+        )
     short = len(results.targets) > WIDE
 
     def cell(agent: Agent, target: str) -> str:
@@ -124,7 +137,7 @@ def gains(results: Results) -> Table:
     rows = []
     for arm in results.arms:
         for agent in results.sources:
-            for target in results.targets:
+            for target in results.tested(agent):
                 adapted = results.task_returns(agent, arm, target, most)
                 others = [
                     results.task_returns(agent, arm, target, Condition(0)),
@@ -195,7 +208,7 @@ def headline(results: Results, verdicts: dict[tuple[str, bool], Verdict]) -> lis
 
 def verdicts(results: Results) -> dict[tuple[str, bool], Verdict]:
     """A verdict for every arm and kind of cell."""
-    return {(arm, home): verdict(results, arm, results.cells(home)) for arm in results.arms for home in (True, False)}
+    return {(arm, home): verdict(results, arm, results.cells(home)) for arm in results.arms for home in places(results)}
 
 
 def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:

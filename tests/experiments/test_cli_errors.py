@@ -67,7 +67,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
         ("--resume nowhere", "resume: nowhere is not the folder of a run"),
         ("--resume --results empty", "resume: there is no run in empty/transfer"),
         ("--resume --seeds 5", "was started with seeds=2, not 5"),
-        ("--resume old --preset cpu", "was started with agent.network.width=8, not 32"),
+        ("--resume old --preset three", "was started with agent.network.width=8, not 32"),
         ("--preset smoke --name old", "holds a run already"),
     ],
 )

@@ -46,7 +46,8 @@ def story(protocol: Protocol = "pairs", headroom: dict[str, float] | None = None
     rng = np.random.default_rng(0)
     returns = {}
     for agent in everyone:
-        for name, at in targets.items():
+        for name in agent.tested_on(DOMAINS):
+            at = targets[name]
             scores = np.array([skill(agent, name, given) for given in SHOTS])[None, :, None, None]
             shape = (len(ARMS) * SEEDS, len(SHOTS), TASKS, EPISODES)
             scores = scores + noise * rng.standard_normal(shape)
@@ -89,12 +90,16 @@ def test_members_of_an_arm_and_condition_are_the_ones_asked_for(pairs: Results) 
 @pytest.mark.parametrize("protocol", ["pairs", "leave-one-out"])
 def test_verdict_counts_the_story(protocol: Protocol) -> None:
     found = tables.verdicts(story(protocol))
-    home, away = found["reference", True], found["reference", False]
+    home = found["reference", True]
     assert len(home.cells) == 3
-    assert len(away.cells) == 6
     assert home.beats_both == home.beats_zero_shot == home.swap_collapses == home.zero_collapses == home.cells
     assert home.beats_multitask == home.cells
     assert (home.strict, home.trials) == (9, 9)
+    if protocol == "leave-one-out":
+        assert ("reference", False) not in found, "only the domain left out is tested"
+        return
+    away = found["reference", False]
+    assert len(away.cells) == 6
     assert away.beats_zero_shot == away.swap_collapses == away.beats_multitask == []
     assert away.beats_random == away.cells
     assert (away.strict, away.trials) == (0, 18)
