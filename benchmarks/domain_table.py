@@ -100,7 +100,7 @@ DESCRIPTIONS: dict[str, Description] = {
         "one policy improvement on a fluid forecast",
     ),
 }
-"""A line a domain. Here and not in the domains' files, because it is text for this table and no part of the contract."""
+"""Here and not in the files of the domains, because it is text for this table and no part of the contract."""
 
 
 def common_batch(throughput: Sequence[dict[str, Any]], names: Sequence[str]) -> int | None:
