@@ -4,13 +4,18 @@ For every domain the returns of five policies on the same tasks and the same noi
 sees only what an agent sees, the reference planned for the *average* task, and the reference. The score of a policy is
 ``sum (J - floor) / sum (J_reference - floor)`` over tasks, floor = max(random, no-op) of each. Adaptation headroom is
 one minus the better score of heuristic and average: what is left for somebody who learns the task to gain.
+
+``--out docs/headroom.md`` writes the table and, beside it, the same results as JSON. Domains measured there before with
+the same settings stay, so that a new one needs no run of all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +38,7 @@ class Config:
       episodes: episodes of each task.
       population: tasks that the average is taken over.
       seed: of tasks and noise.
-      out: a Markdown file to write the table to.
+      out: a Markdown file to write the table to; the results go beside it, as JSON.
     """
 
     domains: tuple[str, ...] = ()
@@ -124,32 +129,88 @@ def table(domains: Iterable[list[Row]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def settings(config: Config) -> dict[str, int]:
+    """What results must share to stand in one table."""
+    return {name: getattr(config, name) for name in ("tasks", "episodes", "population", "seed")}
+
+
+def load(path: pathlib.Path | None) -> dict[str, Any]:
+    """Stored results: ``settings``, ``asked`` (domains named on the command line; none means all), ``domains``.
+
+    ``domains`` maps a name to ``reference_kind``, ``headroom`` and ``rows`` (fields of :class:`Row`). A file that does
+    not exist holds none.
+    """
+    if path is None or not path.exists():
+        return {"settings": {}, "asked": [], "domains": {}}
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def kept(stored: dict[str, Any], config: Config, measured: Iterable[str]) -> list[str]:
+    """Stored domains that stay beside the ``measured`` ones.
+
+    Raises:
+      ValueError: if they have other settings.
+    """
+    left = [name for name in stored["domains"] if name not in set(measured)]
+    if left and stored["settings"] != settings(config):
+        raise ValueError(f"stored with other settings {stored['settings']}: {', '.join(left)}; choose another --out")
+    return left
+
+
+def joined(stored: dict[str, Any], config: Config, measured: dict[str, list[Row]]) -> dict[str, Any]:
+    """``stored`` with newly ``measured`` domains, in the registry's order; raises like :func:`kept`."""
+    left = kept(stored, config, measured)
+    from envs_jax.domains.names import DOMAINS
+
+    domains = {name: stored["domains"][name] for name in left}
+    for name, rows in measured.items():
+        kind = "heuristic" if rows[0].domain.endswith("+") else "optimal"
+        written = [dataclasses.asdict(row) for row in rows]
+        domains[name] = {"reference_kind": kind, "headroom": headroom(rows), "rows": written}
+    order = {name: place for place, name in enumerate(DOMAINS)}
+    names = sorted(domains, key=lambda name: order.get(name, len(order)))
+    everything = not config.domains or (left and not stored["asked"])
+    return {
+        "settings": settings(config),
+        "asked": [] if everything else names,
+        "domains": {name: domains[name] for name in names},
+    }
+
+
+def document(stored: dict[str, Any]) -> str:
+    """The Markdown page of stored results."""
+    asked, default = stored["settings"], settings(Config())
+    arguments = f" --domains {' '.join(stored['asked'])}" if stored["asked"] else ""
+    arguments += "".join(f" --{name} {value}" for name, value in asked.items() if value != default[name])
+    text = f"# Adaptation headroom\n\n`python -m benchmarks.headroom{arguments}`\n\n{HEADER.format(**asked)}\n"
+    return text + table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     import sys
 
     import tyro
 
-    config = tyro.cli(Config, description=__doc__)
+    config = tyro.cli(Config, args=arguments, description=__doc__)
 
     import envs_jax
 
+    names = config.domains or envs_jax.registered()
+    data = None if config.out is None else config.out.with_suffix(".json")
     try:
-        domains = [measure(name, config) for name in config.domains or envs_jax.registered()]
+        stored = load(data)
+        kept(stored, config, names)  # refuses before minutes of measuring
+        result = joined(stored, config, {name: measure(name, config) for name in names})
     except ValueError as error:
         sys.exit(str(error))
-    asked = dataclasses.asdict(config)
-    arguments = "".join(
-        f" --{field.name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for field in dataclasses.fields(Config)
-        if field.name != "out" and (value := getattr(config, field.name)) != field.default
-    )
-    text = f"# Adaptation headroom\n\n`python -m benchmarks.headroom{arguments}`\n\n{HEADER.format(**asked)}\n"
-    text += table(domains)
+    text = document(result)
     print(text)
-    if config.out is not None:
+    if config.out is not None and data is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         config.out.write_text(text)
+        data.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,8 +67,10 @@ def poisson(uniform: chex.Array, rate: chex.Array, size: int) -> chex.Array:
     """Poisson counts ``i32``, elementwise, for rates up to 80 that change too often for a table to be worth storing.
 
     The same law as :func:`categorical` on :func:`poisson_cdf`, cut off at ``size - 1``. Each probability follows from
-    the last by ``p_k = p_{k-1} rate / k``, a few instructions. A loop, because XLA would fuse straight code into every
-    sum over the counts and draw them anew for each of its terms: fifty times slower on CPU.
+    the last by ``p_k = p_{k-1} rate / k``, a few instructions. Above 80 the first one, ``exp(-rate)``, nears the end of
+    float32's range; where it underflows (from a rate of 88 to 104 on, by device) every count is ``size - 1``. A loop,
+    because XLA would fuse straight code into every sum over the counts and draw them anew for each of its terms: fifty
+    times slower on CPU.
     """
     uniform, rate = jnp.broadcast_arrays(uniform, rate)
     mass = jnp.exp(-rate)
@@ -107,7 +109,8 @@ def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array, s
     """Binomial quantiles of ``uniform``, elementwise, ``i32``; no trials above ``size`` (static).
 
     The recursion of the point masses, unrolled: without tables it fuses into one pass. Exact unless
-    ``(1 - probability) ** trials`` underflows (float32: 1e-38); then every trial succeeds.
+    ``(1 - probability) ** trials`` underflows (float32: 1e-38); then every trial succeeds. Probabilities above
+    ``1 - 2^-20`` count as that, so that a sure trial fails once in a million draws.
     """
     p = jnp.minimum(probability, 1.0 - 2.0**-20)
     n, odds = trials.astype(jnp.float32), p / (1.0 - p)

@@ -1,5 +1,8 @@
 """Headroom on a domain whose returns are known by hand (see tests/envs_jax/toys.py)."""
 
+import dataclasses
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -47,3 +50,23 @@ def test_table_has_a_line_a_policy_and_the_headroom_once_a_domain(rows):
 def test_settings_without_a_meaning_are_refused():
     with pytest.raises(ValueError, match="tasks must be at least 1, got 0"):
         Config(tasks=0)
+
+
+def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(headroom, "measure", lambda name, config: [dataclasses.replace(r, domain=name) for r in rows])
+    out = tmp_path / "headroom.md"
+    headroom.main(["--domains", "smart_grid", "--out", str(out)])
+    headroom.main(["--domains", "portfolio", "--out", str(out)])
+    stored = headroom.load(tmp_path / "headroom.json")
+    assert list(stored["domains"]) == ["portfolio", "smart_grid"]  # the registry's order
+    assert stored["domains"]["portfolio"]["headroom"] == headroom.headroom(rows)
+    assert headroom.document(stored) == out.read_text()
+    assert "`python -m benchmarks.headroom --domains portfolio smart_grid`" in out.read_text()
+    with pytest.raises(SystemExit, match=r"stored with other settings .*: smart_grid; choose another --out"):
+        headroom.main(["--domains", "portfolio", "--seed", "1", "--out", str(out)])
+    assert headroom.load(tmp_path / "headroom.json") == stored
+
+
+def test_the_page_in_docs_is_that_of_the_stored_results():
+    docs = pathlib.Path(__file__).parents[2] / "docs"
+    assert headroom.document(headroom.load(docs / "headroom.json")) == (docs / "headroom.md").read_text()

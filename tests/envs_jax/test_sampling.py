@@ -79,6 +79,93 @@ def test_binomial_table(trials, probability):
     assert draws.mean() == pytest.approx(trials * probability, abs=0.02)
 
 
+def assert_quantiles(draws, law, tolerance):
+    """``draws`` at ``GRID`` are the quantiles of scipy's ``law``, but for steps within rounding of a grid point."""
+    uniform = GRID.astype(np.float64)
+    # A count k is the quantile of u if cdf(k-1) < u <= cdf(k).
+    assert (law.cdf(draws) >= uniform - tolerance).all()
+    assert (law.cdf(draws - 1) < uniform + tolerance).all()
+    assert (draws != law.ppf(uniform)).mean() < 5e-3
+
+
+def assert_distributed(draws, law):
+    """Chi-square of independent ``draws`` against ``law``, its tails pooled to at least 10 expected draws."""
+    low, high = (int(law.ppf(10 / len(draws))), int(law.isf(10 / len(draws))))
+    values = np.arange(low, high + 1)
+    expected = law.pmf(values)
+    expected[0], expected[-1] = law.cdf(low), law.sf(high - 1)
+    observed = np.bincount(np.clip(draws, low, high) - low, minlength=len(values))
+    assert stats.chisquare(observed, expected * len(draws)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3, 0.3, 5.0, 30.0, 80.0])
+def test_poisson_draws_are_quantiles(rate):
+    draws = np.asarray(sampling.poisson(jnp.asarray(GRID), jnp.float32(rate), 160))
+    assert draws.dtype == np.int32
+    assert (np.diff(draws) >= 0).all()
+    assert_quantiles(draws, stats.poisson(float(np.float32(rate))), 2e-5)
+
+
+def test_poisson_draws_follow_the_law():
+    uniform = sampling.uniforms(jax.random.key(5), 0, 2**16)
+    assert_distributed(np.asarray(sampling.poisson(uniform, jnp.float32(6.5), 64)), stats.poisson(6.5))
+
+
+def test_poisson_draws_broadcast_rise_with_the_rate_and_stop_at_the_last():
+    rates = jnp.linspace(0.0, 20.0, 81)
+    draws = np.asarray(sampling.poisson(jnp.asarray(GRID)[::64, None], rates, 96))
+    assert draws.shape == (len(GRID[::64]), 81)
+    assert (draws[:, 0] == 0).all()
+    assert (np.diff(draws, axis=1) >= 0).all()
+    top = jnp.float32(1.0 - 2.0**-24)
+    assert int(sampling.poisson(top, jnp.float32(30.0), 8)) == 7
+    # Beyond float32's range, as the docstring says: exp(-110) is 0.
+    assert int(sampling.poisson(jnp.float32(0.5), jnp.float32(110.0), 200)) == 199
+
+
+@pytest.mark.parametrize(("trials", "probability"), [(1, 0.25), (12, 0.3), (24, 0.02), (24, 0.95), (60, 0.5)])
+def test_binomial_draws_are_quantiles(trials, probability):
+    draws = np.asarray(sampling.binomial(jnp.asarray(GRID), jnp.int32(trials), jnp.float32(probability), trials))
+    assert draws.dtype == np.int32
+    assert (np.diff(draws) >= 0).all()
+    assert_quantiles(draws, stats.binom(trials, float(np.float32(probability))), 2e-5)
+    larger = sampling.binomial(jnp.asarray(GRID), jnp.int32(trials), jnp.float32(probability), trials + 9)
+    np.testing.assert_array_equal(draws, larger)  # ``size`` is a bound, not a parameter of the law
+
+
+def test_binomial_draws_follow_the_law():
+    uniform = sampling.uniforms(jax.random.key(6), 0, 2**16)
+    draws = sampling.binomial(uniform, jnp.full(uniform.shape, 20), jnp.float32(0.35), 24)
+    assert_distributed(np.asarray(draws), stats.binom(20, 0.35))
+
+
+def test_binomial_draws_at_the_edges():
+    ends = jnp.array([2.0**-24, 0.5, 1.0 - 2.0**-24], jnp.float32)
+    trials = jnp.arange(0, 31)
+
+    def draw(uniform, probability):
+        return np.asarray(sampling.binomial(uniform, trials, jnp.float32(probability), 30))
+
+    for uniform in ends:
+        np.testing.assert_array_equal(draw(uniform, 0.0), np.zeros(31))
+    for uniform in ends[1:]:
+        np.testing.assert_array_equal(draw(uniform, 1.0), trials)
+    # A sure trial counts as one of probability 1 - 2^-20: below that share of the uniforms a single one fails.
+    np.testing.assert_array_equal(draw(jnp.float32(2.0**-21), 1.0)[:2], [0, 0])
+    assert draw(jnp.float32(2.0**-19), 1.0)[1] == 1
+    # Beyond float32's range, as the docstring says: 1e-3 ** 30 is 0, and all succeed where the quantile is 27.
+    assert stats.binom.ppf(2.0**-24, 30, 0.999) == 27
+    assert draw(ends[0], 0.999)[30] == 30
+
+
+def test_binomial_draws_rise_with_trials_and_probability():
+    uniform = jnp.asarray(GRID)[::64, None]
+    by_trials = sampling.binomial(uniform, jnp.arange(0, 25)[None], jnp.float32(0.4), 24)
+    by_chance = sampling.binomial(uniform, jnp.full((1, 41), 24), jnp.linspace(0.0, 0.99, 41), 24)
+    assert (np.diff(by_trials, axis=1) >= 0).all()
+    assert (np.diff(by_chance, axis=1) >= 0).all()
+
+
 def test_categorical_counts_the_entries_below_and_stops_at_the_last():
     cdf = jnp.array([0.25, 0.25, 0.75, 0.999])
     u = jnp.array([0.1, 0.25, 0.2500001, 0.75, 0.8, 0.9999])
