@@ -68,9 +68,7 @@ def mean_cost(servers: Servers, arrivals: chex.Array) -> chex.Array:
     return arrivals * cost / (1.0 + arrivals * length)
 
 
-def marginal_costs(
-    servers: Servers, arrivals: chex.Array, jobs: chex.Array, in_setup: chex.Array
-) -> chex.Array:
+def marginal_costs(servers: Servers, arrivals: chex.Array, jobs: chex.Array, in_setup: chex.Array) -> chex.Array:
     """What one more job costs a server that gets Poisson ``arrivals`` afterwards; elementwise.
 
     Args:
@@ -138,9 +136,7 @@ def until_next_arrival(
     return left, (1.0 - in_time) / arrivals, gone / arrivals
 
 
-def until_empty(
-    servers: Servers, jobs: chex.Array, in_setup: chex.Array
-) -> tuple[chex.Array, chex.Array, chex.Array]:
+def until_empty(servers: Servers, jobs: chex.Array, in_setup: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Expected job-seconds, setup seconds and busy seconds of a server until it is off, if nothing arrives any more."""
     setup = jnp.where(in_setup, 1.0 / servers.setup_rate, 0.0)
     return jobs * (jobs + 1) / (2.0 * servers.speed) + jobs * setup, setup, jobs / servers.speed
