@@ -9,6 +9,7 @@ the job itself fares best (shortest expected delay, with setup and energy), the 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class TwoServers:
         raise RuntimeError(f"mean cost between {low * pace} and {high * pace} after {most} rounds")
 
 
-def compare(env, task, queue: int, tolerance: float = 1e-6) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def compare(env: Any, task: Any, queue: int, tolerance: float = 1e-6) -> dict[str, float]:
     """Mean cost of each policy on a ``task`` of two servers, in units of the optimum; ``optimum`` itself in cost/s."""
     import jax.numpy as jnp
 
@@ -109,7 +110,7 @@ def compare(env, task, queue: int, tolerance: float = 1e-6) -> dict[str, float]:
     jobs, in_setup = states(queue)
     rates = env.solve(task)
 
-    def dispatch(rates: np.ndarray) -> np.ndarray:
+    def dispatch(rates: Any) -> np.ndarray:
         costs = np.asarray(setup_queue.marginal_costs(servers, rates, jobs[:, None], in_setup[:, None]))
         return (costs[:, 0][:, None] <= costs[:, 1]).astype(float)
 

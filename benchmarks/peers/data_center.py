@@ -1,4 +1,4 @@
-"""Dispatching to servers with setup in NumPy: the oracle and the benchmark's opponent of ``envs_jax.domains.data_center``.
+"""Servers with setup in NumPy: the oracle and the benchmark's opponent of ``envs_jax.domains.data_center``.
 
 Written from the equations (docs/domains/data_center.md), not from the JAX code: ``Scalar`` is one farm in plain Python
 and float64, with an absolute clock and a list of completion times a server; ``Vector`` is a batch of farms in float32

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import chex
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -111,8 +110,8 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     decided    1 if the last job went there
     ========== ================================================= ==================================================
 
-    All: ``progress``, ``last_reward`` [10], within [-10, 10]. Action a sends the job to server a (``second_level``: jobs
-    there / 8). Every job has to go somewhere, so there is no real no-op; the one of the contract is the first server.
+    All: ``progress``, ``last_reward`` [10], within [-10, 10]. Action a sends the job to server a (``second_level``: its
+    jobs / 8). Every job has to go somewhere, so there is no real no-op; the contract's is the first server.
 
     Key figures: ``delay`` [job-seconds], ``energy`` [100 W s], ``setups`` begun, ``in_system`` jobs after the arrival,
     ``gap`` [s]; ``expected_reward`` given queues and modes (all laws are exponential, so the past says no more).
@@ -169,7 +168,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
 
     @property
     def default_params(self) -> DataCenterParams:
-        """Equal servers: N M/M/1 queues with setup at mu = 1, delta = .2, and lambda = .5 each if jobs are split evenly.
+        """Equal servers: M/M/1 queues with setup, mu = 1, delta = .2, and lambda = .5 each if jobs are split evenly.
 
         There the published closed forms give 3.5 jobs a server, and setup in .3571 of the time. Power 240 W, on or in
         setup, no cooling, w_T = w_E = 1.
@@ -364,7 +363,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     def reference_action(
         self, plan: chex.Array, state: DataCenterState, params: DataCenterParams, key: chex.PRNGKey
     ) -> chex.Array:
-        """First policy iteration: where one more job costs least if later ones are split by chance at rates ``plan``."""
+        """First policy iteration: where one more job costs least if later ones are split by chance as in ``plan``."""
         del key
         costs = setup_queue.marginal_costs(self.servers(params), plan, _count(state), state.setup > 0.0)
         return jnp.argmin(costs).astype(jnp.int32)
@@ -391,5 +390,5 @@ def _count(state: DataCenterState) -> chex.Array:
 
 
 def cooling_factor(supply: chex.Numeric) -> chex.Array:
-    """kappa = 1 + 1 / COP at the temperature ``supply`` of the cold air [C]; curve of Moore et al. 2005 (recalled)."""
+    """Watts per watt, kappa = 1 + 1 / COP, with the cold air at ``supply`` [C]; curve of Moore et al. 2005 (recalled)."""
     return 1.0 + 1.0 / (0.0068 * supply**2 + 0.0008 * supply + 0.458)

@@ -88,7 +88,7 @@ def ratio(figure, per):
 
 def one_queue(arrivals, speed, setup_rate, **fixed):
     env = DataCenter(num_servers=1, num_periods=64, queue=64)
-    values = dict(arrival_rate=arrivals, speed=[speed], setup_rate=[setup_rate], energy_price=0.0) | fixed
+    values = {"arrival_rate": arrivals, "speed": [speed], "setup_rate": [setup_rate], "energy_price": 0.0} | fixed
     return env, env.default_params.replace(**{k: jnp.asarray(v, jnp.float32) for k, v in values.items()})
 
 
