@@ -390,5 +390,5 @@ def _count(state: DataCenterState) -> chex.Array:
 
 
 def cooling_factor(supply: chex.Numeric) -> chex.Array:
-    """Watts per watt, kappa = 1 + 1 / COP, with the cold air at ``supply`` [C]; curve of Moore et al. 2005 (recalled)."""
+    """Watts per watt, kappa = 1 + 1 / COP, cold air at ``supply`` [C]; curve of Moore et al. 2005 (recalled)."""
     return 1.0 + 1.0 / (0.0068 * supply**2 + 0.0008 * supply + 0.458)
