@@ -101,6 +101,7 @@ class TwoServers:
 
 def compare(env: Any, task: Any, queue: int, tolerance: float = 1e-6) -> dict[str, float]:
     """Mean cost of each policy on a ``task`` of two servers, in units of the optimum; ``optimum`` itself in cost/s."""
+    import jax
     import jax.numpy as jnp
 
     from envs_jax.references import setup_queue
@@ -108,10 +109,11 @@ def compare(env: Any, task: Any, queue: int, tolerance: float = 1e-6) -> dict[st
     servers = env.servers(task)
     chain = TwoServers({k: np.asarray(v, float) for k, v in vars(servers).items()}, float(task.arrival_rate), queue)
     jobs, in_setup = states(queue)
-    rates = env.solve(task)
+    rates = jax.jit(env.solve)(task)
+    marginal_costs = jax.jit(setup_queue.marginal_costs)
 
     def dispatch(rates: Any) -> np.ndarray:
-        costs = np.asarray(setup_queue.marginal_costs(servers, rates, jobs[:, None], in_setup[:, None]))
+        costs = np.asarray(marginal_costs(servers, rates, jobs[:, None], in_setup[:, None]))
         return (costs[:, 0][:, None] <= costs[:, 1]).astype(float)
 
     costs = {"FPI": chain.mean_cost(dispatch(rates), tolerance)}

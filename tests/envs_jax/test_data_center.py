@@ -1,6 +1,7 @@
 """Data centre: closed forms, invariants, the distance to the optimum, agreement with two independent NumPy models."""
 
 import dataclasses
+import functools
 import itertools
 
 import hypothesis
@@ -27,6 +28,9 @@ ROWS = ((0.5, 1.0, 0.2, 3.5, 0.3571), (0.8, 1.0, 1.0, 4.8, 0.0889), (0.3, 2.0, 0
 
 sample = jax.jit(ENV.sample_params)
 observe = jax.jit(ENV.observation)
+solve = jax.jit(ENV.solve)
+mean_cost, marginal_costs = jax.jit(sq.mean_cost), jax.jit(sq.marginal_costs)
+split = jax.jit(sq.split, static_argnames="grid")
 
 
 @jax.jit
@@ -56,13 +60,13 @@ def choices(seed, kind="random"):
     return np.full(P, seed % N, np.int32)
 
 
-def long_run(env, params, key, arrivals, batch, rates=None):
+@functools.partial(jax.jit, static_argnames=("env", "arrivals"))
+def long_run(env, params, keys, arrivals, rates=None):
     """Sums ``[batch]`` of each key figure over ``arrivals`` jobs after as many to forget the empty start.
 
     Jobs are sent by chance, or by marginal costs at ``rates``. The clock stands still, so no job is the last.
     """
 
-    @jax.jit
     @jax.vmap
     def run(key):
         def body(state, number):
@@ -77,19 +81,26 @@ def long_run(env, params, key, arrivals, batch, rates=None):
         _, info = jax.lax.scan(body, env.init_state(key, jnp.zeros(0), params), jnp.arange(2 * arrivals))
         return {name: x[arrivals:].sum() for name, x in info.items()}
 
-    return {name: np.asarray(x, float) for name, x in run(jax.random.split(key, batch)).items()}
+    return run(keys)
+
+
+def keys(seed, batch=256):
+    return jax.random.split(jax.random.key(seed), batch)
 
 
 def ratio(figure, per):
     """Ratio of means over independent runs, with four standard errors."""
+    figure, per = np.asarray(figure, float), np.asarray(per, float)
     value = figure.sum() / per.sum()
     return value, 4 * (figure - value * per).std() / np.sqrt(len(per)) / per.mean()
 
 
+ONE = DataCenter(num_servers=1, num_periods=64, queue=64)
+
+
 def one_queue(arrivals, speed, setup_rate, **fixed):
-    env = DataCenter(num_servers=1, num_periods=64, queue=64)
     values = {"arrival_rate": arrivals, "speed": [speed], "setup_rate": [setup_rate], "energy_price": 0.0} | fixed
-    return env, env.default_params.replace(**{k: jnp.asarray(v, jnp.float32) for k, v in values.items()})
+    return ONE, ONE.default_params.replace(**{k: jnp.asarray(v, jnp.float32) for k, v in values.items()})
 
 
 def servers64(mu, delta, busy=0.0, setup=0.0, holding=0.0):
@@ -103,9 +114,9 @@ def servers64(mu, delta, busy=0.0, setup=0.0, holding=0.0):
 @pytest.mark.parametrize(("arrivals", "mu", "delta", "number", "share"), ROWS)
 def test_closed_forms_give_the_check_figures(arrivals, mu, delta, number, share):
     with jax.enable_x64(True):
-        jobs = float(sq.mean_cost(servers64(mu, delta, holding=1.0), jnp.float64(arrivals)))
-        setup = float(sq.mean_cost(servers64(mu, delta, setup=1.0), jnp.float64(arrivals)))
-        busy = float(sq.mean_cost(servers64(mu, delta, busy=1.0), jnp.float64(arrivals)))
+        jobs = float(mean_cost(servers64(mu, delta, holding=1.0), jnp.float64(arrivals)))
+        setup = float(mean_cost(servers64(mu, delta, setup=1.0), jnp.float64(arrivals)))
+        busy = float(mean_cost(servers64(mu, delta, busy=1.0), jnp.float64(arrivals)))
     assert abs(jobs - number) < 5e-6
     assert abs(jobs - arrivals * (1 / (mu - arrivals) + 1 / delta)) < 1e-12
     a, rho = arrivals / delta, arrivals / mu
@@ -117,7 +128,7 @@ def test_closed_forms_give_the_check_figures(arrivals, mu, delta, number, share)
 @pytest.mark.parametrize(("arrivals", "mu", "delta", "number", "share"), ROWS)
 def test_a_queue_with_setup_simulated_is_within_sampling_error(arrivals, mu, delta, number, share):
     env, params = one_queue(arrivals, mu, delta, energy_price=1.0, setup_power=[1.0], busy_power=[0.0])
-    run = long_run(env, params, jax.random.key(1), ARRIVALS, 256)
+    run = long_run(env, params, keys(1), ARRIVALS)
     for figure, expected in (("delay", number), ("energy", share)):
         value, error = ratio(run[figure], run["gap"])
         print(f"lambda {arrivals}, mu {mu}, delta {delta}: {figure} {value:.4f} +- {error:.4f}, exact {expected}")
@@ -130,8 +141,8 @@ def test_a_queue_with_setup_simulated_is_within_sampling_error(arrivals, mu, del
 
 def test_without_setup_a_split_by_chance_is_a_row_of_plain_queues():
     env = DataCenter(num_servers=4, num_periods=64, queue=64)
-    params = env.default_params.replace(arrival_rate=jnp.float32(2.4), setup_rate=jnp.full(4, 1e6), energy_price=0.0)
-    run = long_run(env, params, jax.random.key(2), 500, 256)
+    params = env.default_params.replace(arrival_rate=jnp.float32(2.4), setup_rate=jnp.full(4, 1e6, jnp.float32))
+    run = long_run(env, params, keys(2), 400)
     value, error = ratio(run["delay"], run["gap"])
     assert error < 0.06 * 6.0
     assert abs(value - 4 * 0.6 / 0.4) < error
@@ -159,8 +170,8 @@ def test_marginal_costs_are_differences_of_relative_values(seed):
     g, value[0] = value[0], 0.0
     with jax.enable_x64(True):
         servers = servers64(mu, delta, busy, setup, w)
-        closed = np.asarray(sq.marginal_costs(servers, jnp.float64(arrivals), jnp.asarray(jobs), jnp.asarray(in_setup)))
-        assert abs(float(sq.mean_cost(servers, jnp.float64(arrivals))) - g) < 1e-9
+        closed = np.asarray(marginal_costs(servers, jnp.float64(arrivals), jnp.asarray(jobs), jnp.asarray(in_setup)))
+        assert abs(float(mean_cost(servers, jnp.float64(arrivals))) - g) < 1e-9
     small = jobs <= 40  # far from where the table ends
     np.testing.assert_allclose(closed[small], (value[joined] - value)[small], rtol=1e-9)
     assert (np.diff(closed[1:size]) > 0).all()
@@ -182,13 +193,13 @@ def test_the_split_is_the_best_of_its_grid():
             rng = np.random.default_rng(seed)
             servers = servers64(*(rng.uniform(a, b, 3) for a, b in ((0.5, 2), (0.05, 1), (0, 4), (0, 4), (1, 1))))
             arrivals = 0.5 * float(servers.speed.sum())
-            given = np.asarray(sq.split(servers, jnp.float64(arrivals), grid=12))
+            given = np.asarray(split(servers, jnp.float64(arrivals), grid=12))
             assert abs(given.sum() - arrivals) < 1e-12
             units = [u for u in itertools.product(range(13), repeat=3) if sum(u) == 12]
             rates = arrivals * np.array(units) / 12
             rates = rates[(rates < 0.98 * np.asarray(servers.speed)).all(1)]
-            best = np.asarray(sq.mean_cost(servers, jnp.asarray(rates))).sum(1).min()
-            assert abs(float(sq.mean_cost(servers, jnp.asarray(given)).sum()) - best) < 1e-12
+            best = np.asarray(mean_cost(servers, jnp.asarray(rates))).sum(1).min()
+            assert abs(float(mean_cost(servers, jnp.asarray(given)).sum()) - best) < 1e-12
 
 
 def test_cooling_factors_of_the_warmest_and_coldest_supply():
@@ -294,11 +305,8 @@ def test_permuting_servers_permutes_everything(seed):
     np.testing.assert_allclose(info2["expected_reward"], info["expected_reward"], rtol=1e-4, atol=1e-4)
     rates, rates2 = solve(params), solve(moved)
     # Equal splits may exist; then any of them will do.
-    cost = lambda p, r: sq.mean_cost(ENV.servers(p), r).sum()  # noqa: E731
+    cost = lambda p, r: mean_cost(ENV.servers(p), r).sum()  # noqa: E731
     np.testing.assert_allclose(cost(params, rates), cost(moved, rates2), rtol=1e-4)
-
-
-solve = jax.jit(ENV.solve)
 
 
 @hypothesis.given(SEEDS, st.floats(1.05, 3.0))
@@ -317,7 +325,7 @@ def test_faster_servers_without_setups_leave_no_job_longer_and_prices_only_weigh
 
 
 def test_a_full_server_passes_a_job_on_to_the_emptiest():
-    params = sample(jax.random.key(0)).replace(arrival_rate=jnp.float32(1e4), setup_rate=jnp.full(N, 1e-3))
+    params = sample(jax.random.key(0)).replace(arrival_rate=jnp.float32(1e4), setup_rate=jnp.full(N, 1e-3, jnp.float32))
     _, states, *_ = jax.device_get(play(params, jax.random.key(1), choices(2, "one")))
     jobs = (states.remaining > 0).sum(-1)
     assert jobs[Q - 1, 2] == Q
@@ -338,7 +346,7 @@ def test_impossible_sizes_are_refused():
 
 def test_two_servers_first_policy_iteration_is_close_to_the_optimum_and_simulates_as_its_chain_predicts():
     env = DataCenter(num_servers=2, num_periods=24, queue=12)
-    rows, draw = [], jax.jit(env.sample_params)
+    rows, draw, solved = [], jax.jit(env.sample_params), jax.jit(env.solve)
     for seed in (0, 1, 2):
         task = draw(jax.random.key(seed))
         task = task.replace(arrival_rate=0.35 * task.speed.sum())  # queues of 12 are enough
@@ -350,7 +358,7 @@ def test_two_servers_first_policy_iteration_is_close_to_the_optimum_and_simulate
     assert gaps["FPI"].mean() < 1.06
     assert gaps["FPI"].max() < 1.12
     assert gaps["FPI"].mean() < min(gaps[name].mean() for name in ("own delay", "shorter queue", "best split"))
-    run = long_run(env, task, jax.random.key(9), 300, 256, rates=env.solve(task))
+    run = long_run(env, task, keys(9), 300, rates=solved(task))
     value, error = ratio(run["cost"], run["gap"])
     assert error < 0.05 * value
     assert abs(value - rows[-1]["FPI"] * rows[-1]["optimum"]) < error
@@ -375,4 +383,4 @@ def test_default_farm_is_a_row_of_the_queues_of_the_check_figures():
     np.testing.assert_allclose(params.setup_rate, ROWS[0][2])
     even = jnp.full(N, params.arrival_rate / N)
     servers = ENV.servers(params.replace(energy_price=jnp.float32(0.0)))
-    np.testing.assert_allclose(sq.mean_cost(servers, even), ROWS[0][3], rtol=1e-5)
+    np.testing.assert_allclose(mean_cost(servers, even), ROWS[0][3], rtol=1e-5)
