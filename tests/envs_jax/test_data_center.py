@@ -27,7 +27,7 @@ ARRIVALS = 800
 ROWS = ((0.5, 1.0, 0.2, 3.5, 0.3571), (0.8, 1.0, 1.0, 4.8, 0.0889), (0.3, 2.0, 0.1, 3.17647, 0.6375))
 
 sample = jax.jit(ENV.sample_params)
-observe = jax.jit(ENV.observation)
+reset = jax.jit(ENV.reset_env)
 solve = jax.jit(ENV.solve)
 mean_cost, marginal_costs = jax.jit(sq.mean_cost), jax.jit(sq.marginal_costs)
 split = jax.jit(sq.split, static_argnames="grid")
@@ -180,10 +180,11 @@ def test_marginal_costs_are_differences_of_relative_values(seed):
 def test_expected_costs_until_the_next_arrival_tend_to_those_until_empty():
     servers = sq.Servers(*(jnp.full(8, x) for x in (1.3, 0.2, 1.0, 1.0, 1.0)))
     jobs, in_setup = jnp.arange(8), jnp.arange(8) % 2 == 1
-    rare = sq.until_next_arrival(servers, jnp.float32(2e-3), jobs, in_setup)
-    np.testing.assert_allclose(rare, sq.until_empty(servers, jobs, in_setup), rtol=0.05, atol=1e-3)
+    until_next, until_empty = jax.jit(sq.until_next_arrival), jax.jit(sq.until_empty)
+    rare = until_next(servers, jnp.float32(2e-3), jobs, in_setup)
+    np.testing.assert_allclose(rare, until_empty(servers, jobs, in_setup), rtol=0.05, atol=1e-3)
     # No time, no cost: with arrivals all the time, n jobs cost n times the gap.
-    often = sq.until_next_arrival(servers, jnp.float32(1e3), jobs, in_setup)
+    often = until_next(servers, jnp.float32(1e3), jobs, in_setup)
     np.testing.assert_allclose(often[0], jobs / 1e3, rtol=5e-3)
 
 
@@ -368,8 +369,8 @@ def test_tasks_that_look_alike_want_different_servers():
     params = sample(jax.random.key(0))
     turned = params.replace(**{name: getattr(params, name)[::-1] for name in ("speed", "setup_rate", "busy_power")})
     turned = turned.replace(setup_power=turned.busy_power)
-    seen, state = ENV.reset_env(jax.random.key(1), params)
-    other = observe(state, turned)
+    seen, state = reset(jax.random.key(1), params)
+    other, _ = reset(jax.random.key(1), turned)
     np.testing.assert_array_equal(seen.tokens, other.tokens)
     act = jax.jit(ENV.reference_action)
     first, second = (int(act(solve(p), state, p, jax.random.key(0))) for p in (params, turned))
