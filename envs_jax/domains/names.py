@@ -7,6 +7,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 DOMAINS: dict[str, str] = {
     "air_traffic": "AirTraffic",
     "cloud_scheduling": "CloudScheduling",
+    "data_center": "DataCenter",
     "edge_computing": "EdgeComputing",
     "energy_trading": "EnergyTrading",
     "healthcare": "Healthcare",
