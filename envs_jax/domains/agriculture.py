@@ -375,7 +375,6 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             gain=params.efficiency * params.set_depth,
             rain_chance=params.rain_chance,
             rain_depth=params.rain_depth,
-            variation=params.variation,
         )
 
     def solve(self, params: AgricultureParams) -> irrigation.Plan:

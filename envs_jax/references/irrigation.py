@@ -24,8 +24,8 @@ from envs_jax.references import fao56
 
 RAIN_POINTS = 3
 """Rainy days stand for this many equally likely depths."""
-SPREAD = 1.0 / np.sqrt(3.0)
-"""Two points at this distance integrate a uniform law on [-1, 1] exactly up to cubes."""
+PATIENCE = 0.7
+"""Share of the pump's shadow price that the rule reckons with."""
 
 
 @struct.dataclass
@@ -40,7 +40,6 @@ class Farm:
       gain: ``f32[F]`` net depth of a set.
       rain_chance: ``f32[]`` of a day.
       rain_depth: ``f32[]`` mean depth of a rainy day, exponentially distributed.
-      variation: ``f32[]`` ETc of a day is uniform within plus and minus this share of its mean.
     """
 
     demand: chex.Array
@@ -50,7 +49,6 @@ class Farm:
     gain: chex.Array
     rain_chance: chex.Array
     rain_depth: chex.Array
-    variation: chex.Array
 
 
 @struct.dataclass
@@ -79,42 +77,43 @@ def rain_law(farm: Farm) -> tuple[chex.Array, chex.Array]:
     return depth, jnp.concatenate([1.0 - farm.rain_chance[None], wet])
 
 
-def _ahead(farm: Farm, value: chex.Array, demand: chex.Array, depletion: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """``E V(x')`` without and with a set, ``[F, X, L]`` each, from ``value [F, G, L]`` and ``depletion [F, X]``."""
-    rain, chance = rain_law(farm)
-    available = farm.available[:, None]
-    stress = fao56.water_stress(depletion, available, farm.fraction[:, None])
-    use = stress * demand[:, None]
-    swing = farm.variation * jnp.float32(SPREAD)
-    outcomes = [use * (1.0 - swing), use * (1.0 + swing)]
-    top = value.shape[1] - 1
+def _place(farm: Farm, depletion: chex.Array, points: int) -> tuple[chex.Array, chex.Array]:
+    """Grid point below ``depletion [F, X]``, clipped to [0, TAW], and the share of the way to the next."""
+    at = jnp.clip(depletion / farm.available[:, None], 0.0, 1.0) * (points - 1)
+    low = jnp.minimum(at.astype(jnp.int32), points - 2)
+    return low, at - low
 
-    def expect(gain: chex.Array) -> chex.Array:
-        total = jnp.zeros(())
-        for eta in outcomes:
-            after = depletion + eta - gain
-            for k in range(RAIN_POINTS + 1):
-                at = jnp.clip((after - rain[k]) / available, 0.0, 1.0) * top
-                low = jnp.minimum(at.astype(jnp.int32), top - 1)
-                share = (at - low)[..., None]
-                below = jnp.take_along_axis(value, low[..., None], axis=1)
-                above = jnp.take_along_axis(value, low[..., None] + 1, axis=1)
-                total = total + 0.5 * chance[k] * (below + share * (above - below))
-        return total
 
-    return expect(jnp.zeros(())), expect(farm.gain[:, None])
+def _read(farm: Farm, table: chex.Array, depletion: chex.Array) -> chex.Array:
+    """``table [F, G, L]`` interpolated at ``depletion [F, X]``: ``[F, X, L]``."""
+    low, share = _place(farm, depletion, table.shape[1])
+    below, above = (jnp.take_along_axis(table, (low + k)[..., None], axis=1) for k in (0, 1))
+    return below + share[..., None] * (above - below)
+
+
+def _use(farm: Farm, demand: chex.Array, depletion: chex.Array) -> chex.Array:
+    """ETa ``[F, X]`` at ``depletion [F, X]`` for ``demand [F]``."""
+    return fao56.water_stress(depletion, farm.available[:, None], farm.fraction[:, None]) * demand[:, None]
 
 
 def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> tuple[chex.Array, chex.Array]:
     """``V [P + 1, F, G, L]`` and advantages ``[P, F, G, L]`` for prices ``[L]``."""
     grid = jnp.linspace(0.0, 1.0, points) * farm.available[:, None]
-    short = 1.0 - fao56.water_stress(grid, farm.available[:, None], farm.fraction[:, None])
+    stress = fao56.water_stress(grid, farm.available[:, None], farm.fraction[:, None])
+    # What rain does to a grid point is the same every day: a matrix.
+    rain, chance = rain_law(farm)
+    low, share = _place(farm, (grid[:, :, None] - rain).reshape(grid.shape[0], -1), points)
+    weight = jnp.maximum(1.0 - jnp.abs((low + share)[..., None] - jnp.arange(points)), 0.0)
+    wetting = jnp.einsum("fgwh,w->fgh", weight.reshape(*grid.shape, -1, points), chance)
 
     def day(value: chex.Array, xs: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
         demand, toll = xs
-        dry, watered = _ahead(farm, value, demand, grid)
-        advantage = jnp.where((demand > 0)[:, None, None], watered - dry - price - toll, -jnp.inf)
-        paid = -(farm.worth * demand)[:, None, None] * short[..., None]
+        table = wetting @ value
+        used = grid + stress * demand[:, None]
+        dry = _read(farm, table, used)
+        advantage = _read(farm, table, used - farm.gain[:, None]) - dry - price - toll
+        advantage = jnp.where((demand > 0)[:, None, None], advantage, -jnp.inf)
+        paid = ((stress - 1.0) * (farm.worth * demand)[:, None])[..., None]
         value = paid + dry + jnp.maximum(advantage, 0.0)
         return value, (value, advantage)
 
@@ -123,26 +122,24 @@ def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> t
     return jnp.concatenate([value, last[None]]), advantage
 
 
-def _usage(farm: Farm, advantage: chex.Array, uniforms: chex.Array) -> chex.Array:
+def _usage(farm: Farm, advantage: chex.Array, rain: chex.Array) -> chex.Array:
     """Expected sets by day ``f32[P]`` if every field takes water when its advantage ``[P, F, G]`` says so.
 
-    ``uniforms f32[P, S, 2]`` are S sampled seasons.
+    ``rain f32[P, S]`` [mm] are S sampled seasons.
     """
     top = advantage.shape[2] - 1
     available = farm.available[:, None]
 
     def day(depletion: chex.Array, xs: tuple[chex.Array, ...]) -> tuple[chex.Array, chex.Array]:
-        table, demand, draw = xs
-        at = jnp.clip(depletion / available, 0.0, 1.0) * top
-        takes = jnp.take_along_axis(table, jnp.round(at).astype(jnp.int32), axis=1) > 0
-        rain = weather_rain(draw[:, 0], farm.rain_chance, farm.rain_depth)
-        eta = fao56.water_stress(depletion, available, farm.fraction[:, None]) * demand[:, None]
-        eta = eta * (1.0 + farm.variation * (2.0 * draw[:, 1] - 1.0))
-        depletion, _ = fao56.water_balance(depletion, rain + farm.gain[:, None] * takes, eta, available)
+        table, demand, rain = xs
+        nearest = jnp.round(depletion / available * top).astype(jnp.int32)
+        takes = jnp.take_along_axis(table, nearest, axis=1) > 0
+        gain = rain + farm.gain[:, None] * takes
+        depletion, _ = fao56.water_balance(depletion, gain, _use(farm, demand, depletion), available)
         return depletion, takes.mean(-1).sum(0)
 
-    start = jnp.zeros((farm.available.shape[0], uniforms.shape[1]))
-    return jax.lax.scan(day, start, (advantage, farm.demand.T, uniforms))[1]
+    start = jnp.zeros((farm.available.shape[0], rain.shape[1]))
+    return jax.lax.scan(day, start, (advantage, farm.demand.T, rain))[1]
 
 
 def weather_rain(uniform: chex.Array, chance: chex.Array, depth: chex.Array) -> chex.Array:
@@ -151,35 +148,40 @@ def weather_rain(uniform: chex.Array, chance: chex.Array, depth: chex.Array) -> 
 
 
 def solve(
-    farm: Farm, sets: chex.Array, points: int = 32, prices: int = 10, rounds: int = 24, seasons: int = 16
+    farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, rounds: int = 24, seasons: int = 16
 ) -> Plan:
     """Prices the pump by the day for ``sets`` of water at the start, then tabulates V for a grid of water prices.
+
+    The pump's price rises on days when more fields would take water than one, and falls on others: subgradient steps on
+    the bound, jointly with the water price. Their average is spread over a fortnight, because a field can advance or put
+    off a set, and lowered, because waiting costs less than the bound allows for; both were tuned on simulated returns.
 
     Args:
       farm: the problem.
       sets: ``f32[]`` n, sets permitted at the start.
       points: G, depletions (static).
       prices: L, water prices (static).
-      rounds: price adjustments (static).
-      seasons: sampled seasons that tell a price's usage (static).
+      rounds: price adjustments; 0 leaves the pump free (static).
+      seasons: sampled seasons that tell what is used at a price (static).
     """
     days = farm.demand.shape[1]
-    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons, 2), minval=1e-6)
+    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons), minval=1e-6)
+    rain = weather_rain(uniforms, farm.rain_chance, farm.rain_depth)
     largest = jnp.max(farm.worth * farm.gain)
 
-    def adjust(carry: tuple[chex.Array, chex.Array], k: chex.Array) -> tuple[tuple[chex.Array, chex.Array], None]:
-        water, pump = carry
+    def adjust(carry: tuple[chex.Array, ...], k: chex.Array) -> tuple[tuple[chex.Array, ...], None]:
+        water, pump, total = carry
         _, advantage = _backward(farm, water[None], pump, points)
-        used = _usage(farm, advantage[..., 0], uniforms)
-        # A field can advance or put off a set by a day: what is scarce is the pump of a few days together.
-        around = jnp.convolve(used, jnp.ones(7) / 7.0, mode="same")
-        step = largest / jnp.sqrt(1.0 + k)
-        water = jnp.clip(water + 1.5 * step * (used.sum() - sets) / days, 0.0, largest)
-        pump = jnp.clip(pump + 0.15 * step * (around - 1.0), 0.0, largest)
-        return (water, pump), None
+        used = _usage(farm, advantage[..., 0], rain)
+        step = largest / (1.0 + 0.1 * k)
+        water = jnp.clip(water + 0.6 * step * jnp.clip((used.sum() - sets) / days, -0.5, 0.5), 0.0, largest)
+        pump = jnp.clip(pump + 0.03 * step * jnp.clip(used - 1.0, -1.0, 1.0), 0.0, largest)
+        return (water, pump, total + jnp.where(k >= rounds // 2, pump, 0.0)), None
 
-    start = (0.3 * largest, jnp.zeros(days))
-    (_, pump), _ = jax.lax.scan(adjust, start, jnp.arange(rounds, dtype=jnp.float32))
+    start = (0.3 * largest, jnp.zeros(days), jnp.zeros(days))
+    (_, _, total), _ = jax.lax.scan(adjust, start, jnp.arange(rounds, dtype=jnp.float32))
+    spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15) / 15.0, mode="full")[7 : 7 + days]
+    pump = PATIENCE * spread
     price = largest * jnp.linspace(0.0, 1.0, prices) ** 1.5
     value, _ = _backward(farm, price, pump, points)
     return Plan(farm, price, pump, value)
@@ -187,23 +189,19 @@ def solve(
 
 def bounds(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """Bounds ``f32[L]``, one a water price, of what can be expected from ``day`` on, given ``depletion f32[F]``."""
-    top = plan.value.shape[2] - 1
-    at = jnp.clip(depletion / plan.farm.available, 0.0, 1.0) * top
-    low = jnp.minimum(at.astype(jnp.int32), top - 1)
-    field = jnp.arange(depletion.shape[0])
-    value = plan.value[day]
-    below, above = value[field, low], value[field, low + 1]
-    days = jnp.arange(plan.pump.shape[0])
-    toll = jnp.sum(jnp.where(days >= day, plan.pump, 0.0))
-    return (below + (at - low)[:, None] * (above - below)).sum(0) + plan.price * sets + toll
+    ahead = jnp.sum(_read(plan.farm, plan.value[day], depletion[:, None])[:, 0], axis=0)
+    toll = jnp.sum(jnp.where(jnp.arange(plan.pump.shape[0]) >= day, plan.pump, 0.0))
+    return ahead + plan.price * sets + toll
 
 
 def advantages(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """What a set today is worth to each field beyond its price, ``f32[F]``; the price fits the sets that are left."""
     best = jnp.argmin(bounds(plan, day, depletion, sets))
     farm, value = plan.farm, plan.value[day + 1][..., best][..., None]
-    dry, watered = _ahead(farm, value, farm.demand[:, day], depletion[:, None])
-    return (watered - dry)[:, 0, 0] - plan.price[best] - plan.pump[day]
+    rain, chance = rain_law(farm)
+    after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain
+    gained = _read(farm, value, after - farm.gain[:, None]) - _read(farm, value, after)
+    return jnp.sum(gained[..., 0] * chance, axis=1) - plan.price[best] - plan.pump[day]
 
 
 def upper_bound(plan: Plan, sets: chex.Array) -> chex.Array:
