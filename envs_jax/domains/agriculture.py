@@ -132,9 +132,63 @@ class AgricultureParams(EnvParams):
 class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     """F fields, one choice a day.
 
-    Action 0 waters nothing, action ``1 + f`` gives field f a set, legal while sets are left and the crop is not mature.
+    Action 0 waters nothing, action ``1 + f`` gives field f a set; legal while a set is left and its crop not mature.
+    What is seen of the weather is yesterday's.
 
-    TODO
+    Tokens: F fields, then the water source, then the weather. Dr' is the probe's reading, TAW' is TAW on a soil that
+    holds 130 mm/m.
+
+    ======= ============ ===============================================================================
+    token   column       quantity
+    ======= ============ ===============================================================================
+    field   urgency      Dr' / TAW', in [0, 1]
+    field   slack        1 - Dr' / (p TAW'), in [0, 1]
+    field   level        1 - Dr' / TAW', unclipped
+    field   capacity     Zr [2 m]
+    field   pipeline     Kc still to come, summed over days [100]
+    field   outflow      Kc of today times ETo of yesterday [10 mm]
+    field   age          days since the last set [30]
+    field   change       change of Dr' since yesterday [gross depth of a set]
+    field   signal_a     yesterday's 1 - ETa/ETc as the canopy shows it, with noise
+    field   signal_b     Kc of today
+    field   unit_value   50 v Ky / (sum of Kc): what a day of full demand is worth
+    field   rate         p
+    field   is_turn      1 if it may be watered today
+    source  level        sets left / permit
+    source  capacity     permit / P
+    source  slack        sets left / days left, at most 1
+    weather inflow       running mean of rain [10 mm], over about a week
+    weather outflow      running mean of ETo [10 mm]
+    weather signal_a     ETo of yesterday [10 mm]
+    weather signal_b     rain of yesterday [30 mm]
+    all     progress     share of the season gone
+    all     last_reward  R of yesterday [.05]
+    ======= ============ ===============================================================================
+
+    Roles: field ``demand``, source ``supplier``, weather ``clock``. Features without bounds are clipped to [-10, 10].
+
+    Shown: crops, root depths, values, the permit. Hidden: available water of each soil, efficiency of each field's
+    irrigation, the climate. A set's effect on the probe identifies e; where the canopy and the reward begin to show
+    stress, and where rain ceases to fill the soil, identifies TAW.
+
+    Key figures in ``info``: ``yield_loss`` -R [yield value]; ``evapotranspiration`` ETa, ``demand`` ETc,
+    ``irrigation`` gross, ``percolation`` [mm, summed over fields]; ``rain`` [mm]; ``stressed_fields`` with Ks < 1.
+
+    Invariants: Dr' - Dr = ETa + DP - P - e I where the soil does not run empty; 0 <= Dr <= TAW; 0 <= Ks <= 1;
+    ETa <= ETc; DP > 0 only if Dr' = 0; sets used <= permit; -sum v Ky (1 + VARIATION) <= return <= 0; permuting fields
+    permutes tokens and rewards nothing else.
+
+    Source: Allen et al., FAO Irrigation and Drainage Paper 56, 1998 (single crop coefficient); Doorenbos & Kassam, FAO
+    33, 1979. Crop tables as in ``pyfao56`` 1.4.3 (read). Task ranges, noise, and one set a day are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("agriculture")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
       num_fields: F, at least 1.
@@ -168,7 +222,9 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
           crop: ``i32[F]`` place in :data:`CROPS`.
           harvest: ``f32[F]`` day of the window on which it is mature; it was planted its season's length earlier.
         """
-        lengths, levels, *_ = (jnp.asarray(np.array(column, np.float32)) for column in zip(*CROPS.values(), strict=True))
+        lengths, levels, *_ = (
+            jnp.asarray(np.array(column, np.float32)) for column in zip(*CROPS.values(), strict=True)
+        )
         lengths, levels = lengths[crop], levels[crop]
         planted = harvest - lengths.sum(-1)
         age = jnp.arange(self.num_periods, dtype=jnp.float32) - planted[:, None]

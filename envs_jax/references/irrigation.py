@@ -147,9 +147,7 @@ def weather_rain(uniform: chex.Array, chance: chex.Array, depth: chex.Array) -> 
     return jnp.where(uniform < chance, -depth * jnp.log(jnp.minimum(uniform / chance, 1.0)), 0.0)
 
 
-def solve(
-    farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, rounds: int = 24, seasons: int = 16
-) -> Plan:
+def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, rounds: int = 24, seasons: int = 16) -> Plan:
     """Prices the pump by the day for ``sets`` of water at the start, then tabulates V for a grid of water prices.
 
     The pump's price rises on days when more fields would take water than one, and falls on others: subgradient steps on
@@ -214,5 +212,3 @@ def weighted_depletion(farm: Farm, day: chex.Array, depletion: chex.Array, level
     """Index ``f32[F]`` of the classic rule: worth of a set where depletion exceeds ``level`` times RAW, else negative."""
     excess = depletion - level * farm.fraction * farm.available
     return jnp.where((excess > 0) & (farm.demand[:, day] > 0), farm.worth * farm.gain, -1.0)
-
-
