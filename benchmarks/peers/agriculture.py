@@ -1,8 +1,8 @@
 """Irrigation after FAO-56 in NumPy: the oracle and the benchmark's opponent of ``envs_jax.domains.agriculture``.
 
-Written from the equations (docs/domains/agriculture.md), not from the JAX code: ``Scalar`` is one farm in plain Python
-and float64, ``Vector`` a batch of farms in float32 that share a clock. Both take the parameters by name and the uniforms
-from outside, so they can be fed the very draws of another implementation.
+Written from the equations (docs/domains/agriculture.md), not from the JAX code: ``Scalar`` is one farm in plain
+Python and float64, ``Vector`` a batch of farms in float32 that share a clock. Both take the parameters by name and
+the uniforms from outside, so they can be fed the very draws of another implementation.
 """
 
 from __future__ import annotations

@@ -25,28 +25,6 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import fao56, irrigation
 
-CROPS: dict[str, tuple[tuple[int, ...], tuple[float, ...], tuple[float, float], float, float]] = {
-    "maize": ((20, 35, 40, 30), (0.30, 1.20, 0.35), (1.0, 1.7), 0.55, 1.25),
-    "tomato": ((30, 40, 40, 25), (0.60, 1.15, 0.80), (0.7, 1.5), 0.40, 1.05),
-    "sorghum": ((20, 35, 40, 30), (0.30, 1.05, 0.55), (1.0, 2.0), 0.55, 0.90),
-    "soybean": ((20, 35, 60, 25), (0.50, 1.15, 0.50), (0.6, 1.3), 0.50, 0.85),
-    "potato": ((25, 30, 45, 30), (0.50, 1.15, 0.75), (0.4, 0.6), 0.35, 1.10),
-    "sunflower": ((25, 35, 45, 25), (0.35, 1.10, 0.35), (0.8, 1.5), 0.45, 0.95),
-    "spring wheat": ((20, 25, 60, 30), (0.30, 1.15, 0.25), (1.0, 1.5), 0.55, 1.15),
-    "cotton": ((30, 50, 55, 45), (0.35, 1.17, 0.60), (1.0, 1.7), 0.65, 0.85),
-}
-"""Stage lengths [days], Kc (initial, mid, end), range of root depth Zr [m], depletion fraction p, seasonal Ky."""
-
-SOILS: dict[str, tuple[float, float]] = {
-    "sand": (50.0, 110.0),
-    "loamy sand": (60.0, 120.0),
-    "sandy loam": (110.0, 150.0),
-    "loam": (130.0, 180.0),
-    "silt loam": (130.0, 190.0),
-    "clay": (120.0, 200.0),
-}
-"""Available water, field capacity less wilting point [mm of water per m of soil]."""
-
 TYPICAL_SOIL = 130.0
 """Available water that features assume, mm/m: an agent does not know its own."""
 VARIATION = 0.35
@@ -215,28 +193,11 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         self.num_uniforms = 2 + 2 * num_fields
         self.num_reset_uniforms = num_fields
 
-    def season(self, crop: chex.Array, harvest: chex.Array) -> tuple[chex.Array, chex.Array]:
-        """Crop coefficients ``f32[F, P]`` and their sums from a day on ``f32[F, P + 1]``.
-
-        Args:
-          crop: ``i32[F]`` place in :data:`CROPS`.
-          harvest: ``f32[F]`` day of the window on which it is mature; it was planted its season's length earlier.
-        """
-        lengths, levels, *_ = (
-            jnp.asarray(np.array(column, np.float32)) for column in zip(*CROPS.values(), strict=True)
-        )
-        lengths, levels = lengths[crop], levels[crop]
-        planted = harvest - lengths.sum(-1)
-        age = jnp.arange(self.num_periods, dtype=jnp.float32) - planted[:, None]
-        kc = jnp.where(age >= 0, fao56.crop_coefficient(age, lengths[:, None], levels[:, None]), 0.0)
-        left = jnp.cumsum(kc[:, ::-1], axis=1)[:, ::-1]
-        return kc, jnp.pad(left, ((0, 0), (0, 1)))
-
     def _task(self, harvest: chex.Array, budget: chex.Array, **given: chex.Array) -> AgricultureParams:
-        """A task from what is drawn; ``budget`` is the permit as a share of the net requirement at typical efficiency."""
+        """A task from draws; ``budget``: the permit as a share of the net requirement, at typical efficiency."""
         crop = given.pop("crop")
-        place, ky = (np.array([row[k] for row in CROPS.values()], np.float32) for k in (3, 4))
-        kc, kc_left = self.season(crop, harvest)
+        place, ky = (np.array([row[k] for row in fao56.CROPS.values()], np.float32) for k in (3, 4))
+        kc, kc_left = fao56.season(crop, harvest, self.num_periods)
         rain = given["rain_chance"] * given["rain_depth"]
         net = jnp.sum(jnp.maximum(given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1), 0.0))
         depth = jnp.float32(SET_DEPTH)
@@ -258,7 +219,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         """Six of FAO-56's crops on loam in the climate of its Example 17 (Bangkok, April), ETo the same every day."""
         fields = jnp.arange(self.num_fields)
         crop = fields % 6
-        ranges = np.array([row[2] for row in CROPS.values()], np.float32).mean(1)
+        ranges = np.array([row[2] for row in fao56.CROPS.values()], np.float32).mean(1)
         same = jnp.ones((self.num_fields,), jnp.float32)
         return self._task(
             harvest=self.num_periods * same,
@@ -267,7 +228,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             root_depth=jnp.asarray(ranges)[crop],
             value=same,
             variation=jnp.float32(0.0),
-            available_water=sum(SOILS["loam"]) / 2.0 * same,
+            available_water=sum(fao56.SOILS["loam"]) / 2.0 * same,
             efficiency=0.75 * same,
             eto=fao56.penman_monteith(34.8, 25.6, 2.85, 2.0, 8.5, 2.0, np.pi / 180 * (13 + 44 / 60), 105, 0.14).eto,
             rain_chance=jnp.float32(0.1),
@@ -277,17 +238,17 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     def sample_params(self, key: chex.PRNGKey) -> AgricultureParams:
         """One task.
 
-        Crops of :data:`CROPS` and soils of :data:`SOILS` at random, root depth and available water uniform in their
+        Crops of ``fao56.CROPS`` and soils of ``fao56.SOILS`` at random, root depth and available water uniform in their
         ranges, maturity on day U(5/6 P, P), v ~ U(.5, 2) scaled to mean 1, e ~ U(.6, .95), mean ETo U(3.5, 7) mm/day,
         rain on a day with chance U(.02, .25), of mean U(5, 15) mm, permit U(.3, .9) of the net requirement.
         """
         f, days = self.num_fields, self.num_periods
         u = sampling.uniforms(key, 0, 7 * f + 4)
         per_field, (eto, chance, depth, budget) = u[: 7 * f].reshape(7, f), u[7 * f :]
-        crop = sampling.integers(per_field[0], 0, len(CROPS) - 1)
-        soil = sampling.integers(per_field[1], 0, len(SOILS) - 1)
-        roots = jnp.asarray(np.array([row[2] for row in CROPS.values()], np.float32))[crop]
-        water = jnp.asarray(np.array(list(SOILS.values()), np.float32))[soil]
+        crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
+        soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)
+        roots = jnp.asarray(np.array([row[2] for row in fao56.CROPS.values()], np.float32))[crop]
+        water = jnp.asarray(np.array(list(fao56.SOILS.values()), np.float32))[soil]
         value = 0.5 + 1.5 * per_field[4]
         return self._task(
             harvest=jnp.ceil(days * (5.0 + per_field[2]) / 6.0),

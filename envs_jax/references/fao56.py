@@ -11,11 +11,34 @@ from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 SOLAR_CONSTANT = 0.0820
 """MJ m-2 min-1."""
 STEFAN_BOLTZMANN = 4.903e-9
 """MJ K-4 m-2 day-1."""
+
+CROPS: dict[str, tuple[tuple[int, ...], tuple[float, ...], tuple[float, float], float, float]] = {
+    "maize": ((20, 35, 40, 30), (0.30, 1.20, 0.35), (1.0, 1.7), 0.55, 1.25),
+    "tomato": ((30, 40, 40, 25), (0.60, 1.15, 0.80), (0.7, 1.5), 0.40, 1.05),
+    "sorghum": ((20, 35, 40, 30), (0.30, 1.05, 0.55), (1.0, 2.0), 0.55, 0.90),
+    "soybean": ((20, 35, 60, 25), (0.50, 1.15, 0.50), (0.6, 1.3), 0.50, 0.85),
+    "potato": ((25, 30, 45, 30), (0.50, 1.15, 0.75), (0.4, 0.6), 0.35, 1.10),
+    "sunflower": ((25, 35, 45, 25), (0.35, 1.10, 0.35), (0.8, 1.5), 0.45, 0.95),
+    "spring wheat": ((20, 25, 60, 30), (0.30, 1.15, 0.25), (1.0, 1.5), 0.55, 1.15),
+    "cotton": ((30, 50, 55, 45), (0.35, 1.17, 0.60), (1.0, 1.7), 0.65, 0.85),
+}
+"""Stage lengths [days], Kc (initial, mid, end), range of root depth Zr [m], depletion fraction p, seasonal Ky."""
+
+SOILS: dict[str, tuple[float, float]] = {
+    "sand": (50.0, 110.0),
+    "loamy sand": (60.0, 120.0),
+    "sandy loam": (110.0, 150.0),
+    "loam": (130.0, 180.0),
+    "silt loam": (130.0, 190.0),
+    "clay": (120.0, 200.0),
+}
+"""Available water, field capacity less wilting point [mm of water per m of soil]."""
 
 
 def saturation_pressure(temperature: chex.Numeric) -> chex.Array:
@@ -105,6 +128,21 @@ def crop_coefficient(age: chex.Numeric, lengths: chex.Array, levels: chex.Array)
     faded = jnp.clip((age - ends[..., 2]) / lengths[..., 3], 0.0, 1.0)
     first, middle, last = levels[..., 0], levels[..., 1], levels[..., 2]
     return jnp.where(age < ends[..., 3], first + (middle - first) * grown + (last - middle) * faded, 0.0)
+
+
+def season(crop: chex.Array, harvest: chex.Array, days: int) -> tuple[chex.Array, chex.Array]:
+    """Kc by day ``f32[F, days]`` and its sums from a day on ``f32[F, days + 1]``.
+
+    Args:
+      crop: ``i32[F]`` place in :data:`CROPS`.
+      harvest: ``f32[F]`` day on which it is mature; it was planted its season's length earlier, 0 before that.
+      days: how many (static).
+    """
+    lengths, levels = (jnp.asarray(np.array([row[k] for row in CROPS.values()], np.float32))[crop] for k in (0, 1))
+    age = jnp.arange(days, dtype=jnp.float32) - (harvest - lengths.sum(-1))[:, None]
+    kc = jnp.where(age >= 0, crop_coefficient(age, lengths[:, None], levels[:, None]), 0.0)
+    left = jnp.cumsum(kc[:, ::-1], axis=1)[:, ::-1]
+    return kc, jnp.pad(left, ((0, 0), (0, 1)))
 
 
 def water_stress(depletion: chex.Array, available: chex.Array, fraction: chex.Array) -> chex.Array:

@@ -1,15 +1,17 @@
-"""Limited water for several fields: each field solved exactly against a price of water, the prices tied to the budget.
+"""Limited water for several fields: each solved exactly against a price of water, the price tied to the permit.
 
-Fields are coupled only by what a day's pump and the season's permit allow. With a price ``lambda`` on every set of water
-and ``mu_t`` on the pump on day t, the fields separate, and each is a stochastic programme over one number, its
+Fields are coupled only by what a day's pump and the season's permit allow. With a price ``lambda`` on every set of
+water and ``mu_t`` on the pump on day t, the fields separate, and each is a stochastic programme over one number, its
 depletion x:
 
     Q_t(x, 0) = r_t(x) + E V_{t+1}(x'),    Q_t(x, 1) = r_t(x) - lambda - mu_t + E V_{t+1}(x''),    V_t = max Q_t.
 
-For every ``lambda, mu >= 0`` the number ``sum_f V_0(x_f) + lambda n + sum_t mu_t`` is an upper bound of what *any* policy
-without foreknowledge can expect from n sets (Lagrangian relaxation; Hawkins 2003, Adelman & Mersereau 2008, both
-recalled). The rule: each day take the lambda that makes the bound of the present state smallest, and give the day's set
-to the field with the largest advantage ``Q(1) - Q(0)``, if any is positive.
+For every ``lambda, mu >= 0`` the number ``sum_f V_0(x_f) + lambda n + sum_t mu_t`` is an upper bound of what *any*
+policy without foreknowledge can expect from n sets (Lagrangian relaxation; Hawkins 2003, Adelman & Mersereau 2008,
+both recalled). The rule: each day take the lambda that makes the bound of the present state smallest, and give the
+day's set to the field with the largest advantage ``Q(1) - Q(0)``, if any is positive.
+
+Two things are simplified: V is interpolated between grid points, and ETo is taken at its mean.
 """
 
 from __future__ import annotations
@@ -151,8 +153,8 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
     """Prices the pump by the day for ``sets`` of water at the start, then tabulates V for a grid of water prices.
 
     The pump's price rises on days when more fields would take water than one, and falls on others: subgradient steps on
-    the bound, jointly with the water price. Their average is spread over a fortnight, because a field can advance or put
-    off a set, and lowered, because waiting costs less than the bound allows for; both were tuned on simulated returns.
+    the bound, jointly with the water price. Their average is spread over a fortnight, because a field can advance or
+    put off a set, and lowered, because waiting costs less than the bound allows for; both were tuned on simulated returns.
 
     Args:
       farm: the problem.
@@ -206,9 +208,3 @@ def upper_bound(plan: Plan, sets: chex.Array) -> chex.Array:
     """Least of the bounds at the start of a season with full soils, ``f32[]``."""
     start = jnp.zeros_like(plan.farm.available)
     return jnp.min(bounds(plan, jnp.int32(0), start, sets))
-
-
-def weighted_depletion(farm: Farm, day: chex.Array, depletion: chex.Array, level: chex.Array) -> chex.Array:
-    """Index ``f32[F]`` of the classic rule: worth of a set where depletion exceeds ``level`` times RAW, else negative."""
-    excess = depletion - level * farm.fraction * farm.available
-    return jnp.where((excess > 0) & (farm.demand[:, day] > 0), farm.worth * farm.gain, -1.0)
