@@ -154,7 +154,8 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
 
     The pump's price rises on days when more fields would take water than one, and falls on others: subgradient steps on
     the bound, jointly with the water price. Their average is spread over a fortnight, because a field can advance or
-    put off a set, and lowered, because waiting costs less than the bound allows for; both were tuned on simulated returns.
+    put off a set, and lowered, because waiting costs less than the bound allows for; both were tuned on simulated
+    returns.
 
     Args:
       farm: the problem.
