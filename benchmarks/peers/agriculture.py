@@ -27,7 +27,17 @@ class Scalar:
     """One farm. ``params``: the leaves of AgricultureParams by name, unbatched."""
 
     def __init__(self, params: dict[str, np.ndarray], num_periods: int = 120) -> None:
-        lists = ("kc", "kc_left", "root_depth", "fraction", "response", "value", "available_water", "efficiency")
+        lists = (
+            "kc",
+            "kc_left",
+            "root_depth",
+            "fraction",
+            "response",
+            "value",
+            "available_water",
+            "efficiency",
+            "sensitivity",
+        )
         for name in lists:
             setattr(self, name, np.asarray(params[name], float).tolist())
         numbers = (
@@ -74,7 +84,7 @@ class Scalar:
             self.dr[f] = min(max(dr - water + eta, 0.0), taw)
             drained += max(water - eta - dr, 0.0)
             use, demand, stressed = use + eta, demand + etc, stressed + float(ks < 1 and etc > 0)
-            loss += self.value[f] * self.response[f] * (etc - eta) / (self.eto * sum(self.kc[f]))
+            loss += self.value[f] * self.sensitivity[f] * self.response[f] * (etc - eta) / (self.eto * sum(self.kc[f]))
             probe.append(self.dr[f] + self.probe_noise * float(ndtri(u[2 + f])))
             self.canopy[f] = 1 - ks + self.canopy_noise * float(ndtri(u[2 + self.n + f]))
             self.idle[f] = 0 if action == f + 1 else self.idle[f] + 1
@@ -135,7 +145,7 @@ class Vector:
         self.taw = g["available_water"] * g["root_depth"]
         self.slope = 1 / ((1 - g["fraction"]) * self.taw)
         self.net = g["efficiency"] * self.set_depth
-        self.price = g["value"] * g["response"] / (self.eto[:, None] * self.left[0])
+        self.price = g["value"] * g["sensitivity"] * g["response"] / (self.eto[:, None] * self.left[0])
         self.sigma = np.concatenate([np.repeat(g[k][:, None], self.n, 1) for k in ("probe_noise", "canopy_noise")], 1)
         self.to_taw = 1 / (np.float32(SOIL) * g["root_depth"])
         self.to_raw = self.to_taw / g["fraction"]

@@ -5,10 +5,11 @@ Each day one field, or none, gets a set of water. A field's root zone holds ``TA
 
     ETc = Kc ETo,   Ks = clip((TAW - Dr) / ((1 - p) TAW), 0, 1),   ETa = Ks ETc        (FAO-56: 58, 84, 81)
     Dr' = clip(Dr - P - e I + ETa, 0, TAW),   DP = max(P + e I - ETa - Dr, 0)          (85, 86, 88)
-    R   = - sum_f v_f Ky_f (ETc - ETa)_f / N_f,   N_f = mean(ETo) sum_t Kc_f(t)        (FAO-33, 90)
+    R   = - sum_f v_f s_f Ky_f (ETc - ETa)_f / N_f,   N_f = mean(ETo) sum_t Kc_f(t)    (FAO-33, 90)
 
-so that an episode's return is minus the value-weighted relative yield loss. How much water a soil holds (a), how much
-of a set reaches the roots (e) and the climate are the task's secret; crops, prices and the permit are known.
+so that an episode's return is minus the value-weighted relative yield loss. How much water a soil holds (a), how
+sensitive the field's cultivar is (s, 1 for the crop's average), how much of a set reaches the roots (e) and the climate
+are the task's secret; crops, prices and the permit are known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ VARIATION = 0.35
 """A day's ETo is uniform within plus and minus this share of its mean."""
 SET_DEPTH = 30.0
 """Gross depth of a set [mm]."""
-TYPICAL_EFFICIENCY = 0.775
+TYPICAL_EFFICIENCY = 0.675
 """Share of a set that a permit reckons with: the middle of the range."""
 TYPICAL_WEATHER = (5.25, 1.4)
 """ETo and rain [mm] remembered at the start."""
@@ -83,6 +84,7 @@ class AgricultureParams(EnvParams):
     canopy_noise: ``f32[]`` standard deviation of the canopy's stress signal.
     variation: ``f32[]`` a day's ETo is uniform within plus and minus this share of its mean.
     available_water: ``f32[F]`` a [mm/m]. Hidden.
+    sensitivity: ``f32[F]`` s, of the field's cultivar: its yield response is s times its crop's. Hidden.
     efficiency: ``f32[F]`` e, share of a set that reaches the root zone. Hidden.
     eto: ``f32[]`` mean ETo [mm/day]. Hidden.
     rain_chance: ``f32[]`` of a day, in (0, 1). Hidden.
@@ -101,6 +103,7 @@ class AgricultureParams(EnvParams):
     canopy_noise: chex.Array
     variation: chex.Array
     available_water: chex.Array
+    sensitivity: chex.Array
     efficiency: chex.Array
     eto: chex.Array
     rain_chance: chex.Array
@@ -145,15 +148,16 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
 
     Roles: field ``demand``, source ``supplier``, weather ``clock``. Features without bounds are clipped to [-10, 10].
 
-    Shown: crops, root depths, values, the permit. Hidden: available water of each soil, efficiency of each field's
-    irrigation, the climate. A set's effect on the probe identifies e; where the canopy and the reward begin to show
+    Shown: crops, root depths, values, the permit. Hidden: available water of each soil, sensitivity of each
+    cultivar, efficiency of each field's irrigation, the climate. Reward against the canopies' stress identifies s; a
+    set's effect on the probe identifies e; where the canopy and the reward begin to show
     stress, and where rain ceases to fill the soil, identifies TAW.
 
     Key figures in ``info``: ``yield_loss`` -R [yield value]; ``evapotranspiration`` ETa, ``demand`` ETc,
     ``irrigation`` gross, ``percolation`` [mm, summed over fields]; ``rain`` [mm]; ``stressed_fields`` with Ks < 1.
 
     Invariants: Dr' - Dr = ETa + DP - P - e I where the soil does not run empty; 0 <= Dr <= TAW; 0 <= Ks <= 1;
-    ETa <= ETc; DP > 0 only if Dr' = 0; sets used <= permit; -sum v Ky (1 + VARIATION) <= return <= 0; permuting fields
+    ETa <= ETc; DP > 0 only if Dr' = 0; sets used <= permit; -sum v s Ky (1 + VARIATION) <= return <= 0; permuting fields
     permutes tokens and rewards nothing else.
 
     Source: Allen et al., FAO Irrigation and Drainage Paper 56, 1998 (single crop coefficient); Doorenbos & Kassam, FAO
@@ -174,7 +178,14 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     """
 
     name: ClassVar[str] = "agriculture"
-    hidden: ClassVar[tuple[str, ...]] = ("available_water", "efficiency", "eto", "rain_chance", "rain_depth")
+    hidden: ClassVar[tuple[str, ...]] = (
+        "available_water",
+        "sensitivity",
+        "efficiency",
+        "eto",
+        "rain_chance",
+        "rain_depth",
+    )
     reward_unit: ClassVar[str] = "yield value"
     # A Lagrangian index rule; irrigation.upper_bound says how far from the optimum it can be.
     reference_kind: ClassVar[str] = "heuristic"
@@ -229,6 +240,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             value=same,
             variation=jnp.float32(0.0),
             available_water=sum(fao56.SOILS["loam"]) / 2.0 * same,
+            sensitivity=same,
             efficiency=0.75 * same,
             eto=jnp.float32(5.72),
             rain_chance=jnp.float32(0.1),
@@ -239,12 +251,12 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         """One task.
 
         Crops of ``fao56.CROPS`` and soils of ``fao56.SOILS`` at random, root depth and available water uniform in their
-        ranges, maturity on day U(5/6 P, P), v ~ U(.5, 2) scaled to mean 1, e ~ U(.6, .95), mean ETo U(3.5, 7) mm/day,
-        rain on a day with chance U(.02, .25), of mean U(5, 15) mm, permit U(.3, .9) of the net requirement.
+        ranges, maturity on day U(5/6 P, P), v ~ U(.5, 2) scaled to mean 1, s ~ U(.2, 1.8), e ~ U(.4, .95), mean ETo
+        U(3.5, 7) mm/day, rain on a day with chance U(.02, .25), of mean U(5, 15) mm, permit U(.3, .9) of the net requirement.
         """
         f, days = self.num_fields, self.num_periods
-        u = sampling.uniforms(key, 0, 7 * f + 4)
-        per_field, (eto, chance, depth, budget) = u[: 7 * f].reshape(7, f), u[7 * f :]
+        u = sampling.uniforms(key, 0, 8 * f + 4)
+        per_field, (eto, chance, depth, budget) = u[: 8 * f].reshape(8, f), u[8 * f :]
         crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
         soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)
         roots = jnp.asarray(np.array([row[2] for row in fao56.CROPS.values()], np.float32))[crop]
@@ -258,7 +270,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             value=value / value.mean(),
             variation=jnp.float32(VARIATION),
             available_water=water[:, 0] + (water[:, 1] - water[:, 0]) * per_field[5],
-            efficiency=0.6 + 0.35 * per_field[6],
+            sensitivity=0.2 + 1.6 * per_field[7],
+            efficiency=0.4 + 0.55 * per_field[6],
             eto=3.5 + 3.5 * eto,
             rain_chance=0.02 + 0.23 * chance,
             rain_depth=5.0 + 10.0 * depth,
@@ -296,6 +309,10 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         """TAW ``f32[F]`` [mm] (82)."""
         return params.available_water * params.root_depth
 
+    def _worth(self, params: AgricultureParams) -> chex.Array:
+        """Loss by mm of demand that is not met, ``f32[F]``."""
+        return params.value * params.sensitivity * params.response / (params.eto * params.kc_left[:, 0])
+
     def advance(
         self, state: AgricultureState, uniforms: chex.Array, params: AgricultureParams
     ) -> tuple[AgricultureState, chex.Array, dict[str, chex.Array]]:
@@ -309,7 +326,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         use = stress * demand
         gross = params.set_depth * taken
         depletion, drained = fao56.water_balance(state.depletion, rain + params.efficiency * gross, use, available)
-        loss = params.value * params.response * (demand - use) / (params.eto * params.kc_left[:, 0])
+        loss = self._worth(params) * (demand - use)
         noise = sampling.normal(uniforms[2:])
         weather = jnp.stack([eto, rain])
         info = {
@@ -386,7 +403,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         """The task as a programme over its fields' depletions."""
         return irrigation.Farm(
             demand=params.eto * params.kc,
-            worth=params.value * params.response / (params.eto * params.kc_left[:, 0]),
+            worth=self._worth(params),
             available=self.available(params),
             fraction=params.fraction,
             gain=params.efficiency * params.set_depth,

@@ -195,7 +195,7 @@ def test_water_is_conserved_and_the_permit_is_kept(played):
     assert (used <= tasks.permit).all()
     np.testing.assert_array_equal(end.sets, tasks.permit - used)
     assert (info["evapotranspiration"] <= info["demand"] * (1 + 1e-6)).all()
-    ceiling = (tasks.value * tasks.response).sum(1) * (1 + tasks.variation)
+    ceiling = (tasks.value * tasks.sensitivity * tasks.response).sum(1) * (1 + tasks.variation)
     assert (reward.sum(1) <= 0).all()
     assert (reward.sum(1) >= -ceiling).all()
     assert not seen.action_mask[:, :, 1:][seen.tokens[:, :, F, COLUMN["level"]] == 0].any()
@@ -223,6 +223,7 @@ def test_a_day_keeps_its_bounds_gains_from_water_and_knows_no_order_of_fields(se
         available_water=jnp.asarray(rng.uniform(50, 200, F), jnp.float32),
         efficiency=jnp.asarray(rng.uniform(0.6, 0.95, F), jnp.float32),
         value=jnp.asarray(rng.uniform(0.5, 2, F), jnp.float32),
+        sensitivity=jnp.asarray(rng.uniform(0.2, 1.8, F), jnp.float32),
         variation=jnp.float32(0.35),
     )
     taw = np.asarray(params.available_water * params.root_depth)
@@ -246,7 +247,17 @@ def test_a_day_keeps_its_bounds_gains_from_water_and_knows_no_order_of_fields(se
     drier = state.replace(depletion=jnp.asarray(np.minimum(state.depletion + rng.uniform(0, 20, F), taw), jnp.float32))
     assert advance(drier, u, params)[1] <= lost + 1e-6
     order = rng.permutation(F)
-    fields = ("kc", "kc_left", "root_depth", "fraction", "response", "value", "available_water", "efficiency")
+    fields = (
+        "kc",
+        "kc_left",
+        "root_depth",
+        "fraction",
+        "response",
+        "value",
+        "available_water",
+        "efficiency",
+        "sensitivity",
+    )
     mixed = params.replace(**{name: getattr(params, name)[order] for name in fields})
     moved = state.replace(depletion=state.depletion[order], chosen=jnp.int32(np.flatnonzero(order == field)[0] + 1))
     noise = u[2:].reshape(2, F)[:, order].ravel()
@@ -267,7 +278,7 @@ def linear_bound(params, eto, rain, sets):
     p = {k: np.asarray(v, float) for k, v in leaves_by_name(params).items()}
     etc = p["kc"].T * eto[:, None]  # [P, F]
     taw, n = p["available_water"] * p["root_depth"], P * F
-    worth = p["value"] * p["response"] / (p["eto"] * p["kc_left"][:, 0])
+    worth = p["value"] * p["sensitivity"] * p["response"] / (p["eto"] * p["kc_left"][:, 0])
     # Variables: ETa, sets, percolation, Dr at the end of the day, each [P, F].
     one, none = scipy.sparse.identity(n), scipy.sparse.csr_matrix((n, n))
     before = scipy.sparse.eye(n, k=-F)
@@ -376,7 +387,7 @@ def test_the_reference_against_all_sequences_of_a_small_dry_farm():
     sequences = np.array(list(itertools.product(range(3), repeat=days)))
     sequences = sequences[(sequences > 0).sum(1) <= 4]
     taw = p["available_water"] * p["root_depth"]
-    worth = p["value"] * p["response"] / (p["eto"] * p["kc_left"][:, 0])
+    worth = p["value"] * p["sensitivity"] * p["response"] / (p["eto"] * p["kc_left"][:, 0])
     dr, loss = np.zeros((len(sequences), 2)), np.zeros(len(sequences))
     for t in range(days):
         etc = p["kc"][:, t] * p["eto"]
