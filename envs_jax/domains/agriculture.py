@@ -157,8 +157,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     ``irrigation`` gross, ``percolation`` [mm, summed over fields]; ``rain`` [mm]; ``stressed_fields`` with Ks < 1.
 
     Invariants: Dr' - Dr = ETa + DP - P - e I where the soil does not run empty; 0 <= Dr <= TAW; 0 <= Ks <= 1;
-    ETa <= ETc; DP > 0 only if Dr' = 0; sets used <= permit; -sum v s Ky (1 + VARIATION) <= return <= 0; permuting fields
-    permutes tokens and rewards nothing else.
+    ETa <= ETc; DP > 0 only if Dr' = 0; sets used <= permit; the return is at most 0;
+    permuting fields permutes tokens and changes no reward.
 
     Source: Allen et al., FAO Irrigation and Drainage Paper 56, 1998 (single crop coefficient); Doorenbos & Kassam, FAO
     33, 1979. Crop tables as in ``pyfao56`` 1.4.3 (read). Task ranges, noise, and one set a day are choices made here.
@@ -252,7 +252,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
 
         Crops of ``fao56.CROPS`` and soils of ``fao56.SOILS`` at random, root depth and available water uniform in their
         ranges, maturity on day U(5/6 P, P), v ~ U(.5, 2) scaled to mean 1, s ~ U(.2, 1.8), e ~ U(.4, .95), mean ETo
-        U(3.5, 7) mm/day, rain on a day with chance U(.02, .25), of mean U(5, 15) mm, permit U(.3, .9) of the net requirement.
+        U(3.5, 7) mm/day, rain on a day with chance U(.02, .25), of mean U(5, 15) mm, permit U(.3, .9) of the net
+        requirement.
         """
         f, days = self.num_fields, self.num_periods
         u = sampling.uniforms(key, 0, 8 * f + 4)
