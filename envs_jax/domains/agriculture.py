@@ -40,7 +40,7 @@ REWARD_SCALE = 0.05
 """A bad day's reward."""
 MEMORY = 1.0 / 7.0
 """Weight of the last day in the running means of the weather."""
-HEURISTIC = (0.9, 1.0, 0.0, 1.0)
+HEURISTIC = (0.37, 1.68, 1.12, 0.74, 0.27, 2.0, 20.0)
 """Constants of ``heuristic_action``, tuned on ``sample_params``."""
 
 
@@ -431,19 +431,25 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth), 0).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Value-weighted depletion rule for typical soils."""
+        """Value-weighted depletion rule: the driest field for its crop, soil taken as typical, canopy as a second probe.
+
+        A field's merit is its measured depletion in units of RAW plus a share of the canopy's stress, less a threshold
+        that rises when the permit falls short of the demand to come; valuable fields and crops in full leaf come first,
+        nearly mature ones last. The constants were tuned on ``sample_params``.
+        """
         del key
         column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
         f = self.num_fields
         field = {name: values[:f] for name, values in column.items()}
-        thrift, canopy, scarce, power = HEURISTIC
-        dry = (1.0 - field["level"]) / field["rate"] + canopy * field["signal_a"]
-        left = column["level"][f] * column["capacity"][f]  # sets left / P
-        need = jnp.sum(field["pipeline"]) / f
-        threshold = thrift + scarce * (need - 6.0 * left / f * 1.0)
-        index = jnp.where(observation.action_mask[1:], dry - threshold, -jnp.inf)
-        priority = jnp.where(index > 0, index * field["unit_value"] ** power, -jnp.inf)
-        return jnp.where(jnp.max(index) > 0, 1 + jnp.argmax(priority), 0).astype(jnp.int32)
+        threshold, canopy, thrift, worth, leaf, ripe, speed = HEURISTIC
+        supply = column["level"][f] * column["capacity"][f] * self.num_periods * SET_DEPTH * TYPICAL_EFFICIENCY
+        need = jnp.sum(field["pipeline"]) * 100.0 * TYPICAL_WEATHER[0]
+        enough = jnp.minimum(supply / (need + 1e-3), 1.5)
+        merit = (1.0 - field["level"]) / field["rate"] + canopy * field["signal_a"]
+        merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["signal_b"] - 0.9)
+        merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["pipeline"])
+        merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
+        return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit), 0).astype(jnp.int32)
 
 
 def _cut(feature: chex.Array) -> chex.Array:
