@@ -26,16 +26,12 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import fao56, irrigation
 
-TYPICAL_SOIL = 130.0
-"""Available water that features assume, mm/m: an agent does not know its own."""
-VARIATION = 0.35
-"""A day's ETo is uniform within plus and minus this share of its mean."""
-SET_DEPTH = 30.0
-"""Gross depth of a set [mm]."""
-TYPICAL_EFFICIENCY = 0.675
-"""Share of a set that a permit reckons with: the middle of the range."""
+# What features and permits assume, an agent not knowing its own; units as in AgricultureParams.
+TYPICAL_SOIL, TYPICAL_EFFICIENCY = 130.0, 0.675
 TYPICAL_WEATHER = (5.25, 1.4)
 """ETo and rain [mm] remembered at the start."""
+SET_DEPTH = 30.0
+"""Gross depth of a set [mm]."""
 REWARD_SCALE = 0.05
 """A bad day's reward."""
 MEMORY = 1.0 / 7.0
@@ -269,7 +265,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             crop=crop,
             root_depth=roots[:, 0] + (roots[:, 1] - roots[:, 0]) * per_field[3],
             value=value / value.mean(),
-            variation=jnp.float32(VARIATION),
+            variation=jnp.float32(0.35),
             available_water=water[:, 0] + (water[:, 1] - water[:, 0]) * per_field[5],
             sensitivity=0.2 + 1.6 * per_field[7],
             efficiency=0.4 + 0.55 * per_field[6],
@@ -431,7 +427,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth), 0).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Value-weighted depletion rule: the driest field for its crop, soil taken as typical, canopy as a second probe.
+        """Value-weighted depletion rule: the driest field for its crop, its soil taken as typical.
 
         A field's merit is its measured depletion in units of RAW plus a share of the canopy's stress, less a threshold
         that rises when the permit falls short of the demand to come; valuable fields and crops in full leaf come first,
