@@ -28,16 +28,12 @@ from envs_jax.references import fao56, irrigation
 
 # What features and permits assume, an agent not knowing its own; units as in AgricultureParams.
 TYPICAL_SOIL, TYPICAL_EFFICIENCY = 130.0, 0.675
-TYPICAL_WEATHER = (5.25, 1.4)
-"""ETo and rain [mm] remembered at the start."""
-SET_DEPTH = 30.0
-"""Gross depth of a set [mm]."""
-REWARD_SCALE = 0.05
-"""A bad day's reward."""
-MEMORY = 1.0 / 7.0
-"""Weight of the last day in the running means of the weather."""
+TYPICAL_WEATHER = (5.25, 1.4)  # ETo and rain [mm], remembered at the start
+SET_DEPTH = 30.0  # gross [mm]
+REWARD_SCALE = 0.05  # a bad day's reward
+MEMORY = 1.0 / 7.0  # weight of the last day in the running means of the weather
+# Constants of heuristic_action, tuned on sample_params.
 HEURISTIC = (0.37, 1.68, 1.12, 0.74, 0.27, 2.0, 20.0)
-"""Constants of ``heuristic_action``, tuned on ``sample_params``."""
 
 
 @struct.dataclass
