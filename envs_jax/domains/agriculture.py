@@ -33,7 +33,7 @@ SET_DEPTH = 30.0  # gross [mm]
 REWARD_SCALE = 0.05  # a bad day's reward
 MEMORY = 1.0 / 7.0  # weight of the last day in the running means of the weather
 # Constants of heuristic_action, tuned on sample_params.
-HEURISTIC = (0.37, 1.68, 1.12, 0.74, 0.27, 2.0, 20.0)
+HEURISTIC = (0.15, 0.83, 1.47, 1.13, 0.93, 1.05, 19.2)
 
 
 @struct.dataclass
