@@ -5,6 +5,7 @@ Apart from the registry and free of imports, so that a command line can name wha
 """
 
 DOMAINS: dict[str, str] = {
+    "agriculture": "Agriculture",
     "air_traffic": "AirTraffic",
     "cloud_scheduling": "CloudScheduling",
     "data_center": "DataCenter",
