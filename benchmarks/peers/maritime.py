@@ -189,7 +189,9 @@ class Vector:
 
     def __init__(self, params: dict[str, np.ndarray], num_periods: int = 16, network: str = "5p") -> None:
         net = NETWORKS[network]
-        given = {name: np.ascontiguousarray(np.moveaxis(np.asarray(x, np.float32), 0, -1)) for name, x in params.items()}
+        given = {
+            name: np.ascontiguousarray(np.moveaxis(np.asarray(x, np.float32), 0, -1)) for name, x in params.items()
+        }
         self.routes, self.vessels, self.num_periods = net.routes, net.vessels, num_periods
         self.p, self.v = len(net.ports), len(net.vessels)
         self.lanes = sorted({(i, j) for route in self.routes for i in route for j in route if i != j})
@@ -350,9 +352,19 @@ class Vector:
         waiting = self.full + self.packing.sum(0)
         waiting = np.stack([waiting[own].sum(0) for own in self.out_of])
         onward = [self.harbour(v, 1) for v in range(self.v)]
-        coming = np.stack([sum((self.aboard[v] for v in range(self.v) if onward[v] == i), 0 * scale) for i in range(self.p)])
+        coming = np.stack(
+            [sum((self.aboard[v] for v in range(self.v) if onward[v] == i), 0 * scale) for i in range(self.p)]
+        )
         columns = (LEVEL, INFLOW, PIPELINE, OUTFLOW, WAITING, SIGNAL_A, SIGNAL_B)
-        amounts = (self.empty, self.unpacking.sum(0), self.laden.sum(0), self.booked - self.lost, waiting, self.booked, coming)
+        amounts = (
+            self.empty,
+            self.unpacking.sum(0),
+            self.laden.sum(0),
+            self.booked - self.lost,
+            waiting,
+            self.booked,
+            coming,
+        )
         for column, amount in zip(columns, amounts, strict=True):
             stores[..., column] = np.minimum(amount * scale, 10).T
         loaded = self.laden.sum(1)

@@ -18,23 +18,22 @@ Where and when orders come (orders, source), where they go (destination) and f, 
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from envs_jax import sampling
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
-from envs_jax.references import keep_shares
+from envs_jax.references import keep_shares, liner_services
+from envs_jax.references.liner_services import MAX_DELAY, WEEK, Stock
 
-WEEK, WEEKS, MAX_DELAY = 7, cim.SEASON_DAYS // 7, 3
-"""Days between calls; weeks of the season; longest f, g [days]."""
+WEEKS = cim.SEASON_DAYS // WEEK
+"""Of the season."""
 LEVELS = 10
 """A choice moves k tenths of what can be moved, k = -10 (load all) .. 10 (discharge all)."""
 HEURISTIC = (1.5, 2.5, 0.5, 1.0, 0.5)
@@ -45,27 +44,6 @@ ITERATIONS, STEP = 200, 0.3
 """Of the reference's plan."""
 ROUNDING = 1e-3
 """Containers: a share that exceeds a whole number by less is that number. What float32 adds to 2000 * .33 is not."""
-
-
-@struct.dataclass
-class Stock:
-    """Where all containers are; float32, but whole numbers in episodes: exact up to 2^24.
-
-    Attributes:
-      empty: ``f32[P]`` in port, ready for orders.
-      shipper: ``f32[D, L]`` by lane: due back, full, in 1..D days.
-      full: ``f32[L]`` in port, waiting for a vessel.
-      consignee: ``f32[D, P]`` due back, empty, in 1..D days.
-      aboard: ``f32[V]`` empties on vessels.
-      laden: ``f32[V, P]`` full ones on vessels, by destination.
-    """
-
-    empty: chex.Array
-    shipper: chex.Array
-    full: chex.Array
-    consignee: chex.Array
-    aboard: chex.Array
-    laden: chex.Array
 
 
 @struct.dataclass
@@ -109,7 +87,78 @@ class MaritimeParams(EnvParams):
 
 
 class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
-    """TODO."""
+    """V vessels call somewhere every week, V turns make a period of seven days.
+
+    Action 10 + k, k = -10..10, moves k tenths of what can be moved, to the nearest container: k < 0 loads of
+    ``min(empties in port, room on board)``, k > 0 discharges of the empties on board; 10 is the no-op. Loads are illegal
+    where nothing can be loaded, discharges where nothing is on board. Reward is 0 except on the week's last turn.
+
+    Tokens: P ports (role ``store``), V vessels (``carrier``), the clock. U = all containers / P. "Last week" is that
+    before this week's calls; the first has eight days.
+
+    ====== =========== ================================================================================
+    token  column      quantity
+    ====== =========== ================================================================================
+    port   urgency     share of last week's orders that was lost
+    port   slack       empties / (empties + last week's orders + 1)
+    port   level       empties in port [U]
+    port   capacity    empties on day 0 relative to the largest
+    port   inflow      containers at its consignees, back within 3 days [U]
+    port   pipeline    full containers afloat for it [U]
+    port   outflow     orders served last week [U]
+    port   waiting     full containers there or at its shippers [U]
+    port   signal_a    orders last week [U]
+    port   signal_b    empties on the vessels whose next call is there [U]
+    port   unit_value  1: an order served
+    port   decided     empties discharged less loaded there so far this week [U]
+    vessel slack       room / capacity
+    vessel level       empties on board [U]
+    vessel capacity    relative to the largest
+    vessel inflow      full containers for its next call [U]
+    vessel pipeline    full containers on board [U]
+    vessel signal_a, b its next port's orders last week, and its empties [U]
+    vessel decided     empties loaded less discharged this week [U]
+    both   unit_cost   c
+    both   is_turn     1 for the vessel in turn and the port where it lies
+    all    cycle_*     week of the season
+    all    progress    share of the episode gone
+    all    last_reward R of the last week [U]
+    ====== =========== ================================================================================
+
+    Features without bounds are cut at 10. An action's target is the port; ``low`` is what it loads, ``high`` what it
+    discharges [U]; ``second_*`` are the vessel's slack and level.
+
+    Hidden: orders, source, destination, f, g. Orders by port stand in every week's tokens; where containers turn up
+    again, and when, tells destinations and delays.
+
+    Key figures in ``info`` [containers]: see :meth:`advance`.
+
+    Invariants: the number of containers never changes; booked = served + lost; no stock is negative, no vessel carries
+    more than its capacity, no choice moves more than there is; orders do not depend on choices.
+
+    Reference: shares of the empties at hand that stay ashore at each call, fitted to the fluid forecast of mean orders
+    (:mod:`envs_jax.references.keep_shares`), rounded to tenths. A heuristic; docs/domains/maritime.md has its distance
+    from linear programmes with perfect foresight.
+
+    Source: MARO, Container Inventory Management (microsoft/maro, commit 34c2dc9; code, configurations and tables read).
+    Left out: levels above 0.3 add noise to destinations, buffers and vessels' speed, here orders alone are noisy.
+    Ranges of tasks, and seasons that differ by port, are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("maritime")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      network: "4p", "5p" or "6p" of :data:`envs_jax.data.cim.NETWORKS`.
+      num_periods: weeks of choices.
+      season: whether the default task's orders rise and fall as from level 0.3 on.
+      scarce: whether its vessels are those of level 0.2 on.
+    """
 
     name: ClassVar[str] = "maritime"
     hidden: ClassVar[tuple[str, ...]] = ("orders", "source", "destination", "shipper_days", "consignee_days")
@@ -130,29 +179,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
         self.num_uniforms = WEEK * (1 + p)
         self.num_reset_uniforms = (1 + WEEK) * (1 + p)
-        lanes = [(i, j) for i in range(p) for j in range(p) if i != j and any({i, j} <= set(r) for r in routes)]
-        self.origin, self.target = np.array(lanes).T
-        number = len(lanes)
-        same = self.origin[:, None] == self.origin
-        # before[k, l]: lane k has priority over lane l at their common origin.
-        self.before = np.float32(same & (np.arange(number)[:, None] < np.arange(number)))
-        self.from_port = np.float32(self.origin[:, None] == np.arange(p))
-        self.to_port = np.float32(self.target[:, None] == np.arange(p))
-        self.on_route = np.array([[float(i in routes[route]) for i in range(p)] for route, _ in vessels], np.float32)
-        # By week of the cycle after which all vessels are back: where each one calls, and what it loads.
-        self.cycle = math.lcm(*map(len, routes))
-        self.port = np.zeros((self.cycle, v), np.int32)
-        self.loads = np.zeros((self.cycle, v, number), np.float32)
-        self.sooner = np.zeros((self.cycle, number, number), np.float32)
-        for week in range(self.cycle):
-            for vessel, (route, first) in enumerate(vessels):
-                calls = routes[route]
-                ahead = [calls[(first + week + stop) % len(calls)] for stop in range(len(calls))]
-                self.port[week, vessel] = ahead[0]
-                carried = [lanes.index((ahead[0], j)) for j in ahead[1:]]
-                self.loads[week, vessel, carried] = 1
-                for rank, lane in enumerate(carried):
-                    self.sooner[week, carried[:rank], lane] = 1
+        self.services = liner_services.Services(routes, vessels, p)
+        self.num_lanes = len(self.services.origin)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +188,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def default_params(self) -> MaritimeParams:
         """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
         net, p = self.network, self.num_ports
-        shares = [net.lanes.get((i, j), 0.0) for i, j in zip(self.origin.tolist(), self.target.tolist(), strict=True)]
+        shares = [net.lanes.get((i, j), 0.0) for i, j in zip(self.services.origin.tolist(), self.services.target.tolist(), strict=True)]
         days = jnp.ones((p,), jnp.float32)
         return MaritimeParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -179,17 +207,17 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
         """Draws the trade: which ports export, when their seasons are, where the goods go, how long f and g are.
 
-        Mean orders U(.02, .035) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall by
+        Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall by
         50 to 100 % in one to three waves a season; destinations Dirichlet(1); f, g of 1 to 3 days; e are up to 10 % for
         all orders, 80 % for a port's. Vessels carry 9000 to 15000 containers (shown).
         """
-        p, lanes = self.num_ports, len(self.origin)
+        p, lanes = self.num_ports, self.num_lanes
         u = sampling.uniforms(key, 0, 1 + 6 * p + lanes + self.num_turns)
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
         wave = jnp.sin(2.0 * jnp.pi * (sampling.integers(waves, 1, 3) * time + phase))
-        rate = (0.02 + 0.015 * u[0]) * (weight / weight.sum()) * (1.0 + (0.5 + 0.5 * swing) * wave)
+        rate = (0.025 + 0.02 * u[0]) * (weight / weight.sum()) * (1.0 + (0.5 + 0.5 * swing) * wave)
         share = -jnp.log(rest[:lanes])
         return self.default_params.replace(
             capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
@@ -197,7 +225,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             source_noise=jnp.full((p,), 0.8, jnp.float32),
             orders=cim.CONTAINERS * jnp.repeat(rate.sum(-1), WEEK),
             source=rate / rate.sum(-1, keepdims=True),
-            destination=share / (share @ self.from_port)[self.origin],
+            destination=share / (share @ self.services.from_port)[self.services.origin],
             shipper_days=sampling.integers(packing, 1, MAX_DELAY).astype(jnp.float32),
             consignee_days=sampling.integers(unpacking, 1, MAX_DELAY).astype(jnp.float32),
         )
@@ -211,46 +239,14 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         number = jnp.floor(params.orders[of_season] * (1.0 + params.order_noise * noise[0]))
         share = params.source[of_season // WEEK] * (1.0 + params.source_noise * noise[1:])
         ports = jnp.ceil(number * (share / share.sum()) - ROUNDING)
-        ports = jnp.clip(number - (jnp.cumsum(ports) - ports), 0.0, ports)[self.origin]
-        return _fill(ports, jnp.ceil(ports * params.destination - ROUNDING), self.before)
+        ports = jnp.clip(number - (jnp.cumsum(ports) - ports), 0.0, ports)[self.services.origin]
+        return liner_services.fill(ports, jnp.ceil(ports * params.destination - ROUNDING), self.services.before)
 
     def mean_orders(self, day: chex.Array, params: MaritimeParams) -> chex.Array:
         """Containers ordered by lane ``f32[L]`` on a day, without noise and rounding."""
         of_season = day % cim.SEASON_DAYS
         ports = params.orders[of_season] * params.source[of_season // WEEK]
-        return ports[self.origin] * params.destination
-
-    def day(self, stock: Stock, wanted: chex.Array, params: MaritimeParams) -> tuple[Stock, chex.Array]:
-        """A day without calls: returns, then orders ``wanted f32[L]``. Also what of them is served, ``f32[L]``."""
-        empty = stock.empty + stock.consignee[0]
-        served = _fill(empty[self.origin], wanted, self.before)
-        none = jnp.zeros_like
-        due = _slot(params.shipper_days)[:, self.origin]
-        stock = stock.replace(
-            empty=empty - served @ self.from_port,
-            shipper=jnp.concatenate([stock.shipper[1:], none(stock.shipper[:1])]) + due * served,
-            full=stock.full + stock.shipper[0],
-            consignee=jnp.concatenate([stock.consignee[1:], none(stock.consignee[:1])]),
-        )
-        return stock, served
-
-    def calls(self, stock: Stock, week: chex.Array, params: MaritimeParams) -> Stock:
-        """All vessels arrive, discharge what is bound for here, load, and leave empties ashore if short of room."""
-        here = (jnp.asarray(self.port)[week][:, None] == jnp.arange(self.num_ports)).astype(jnp.float32)
-        loads = jnp.asarray(self.loads)[week]
-        landed = jnp.sum(stock.laden * here, axis=0)
-        laden = stock.laden * (1.0 - here)
-        room = params.capacity - laden.sum(-1)
-        taken = _fill(room @ loads, stock.full * loads.sum(0), jnp.asarray(self.sooner)[week])
-        laden = laden + (loads * taken) @ self.to_port
-        aboard = jnp.minimum(stock.aboard, params.capacity - laden.sum(-1))
-        return stock.replace(
-            empty=stock.empty + (stock.aboard - aboard) @ here,
-            full=stock.full - taken,
-            consignee=stock.consignee + _slot(params.consignee_days) * landed,
-            aboard=aboard,
-            laden=laden,
-        )
+        return ports[self.services.origin] * params.destination
 
     def _days(
         self, stock: Stock, first: chex.Array, uniforms: chex.Array, params: MaritimeParams
@@ -260,34 +256,27 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         def one(carry: tuple[Stock, ...], step: tuple[chex.Array, chex.Array]) -> tuple[tuple[Stock, ...], None]:
             stock, booked, lost = carry
             wanted = self.orders(step[0], step[1], params)
-            stock, served = self.day(stock, wanted, params)
-            return (stock, booked + wanted @ self.from_port, lost + (wanted - served) @ self.from_port), None
+            stock, served = self.services.day(stock, wanted, params.shipper_days)
+            return (stock, booked + wanted @ self.services.from_port, lost + (wanted - served) @ self.services.from_port), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
         days = (first + jnp.arange(len(uniforms)), uniforms)
         (stock, booked, lost), _ = jax.lax.scan(one, (stock, zero, zero), days)
         return stock, booked, lost
 
-    def initial_stock(self, params: MaritimeParams) -> Stock:
-        """All containers empty in the ports, on the morning of day 0."""
-        p, v, lanes = self.num_ports, self.num_turns, len(self.origin)
-        shapes = {"shipper": (MAX_DELAY, lanes), "full": (lanes,), "consignee": (MAX_DELAY, p), "aboard": (v,)}
-        none = {name: jnp.zeros(shape, jnp.float32) for name, shape in {**shapes, "laden": (v, p)}.items()}
-        return Stock(empty=params.start, **none)
-
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """Days 0 to 7, at the end of which all vessels make their first call."""
         uniforms = uniforms.reshape(1 + WEEK, -1)
-        stock, booked, lost = self._days(self.initial_stock(params), jnp.int32(0), uniforms, params)
-        stock = self.calls(stock, jnp.int32(1 % self.cycle), params)
+        stock, booked, lost = self._days(self.services.start(params.start), jnp.int32(0), uniforms, params)
+        stock = self.services.calls(stock, jnp.int32(1), params.capacity, params.consignee_days)
         moved = jnp.zeros((self.num_turns,), jnp.float32)
         return MaritimeState(**self.clock(key), stock=stock, booked=booked, lost=lost, moved=moved)
 
     def scope(self, state: MaritimeState, params: MaritimeParams) -> tuple[chex.Array, ...]:
         """Of the call in turn: vessel ``f32[V]`` and port ``f32[P]`` (one-hot), empties to load, to discharge."""
-        turn, week = self.turn(state), (self.period(state) + 1) % self.cycle
+        turn, week = self.turn(state), self.period(state) + 1
         vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
-        port = (jnp.arange(self.num_ports) == jnp.asarray(self.port)[week, turn]).astype(jnp.float32)
+        port = self.services.here(week)[turn]
         stock = state.stock
         aboard = vessel @ stock.aboard
         room = vessel @ (params.capacity - stock.laden.sum(-1)) - aboard
@@ -316,7 +305,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         """
         week = self.period(state) + 1
         stock, booked, lost = self._days(state.stock, WEEK * week + 1, uniforms.reshape(WEEK, -1), params)
-        stock = self.calls(stock, (week + 1) % self.cycle, params)
+        stock = self.services.calls(stock, week + 1, params.capacity, params.consignee_days)
         figures = {
             "booked": booked.sum(),
             "served": jnp.sum(booked - lost),
@@ -335,13 +324,11 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def observation(self, state: MaritimeState, params: MaritimeParams) -> Observation:
         """See the class docstring for the columns."""
-        stock, week = state.stock, (self.period(state) + 1) % self.cycle
+        stock, week = state.stock, self.period(state) + 1
         vessel, port, load, discharge = self.scope(state, params)
         unit = params.start.sum() / self.num_ports
-        calls = jnp.asarray(self.port)
-        here, following = calls[week], calls[(week + 1) % self.cycle]
-        onto = (following[:, None] == jnp.arange(self.num_ports)).astype(jnp.float32)
-        phase = 2.0 * jnp.pi * (self.period(state) + 1) / WEEKS
+        onto = self.services.here(week + 1)
+        phase = 2.0 * jnp.pi * week / WEEKS
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
@@ -358,13 +345,13 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "inflow": _cut(stock.consignee.sum(0) / unit),
             "pipeline": _cut(stock.laden.sum(0) / unit),
             "outflow": _cut((state.booked - state.lost) / unit),
-            "waiting": _cut((stock.full + stock.shipper.sum(0)) @ self.from_port / unit),
+            "waiting": _cut((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
             "signal_a": booked,
             "signal_b": _cut(stock.aboard @ onto / unit),
             "unit_cost": cost,
             "unit_value": 1.0,
             "is_turn": port,
-            "decided": _cut((state.moved @ (here[:, None] == jnp.arange(self.num_ports))) / unit),
+            "decided": _cut(state.moved @ self.services.here(week) / unit),
             **common,
         }
         vessels = {
@@ -373,8 +360,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "capacity": params.capacity / params.capacity.max(),
             "inflow": _cut(jnp.sum(stock.laden * onto, axis=-1) / unit),
             "pipeline": _cut(stock.laden.sum(-1) / unit),
-            "signal_a": booked[following],
-            "signal_b": empty[following],
+            "signal_a": onto @ booked,
+            "signal_b": onto @ empty,
             "unit_cost": cost,
             "is_turn": vessel,
             "decided": _cut(-state.moved / unit),
@@ -384,7 +371,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         share = tenths / LEVELS
         ashore = port @ empty
         return Observation(
-            tokens=token_table(("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)),
+            tokens=token_table(
+                ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)
+            ),
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(
                 self.num_actions,
@@ -402,46 +391,13 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
-    def forecast(self, shares: chex.Array, params: MaritimeParams) -> chex.Array:
-        """Return ``f32[]`` of keeping ``shares f32[weeks, V]`` of the empties at each call, were orders their means.
-
-        Fluid: containers are divisible and choices not rounded to tenths.
-        """
-
-        def days(stock: Stock, first: chex.Array, number: int) -> tuple[Stock, chex.Array]:
-            def one(stock: Stock, day: chex.Array) -> tuple[Stock, chex.Array]:
-                wanted = self.mean_orders(day, params)
-                stock, served = self.day(stock, wanted, params)
-                return stock, jnp.sum(2.0 * served - wanted)
-
-            stock, value = jax.lax.scan(one, stock, first + jnp.arange(number))
-            return stock, value.sum()
-
-        def week(stock: Stock, step: tuple[chex.Array, chex.Array]) -> tuple[Stock, chex.Array]:
-            number, shares = step
-            stock = self.calls(stock, number % self.cycle, params)
-            ports = (jnp.asarray(self.port)[number % self.cycle][:, None] == jnp.arange(self.num_ports)) * 1.0
-
-            def call(carry: tuple[chex.Array, ...], step: tuple[chex.Array, ...]) -> tuple[Any, chex.Array]:
-                empty, (port, share, aboard, room) = carry, step
-                at_hand = empty @ port + aboard
-                after = jnp.minimum((1.0 - share) * at_hand, room)
-                return empty + port * (aboard - after), after
-
-            room = params.capacity - stock.laden.sum(-1)
-            empty, aboard = jax.lax.scan(call, stock.empty, (ports, shares, stock.aboard, room))
-            cost = params.move_cost * jnp.abs(aboard - stock.aboard).sum()
-            stock, value = days(stock.replace(empty=empty, aboard=aboard), WEEK * number + 1, WEEK)
-            return stock, value - cost
-
-        stock, _ = days(self.initial_stock(params), jnp.int32(0), 1 + WEEK)
-        _, values = jax.lax.scan(week, stock, (1 + jnp.arange(self.num_periods), shares))
-        return values.sum() / 1000.0
-
     def solve(self, params: MaritimeParams) -> chex.Array:
         """Shares ``f32[weeks, V]`` of the empties at hand that each call leaves in port, for mean orders."""
+        days = jnp.arange(1 + WEEK * (1 + self.num_periods))
+        orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
         start = jnp.full((self.num_periods, self.num_turns), 0.5, jnp.float32)
-        return keep_shares.ascend(lambda shares: self.forecast(shares, params), start, ITERATIONS, STEP)[0]
+        value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731
+        return keep_shares.ascend(value, start, ITERATIONS, STEP)[0]
 
     def reference_action(
         self, plan: chex.Array, state: MaritimeState, params: MaritimeParams, key: chex.PRNGKey
@@ -454,9 +410,10 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         return _nearest(share * (empty + discharge) - empty, load, discharge)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Divides the empties at hand between this port's need and that of the ports ahead, were next weeks like the last.
+        """Divides the empties at hand between this port's need and that of the ports ahead.
 
-        A port needs its last week's orders times so many weeks; ahead, what is there or on its way counts against that.
+        As if next weeks were like the last: a port needs its last week's orders times so many weeks; ahead, what is
+        there or on its way counts against that.
         """
         del key
         p, (own, other, across, weight, under_way) = self.num_ports, HEURISTIC
@@ -464,8 +421,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         booked, empty, port = column["signal_a"][:p], column["level"][:p], column["is_turn"][:p]
         vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
         need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
-        reached = vessel @ self.on_route
-        same = vessel @ self.on_route @ self.on_route.T > self.on_route.sum(-1) - 0.5  # vessels of that route
+        reached = vessel @ self.services.on_route
+        same = vessel @ self.services.on_route @ self.services.on_route.T > self.services.on_route.sum(-1) - 0.5  # vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
         ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same * (1.0 - vessel)), 0.0)
         here = own * (port @ booked)
@@ -480,16 +437,6 @@ def _nearest(ashore: chex.Array, load: chex.Array, discharge: chex.Array) -> che
     scope = jnp.where(ashore < 0, load, discharge)
     tenths = jnp.clip(jnp.round(LEVELS * ashore / jnp.maximum(scope, 1e-6)), -LEVELS, LEVELS)
     return LEVELS + jnp.where(scope > 0, tenths, 0.0).astype(jnp.int32)
-
-
-def _fill(available: chex.Array, wanted: chex.Array, before: chex.Array) -> chex.Array:
-    """Serves ``wanted f32[K]`` one after another: what of it is ``available f32[K]``; ``before[k, l]``: k is first."""
-    return jnp.clip(available - wanted @ before, 0.0, wanted)
-
-
-def _slot(days: chex.Array) -> chex.Array:
-    """Which row of a pipeline a delay of ``f32[P]`` days is: one-hot ``f32[D, P]``."""
-    return (jnp.round(days) == jnp.arange(1.0, MAX_DELAY + 1)[:, None]).astype(jnp.float32)
 
 
 def _cut(feature: chex.Array) -> chex.Array:

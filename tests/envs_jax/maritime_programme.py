@@ -32,7 +32,7 @@ def programme(env, params, orders, pay_moves=True):
         rows[kind].append(terms)
         limits[kind].append(limit)
 
-    lane = {(i, j): k for k, (i, j) in enumerate(zip(env.origin.tolist(), env.target.tolist(), strict=True))}
+    lane = {(i, j): k for k, (i, j) in enumerate(zip(env.services.origin.tolist(), env.services.target.tolist(), strict=True))}
     returns = {(d, p): [] for d in range(days) for p in range(ports)}
     afloat = {(w, v): [] for w in range(1, weeks + 1) for v in range(vessels)}
     for w in range(1, weeks + 1):
@@ -50,7 +50,7 @@ def programme(env, params, orders, pay_moves=True):
     for d in range(days):
         for p in range(ports):
             terms = [(index["empty"][d, p], 1.0)]
-            terms += [(index["served"][d, k], 1.0) for k in np.flatnonzero(env.origin == p)]
+            terms += [(index["served"][d, k], 1.0) for k in np.flatnonzero(env.services.origin == p)]
             terms += [(x, -1.0) for x in returns[d, p]]
             if d:
                 terms.append((index["empty"][d - 1, p], -1.0))
@@ -63,7 +63,7 @@ def programme(env, params, orders, pay_moves=True):
         for k in range(lanes):
             terms = [(index["full"][w, k], 1.0), (index["ship"][w, k], 1.0)]
             terms += [(index["full"][w - 1, k], -1.0)] if w else []
-            delay = pack[env.origin[k]]
+            delay = pack[env.services.origin[k]]
             terms += [(index["served"][d, k], -1.0) for d in range(days) if w and 7 * (w - 1) < d + delay <= 7 * w]
             add("equal", terms, 0.0)
         for v in range(vessels):
