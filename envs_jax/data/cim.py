@@ -1,8 +1,8 @@
 """The "toy" service networks of MARO's Container Inventory Management (CIM), as constants.
 
 Source: microsoft/maro (MIT licence, commit 34c2dc9, October 2023), files ``topologies/toy.*/config.yml`` of the
-scenario ``cim`` and their generator (read). Facts only: all legs sail 60 distance units at speed 10, that is 6 days, and
-every call takes a day, so that each route is a weekly service with as many vessels as it has ports.
+scenario ``cim`` and their generator (read). Facts only: all legs are 60 long and sailed at speed 10, 6 days, and every
+call takes a day, so that each route is a weekly service with as many vessels as it has ports.
 """
 
 from __future__ import annotations

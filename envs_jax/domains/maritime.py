@@ -3,7 +3,7 @@
 P ports are joined by weekly services; V vessels call at the next port of their route on the same day of every week.
 Every day shippers order containers for the lanes l = (i, j) between ports of a common route:
 
-    n      = floor(orders_d (1 + nu_0 e_0)),            split by  share_i ~ source_i (1 + nu e_i),  then by destination_l
+    n      = floor(orders_d (1 + nu_0 e_0)),      split by  share_i ~ source_i (1 + nu e_i),  then by destination_l
     x_l    = min(q_l, what is left of empty_i)          served; q_l - x_l is lost
     empty_i -= x_l;  f_i days later full_l += x_l       the shipper packs and returns it
     vessel at i: loads full_l, next stops first, while capacity lasts; at j to the consignee, g_j days later empty_j
@@ -36,7 +36,7 @@ WEEKS = cim.SEASON_DAYS // WEEK
 """Of the season."""
 LEVELS = 10
 """A choice moves k tenths of what can be moved, k = -10 (load all) .. 10 (discharge all)."""
-HEURISTIC = (1.5, 2.5, 0.5, 1.0, 0.5)
+HEURISTIC = (3.0, 3.2, 0.2, 0.9, 1.25)
 """Of the rule without knowledge: weeks of cover here and ahead, weight of other routes, of needs ahead, of supply under
 way. Tuned on tasks of ``sample_params``."""
 LOW, HIGH = ACTION_COLUMNS.index("low"), ACTION_COLUMNS.index("high")
@@ -89,9 +89,9 @@ class MaritimeParams(EnvParams):
 class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     """V vessels call somewhere every week, V turns make a period of seven days.
 
-    Action 10 + k, k = -10..10, moves k tenths of what can be moved, to the nearest container: k < 0 loads of
-    ``min(empties in port, room on board)``, k > 0 discharges of the empties on board; 10 is the no-op. Loads are illegal
-    where nothing can be loaded, discharges where nothing is on board. Reward is 0 except on the week's last turn.
+    Action 10 + k moves k tenths of what can be moved, to the nearest container: k < 0 loads of ``min(empties in port,
+    room on board)``, k > 0 discharges of the empties on board, 10 is the no-op. Loads are illegal where nothing can be
+    loaded, discharges where nothing is on board. Reward is 0 except on the week's last turn.
 
     Tokens: P ports (role ``store``), V vessels (``carrier``), the clock. U = all containers / P. "Last week" is that
     before this week's calls; the first has eight days.
@@ -129,9 +129,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     discharges [U]; ``second_*`` are the vessel's slack and level.
 
     Hidden: orders, source, destination, f, g. Orders by port stand in every week's tokens; where containers turn up
-    again, and when, tells destinations and delays.
-
-    Key figures in ``info`` [containers]: see :meth:`advance`.
+    again, and when, tells destinations and delays. Key figures in ``info``: see :meth:`advance`.
 
     Invariants: the number of containers never changes; booked = served + lost; no stock is negative, no vessel carries
     more than its capacity, no choice moves more than there is; orders do not depend on choices.
@@ -188,7 +186,10 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def default_params(self) -> MaritimeParams:
         """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
         net, p = self.network, self.num_ports
-        shares = [net.lanes.get((i, j), 0.0) for i, j in zip(self.services.origin.tolist(), self.services.target.tolist(), strict=True)]
+        shares = [
+            net.lanes.get((i, j), 0.0)
+            for i, j in zip(self.services.origin.tolist(), self.services.target.tolist(), strict=True)
+        ]
         days = jnp.ones((p,), jnp.float32)
         return MaritimeParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -207,9 +208,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
         """Draws the trade: which ports export, when their seasons are, where the goods go, how long f and g are.
 
-        Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall by
-        50 to 100 % in one to three waves a season; destinations Dirichlet(1); f, g of 1 to 3 days; e are up to 10 % for
-        all orders, 80 % for a port's. Vessels carry 9000 to 15000 containers (shown).
+        Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall
+        by 50 to 100 % in one to three waves a season; destinations Dirichlet(1); f, g of 1 to 3 days; nu_0 = .1 and
+        nu = .8. Vessels carry 9000 to 15000 containers (shown).
         """
         p, lanes = self.num_ports, self.num_lanes
         u = sampling.uniforms(key, 0, 1 + 6 * p + lanes + self.num_turns)
@@ -257,7 +258,11 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             stock, booked, lost = carry
             wanted = self.orders(step[0], step[1], params)
             stock, served = self.services.day(stock, wanted, params.shipper_days)
-            return (stock, booked + wanted @ self.services.from_port, lost + (wanted - served) @ self.services.from_port), None
+            return (
+                stock,
+                booked + wanted @ self.services.from_port,
+                lost + (wanted - served) @ self.services.from_port,
+            ), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
         days = (first + jnp.arange(len(uniforms)), uniforms)
@@ -369,7 +374,6 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         }
         tenths = jnp.arange(-LEVELS, LEVELS + 1)
         share = tenths / LEVELS
-        ashore = port @ empty
         return Observation(
             tokens=token_table(
                 ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)
@@ -422,7 +426,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
         need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
         reached = vessel @ self.services.on_route
-        same = vessel @ self.services.on_route @ self.services.on_route.T > self.services.on_route.sum(-1) - 0.5  # vessels of that route
+        same = (self.services.on_route == reached).all(-1)  # the vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
         ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same * (1.0 - vessel)), 0.0)
         here = own * (port @ booked)

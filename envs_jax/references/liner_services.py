@@ -100,7 +100,7 @@ class Services:
         return Stock(empty=empty, **{k: jnp.zeros(n, jnp.float32) for k, n in {**shapes, "laden": (v, p)}.items()})
 
     def day(self, stock: Stock, wanted: chex.Array, shipper_days: chex.Array) -> tuple[Stock, chex.Array]:
-        """Returns from shippers and consignees, then orders ``wanted f32[L]``; and what of them is served, ``f32[L]``."""
+        """Returns from shippers and consignees, then orders ``wanted f32[L]``; and what is served, ``f32[L]``."""
         empty = stock.empty + stock.consignee[0]
         served = fill(empty[self.origin], wanted, self.before)
         shipper, consignee = (
@@ -116,8 +116,10 @@ class Services:
         return stock, served
 
     def calls(self, stock: Stock, week: chex.Array, capacity: chex.Array, consignee_days: chex.Array) -> Stock:
-        """In the evening all vessels ``capacity f32[V]`` land what is bound for here, load what waits for their next
-        calls, and put empties ashore if they are short of room."""
+        """In the evening all vessels ``capacity f32[V]`` land what is bound for here and load what they can.
+
+        Full containers for the next calls come first; empties without room stay ashore.
+        """
         here, loads = self.here(week), jnp.asarray(self.loads)[week % self.cycle]
         landed = jnp.sum(stock.laden * here, axis=0)
         laden = stock.laden * (1.0 - here)

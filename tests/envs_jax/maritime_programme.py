@@ -21,7 +21,7 @@ def programme(env, params, orders, pay_moves=True):
     routes = env.network.routes
     pack, unpack = (np.round(np.asarray(x)).astype(int) for x in (params.shipper_days, params.consignee_days))
     sizes = {"served": (days, lanes), "empty": (days, ports), "full": (weeks + 1, lanes), "ship": (weeks + 1, lanes)}
-    sizes |= {name: (weeks + 1, vessels) for name in ("aboard", "on", "off")}
+    sizes |= dict.fromkeys(("aboard", "on", "off"), (weeks + 1, vessels))
     index, total = {}, 0
     for name, shape in sizes.items():
         index[name] = np.arange(total, total + np.prod(shape)).reshape(shape)
@@ -32,7 +32,10 @@ def programme(env, params, orders, pay_moves=True):
         rows[kind].append(terms)
         limits[kind].append(limit)
 
-    lane = {(i, j): k for k, (i, j) in enumerate(zip(env.services.origin.tolist(), env.services.target.tolist(), strict=True))}
+    lane = {
+        (i, j): k
+        for k, (i, j) in enumerate(zip(env.services.origin.tolist(), env.services.target.tolist(), strict=True))
+    }
     returns = {(d, p): [] for d in range(days) for p in range(ports)}
     afloat = {(w, v): [] for w in range(1, weeks + 1) for v in range(vessels)}
     for w in range(1, weeks + 1):
