@@ -170,14 +170,11 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         if not isinstance(num_periods, int) or num_periods < 1:
             raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 1")
         self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
-        routes, vessels = self.network.routes, self.network.vessels
-        p, v = len(self.network.ports), len(vessels)
-        self.num_ports = p
-        self.num_turns, self.num_periods = v, num_periods
+        p, v = len(self.network.ports), len(self.network.vessels)
+        self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
         self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
-        self.num_uniforms = WEEK * (1 + p)
-        self.num_reset_uniforms = (1 + WEEK) * (1 + p)
-        self.services = liner_services.Services(routes, vessels, p)
+        self.num_uniforms, self.num_reset_uniforms = WEEK * (1 + p), (1 + WEEK) * (1 + p)
+        self.services = liner_services.Services(self.network.routes, self.network.vessels, p)
         self.num_lanes = len(self.services.origin)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
@@ -186,10 +183,6 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def default_params(self) -> MaritimeParams:
         """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
         net, p = self.network, self.num_ports
-        shares = [
-            net.lanes.get((i, j), 0.0)
-            for i, j in zip(self.services.origin.tolist(), self.services.target.tolist(), strict=True)
-        ]
         days = jnp.ones((p,), jnp.float32)
         return MaritimeParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -200,7 +193,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             source_noise=jnp.zeros((p,), jnp.float32),
             orders=jnp.asarray(cim.orders(self.season), jnp.float32),
             source=jnp.tile(jnp.asarray(net.source, jnp.float32), (WEEKS, 1)),
-            destination=jnp.asarray(shares, jnp.float32),
+            destination=jnp.asarray([net.lanes.get(lane, 0.0) for lane in self.services.lanes], jnp.float32),
             shipper_days=days,
             consignee_days=days,
         )
@@ -255,19 +248,13 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         """Days from ``first`` on, one for each row of ``f32[days, 1 + P]``: stock, orders and losses ``f32[P]``."""
 
         def one(carry: tuple[Stock, ...], step: tuple[chex.Array, chex.Array]) -> tuple[tuple[Stock, ...], None]:
-            stock, booked, lost = carry
-            wanted = self.orders(step[0], step[1], params)
+            (stock, booked, lost), by_port = carry, self.services.from_port
+            wanted = self.orders(*step, params)
             stock, served = self.services.day(stock, wanted, params.shipper_days)
-            return (
-                stock,
-                booked + wanted @ self.services.from_port,
-                lost + (wanted - served) @ self.services.from_port,
-            ), None
+            return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
-        days = (first + jnp.arange(len(uniforms)), uniforms)
-        (stock, booked, lost), _ = jax.lax.scan(one, (stock, zero, zero), days)
-        return stock, booked, lost
+        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms)), uniforms))[0]
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """Days 0 to 7, at the end of which all vessels make their first call."""
@@ -282,10 +269,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         turn, week = self.turn(state), self.period(state) + 1
         vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
         port = self.services.here(week)[turn]
-        stock = state.stock
-        aboard = vessel @ stock.aboard
-        room = vessel @ (params.capacity - stock.laden.sum(-1)) - aboard
-        return vessel, port, jnp.minimum(port @ stock.empty, room), aboard
+        aboard = vessel @ state.stock.aboard
+        room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
+        return vessel, port, jnp.minimum(port @ state.stock.empty, room), aboard
 
     def choose(
         self, state: MaritimeState, turn: chex.Array, action: chex.Array, params: MaritimeParams
@@ -295,10 +281,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         tenths = (action - LEVELS).astype(jnp.float32)
         amount = jnp.floor((jnp.abs(tenths) * jnp.where(tenths < 0, load, discharge) + LEVELS / 2) / LEVELS)
         amount = jnp.where(tenths < 0, -amount, amount)
-        stock = state.stock.replace(
-            empty=state.stock.empty + port * amount, aboard=state.stock.aboard - vessel * amount
-        )
-        return state.replace(stock=stock, moved=state.moved + vessel * amount)
+        empty, aboard = state.stock.empty + port * amount, state.stock.aboard - vessel * amount
+        return state.replace(stock=state.stock.replace(empty=empty, aboard=aboard), moved=state.moved + vessel * amount)
 
     def advance(
         self, state: MaritimeState, uniforms: chex.Array, params: MaritimeParams
@@ -372,8 +356,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "decided": _cut(-state.moved / unit),
             **common,
         }
-        tenths = jnp.arange(-LEVELS, LEVELS + 1)
-        share = tenths / LEVELS
+        share = (tenths := jnp.arange(-LEVELS, LEVELS + 1)) / LEVELS
         return Observation(
             tokens=token_table(
                 ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)

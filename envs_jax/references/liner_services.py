@@ -46,7 +46,8 @@ class Services:
     """The timetable.
 
     Attributes:
-      origin, target: ``[L]`` ports of the lanes, in order of origin, then target: the order in which they are served.
+      lanes: L pairs of ports, in order of origin, then target: the order in which they are served.
+      origin, target: ``[L]`` their ports.
       before: ``[L, L]`` 1 where the first lane has priority over the second at their common origin.
       from_port, to_port: ``[L, P]`` one-hot.
       on_route: ``[V, P]`` 1 where a vessel ever calls.
@@ -69,7 +70,7 @@ class Services:
         lanes = sorted(set(pairs))
         if len(lanes) < len(pairs):
             raise ValueError(f"routes={routes!r}: two ports must not share more than one route, nor a route repeat one")
-        self.origin, self.target = np.array(lanes).T
+        self.lanes, (self.origin, self.target) = tuple(lanes), np.array(lanes).T
         same, number = self.origin[:, None] == self.origin, np.arange(len(lanes))
         self.before = np.float32(same & (number[:, None] < number))
         self.from_port = np.float32(self.origin[:, None] == np.arange(num_ports))
