@@ -221,8 +221,8 @@ class Vector:
         """``uniforms[B, 8 (1 + P)]``: the eight days to the first calls."""
         lanes = len(self.lanes)
         self.empty, self.aboard = self.start.copy(), np.zeros((self.v, self.batch), np.float32)
-        self.full, self.laden = (np.zeros((n, self.batch), np.float32) for n in (lanes, self.v * self.p))
-        self.laden = self.laden.reshape(self.v, self.p, self.batch)
+        self.full = np.zeros((lanes, self.batch), np.float32)
+        self.laden = np.zeros((self.v, self.p, self.batch), np.float32)
         self.packing, self.unpacking = (np.zeros((3, n, self.batch), np.float32) for n in (lanes, self.p))
         self.moved, self.reward = np.zeros_like(self.aboard), np.zeros(self.batch, np.float32)
         self.day, self.week, self.time = -1, 0, 0
