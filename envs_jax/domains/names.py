@@ -13,6 +13,7 @@ DOMAINS: dict[str, str] = {
     "energy_trading": "EnergyTrading",
     "healthcare": "Healthcare",
     "manufacturing": "Manufacturing",
+    "maritime": "Maritime",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
     "smart_city": "SmartCity",

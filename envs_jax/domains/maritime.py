@@ -1,0 +1,431 @@
+"""Repositioning of empty containers in liner shipping (MARO's Container Inventory Management).
+
+P ports are joined by weekly services; V vessels call at the next port of their route on the same day of every week.
+Every day shippers order containers for the lanes l = (i, j) between ports of a common route:
+
+    n      = floor(orders_d (1 + nu_0 e_0)),      split by  share_i ~ source_i (1 + nu e_i),  then by destination_l
+    x_l    = min(q_l, what is left of empty_i)          served; q_l - x_l is lost
+    empty_i -= x_l;  f_i days later full_l += x_l       the shipper packs and returns it
+    vessel at i: loads full_l, next stops first, while capacity lasts; at j to the consignee, g_j days later empty_j
+
+e are uniform on [-1, 1]. A vessel without room for its empties leaves the excess ashore. Then, vessel by vessel, the
+choice: put a share of the port's empties on board, or of the vessel's ashore. A week pays
+
+    R = (served - lost - c (loaded + discharged)) / 1000                            [thousand containers]
+
+Where and when orders come (orders, source), where they go (destination) and f, g are the task's secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.data import cim
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.references import keep_shares, liner_services
+from envs_jax.references.liner_services import MAX_DELAY, WEEK, Stock
+
+WEEKS = cim.SEASON_DAYS // WEEK
+"""Of the season."""
+LEVELS = 10
+"""A choice moves k tenths of what can be moved, k = -10 (load all) .. 10 (discharge all)."""
+HEURISTIC = (3.0, 3.2, 0.2, 0.9, 1.25)
+"""Of the rule without knowledge: weeks of cover here and ahead, weight of other routes, of needs ahead, of supply under
+way. Tuned on tasks of ``sample_params``."""
+LOW, HIGH = ACTION_COLUMNS.index("low"), ACTION_COLUMNS.index("high")
+ITERATIONS, STEP = 200, 0.3
+"""Of the reference's plan."""
+ROUNDING = 1e-3
+"""Containers: a share that exceeds a whole number by less is that number. What float32 adds to 2000 * .33 is not."""
+
+
+@struct.dataclass
+class MaritimeState(EnvState):
+    """Attributes:
+    stock: see :class:`Stock`.
+    booked, lost: ``f32[P]`` containers ordered in the last week (first: eight days), and those that were lacking.
+    moved: ``f32[V]`` discharged (+) or loaded (-) empties of this week's calls.
+    """
+
+    stock: Stock
+    booked: chex.Array
+    lost: chex.Array
+    moved: chex.Array
+
+
+@struct.dataclass
+class MaritimeParams(EnvParams):
+    """Attributes:
+    capacity: ``f32[V]`` containers a vessel carries.
+    start: ``f32[P]`` empties in port on day 0, whole numbers.
+    move_cost: ``f32[]`` c, cost of loading or discharging an empty [served orders].
+    order_noise: ``f32[]`` nu_0, in [0, 1].
+    source_noise: ``f32[P]`` nu, in [0, 1].
+    orders: ``f32[112]`` mean containers ordered by day of the season. Hidden.
+    source: ``f32[16, P]`` shares of the ports by week of the season. Hidden.
+    destination: ``f32[L]`` shares of the lanes, adding up to 1 for each source. Hidden.
+    shipper_days, consignee_days: ``f32[P]`` f and g, rounded to 1..3 days. Hidden.
+    """
+
+    capacity: chex.Array
+    start: chex.Array
+    move_cost: chex.Array
+    order_noise: chex.Array
+    source_noise: chex.Array
+    orders: chex.Array
+    source: chex.Array
+    destination: chex.Array
+    shipper_days: chex.Array
+    consignee_days: chex.Array
+
+
+class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
+    """V vessels call somewhere every week, V turns make a period of seven days.
+
+    Action 10 + k moves k tenths of what can be moved, to the nearest container: k < 0 loads of ``min(empties in port,
+    room on board)``, k > 0 discharges of the empties on board, 10 is the no-op. Loads are illegal where nothing can be
+    loaded, discharges where nothing is on board. Reward is 0 except on the week's last turn.
+
+    Tokens: P ports (role ``store``), V vessels (``carrier``), the clock. U = all containers / P. "Last week" is that
+    before this week's calls; the first has eight days.
+
+    ====== =========== ================================================================================
+    token  column      quantity
+    ====== =========== ================================================================================
+    port   urgency     share of last week's orders that was lost
+    port   slack       empties / (empties + last week's orders + 1)
+    port   level       empties in port [U]
+    port   capacity    empties on day 0 relative to the largest
+    port   inflow      containers at its consignees, back within 3 days [U]
+    port   pipeline    full containers afloat for it [U]
+    port   outflow     orders served last week [U]
+    port   waiting     full containers there or at its shippers [U]
+    port   signal_a    orders last week [U]
+    port   signal_b    empties on the vessels whose next call is there [U]
+    port   unit_value  1: an order served
+    port   decided     empties discharged less loaded there so far this week [U]
+    vessel slack       room / capacity
+    vessel level       empties on board [U]
+    vessel capacity    relative to the largest
+    vessel inflow      full containers for its next call [U]
+    vessel pipeline    full containers on board [U]
+    vessel signal_a, b its next port's orders last week, and its empties [U]
+    vessel decided     empties loaded less discharged this week [U]
+    both   unit_cost   c
+    both   is_turn     1 for the vessel in turn and the port where it lies
+    all    cycle_*     week of the season
+    all    progress    share of the episode gone
+    all    last_reward R of the last week [U]
+    ====== =========== ================================================================================
+
+    Features without bounds are cut at 10. An action's target is the port; ``low`` is what it loads, ``high`` what it
+    discharges [U]; ``second_*`` are the vessel's slack and level.
+
+    Hidden: orders, source, destination, f, g. Orders by port stand in every week's tokens; where containers turn up
+    again, and when, tells destinations and delays. Key figures in ``info``: see :meth:`advance`.
+
+    Invariants: the number of containers never changes; booked = served + lost; no stock is negative, no vessel carries
+    more than its capacity, no choice moves more than there is; orders do not depend on choices.
+
+    Reference: shares of the empties at hand that stay ashore at each call, fitted to the fluid forecast of mean orders
+    (:mod:`envs_jax.references.keep_shares`), rounded to tenths. A heuristic; docs/domains/maritime.md has its distance
+    from linear programmes with perfect foresight.
+
+    Source: MARO, Container Inventory Management (microsoft/maro, commit 34c2dc9; code, configurations and tables read).
+    Left out: levels above 0.3 add noise to destinations, buffers and vessels' speed, here orders alone are noisy.
+    Ranges of tasks, and seasons that differ by port, are choices made here.
+
+    Usage::
+
+        env, params = envs_jax.make("maritime")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      network: "4p", "5p" or "6p" of :data:`envs_jax.data.cim.NETWORKS`.
+      num_periods: weeks of choices.
+      season: whether the default task's orders rise and fall as from level 0.3 on.
+      scarce: whether its vessels are those of level 0.2 on.
+    """
+
+    name: ClassVar[str] = "maritime"
+    hidden: ClassVar[tuple[str, ...]] = ("orders", "source", "destination", "shipper_days", "consignee_days")
+    reward_unit: ClassVar[str] = "thousand containers"
+    reference_kind: ClassVar[str] = "heuristic"
+
+    def __init__(self, network: str = "5p", num_periods: int = 16, season: bool = False, scarce: bool = False) -> None:
+        super().__init__()
+        if network not in cim.NETWORKS:
+            raise ValueError(f"network={network!r}: must be one of {', '.join(cim.NETWORKS)}")
+        if not isinstance(num_periods, int) or num_periods < 1:
+            raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 1")
+        self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
+        p, v = len(self.network.ports), len(self.network.vessels)
+        self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
+        self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
+        self.num_uniforms, self.num_reset_uniforms = WEEK * (1 + p), (1 + WEEK) * (1 + p)
+        self.services = liner_services.Services(self.network.routes, self.network.vessels, p)
+        self.num_lanes = len(self.services.origin)
+
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    @property
+    def default_params(self) -> MaritimeParams:
+        """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
+        net, p = self.network, self.num_ports
+        days = jnp.ones((p,), jnp.float32)
+        return MaritimeParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            capacity=jnp.asarray(net.capacity[int(self.scarce)], jnp.float32),
+            start=jnp.asarray([int(share * cim.CONTAINERS) for share in net.start], jnp.float32),
+            move_cost=jnp.float32(0.05),
+            order_noise=jnp.float32(0.0),
+            source_noise=jnp.zeros((p,), jnp.float32),
+            orders=jnp.asarray(cim.orders(self.season), jnp.float32),
+            source=jnp.tile(jnp.asarray(net.source, jnp.float32), (WEEKS, 1)),
+            destination=jnp.asarray([net.lanes.get(lane, 0.0) for lane in self.services.lanes], jnp.float32),
+            shipper_days=days,
+            consignee_days=days,
+        )
+
+    def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
+        """Draws the trade: which ports export, when their seasons are, where the goods go, how long f and g are.
+
+        Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall
+        by 50 to 100 % in one to three waves a season; destinations Dirichlet(1); f, g of 1 to 3 days; nu_0 = .1 and
+        nu = .8. Vessels carry 9000 to 15000 containers (shown).
+        """
+        p, lanes = self.num_ports, self.num_lanes
+        u = sampling.uniforms(key, 0, 1 + 6 * p + lanes + self.num_turns)
+        (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
+        weight = -jnp.log(weight)  # normalised, Dirichlet(1)
+        time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
+        wave = jnp.sin(2.0 * jnp.pi * (sampling.integers(waves, 1, 3) * time + phase))
+        rate = (0.025 + 0.02 * u[0]) * (weight / weight.sum()) * (1.0 + (0.5 + 0.5 * swing) * wave)
+        share = -jnp.log(rest[:lanes])
+        return self.default_params.replace(
+            capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
+            order_noise=jnp.float32(0.1),
+            source_noise=jnp.full((p,), 0.8, jnp.float32),
+            orders=cim.CONTAINERS * jnp.repeat(rate.sum(-1), WEEK),
+            source=rate / rate.sum(-1, keepdims=True),
+            destination=share / (share @ self.services.from_port)[self.services.origin],
+            shipper_days=sampling.integers(packing, 1, MAX_DELAY).astype(jnp.float32),
+            consignee_days=sampling.integers(unpacking, 1, MAX_DELAY).astype(jnp.float32),
+        )
+
+    # ---- dynamics -------------------------------------------------------------------------------------------------
+
+    def orders(self, day: chex.Array, uniforms: chex.Array, params: MaritimeParams) -> chex.Array:
+        """Containers ordered on a day by lane, ``f32[L]``, whole numbers, from ``f32[1 + P]`` uniforms."""
+        of_season = day % cim.SEASON_DAYS
+        noise = 2.0 * uniforms - 1.0
+        number = jnp.floor(params.orders[of_season] * (1.0 + params.order_noise * noise[0]))
+        share = params.source[of_season // WEEK] * (1.0 + params.source_noise * noise[1:])
+        ports = jnp.ceil(number * (share / share.sum()) - ROUNDING)
+        ports = jnp.clip(number - (jnp.cumsum(ports) - ports), 0.0, ports)[self.services.origin]
+        return liner_services.fill(ports, jnp.ceil(ports * params.destination - ROUNDING), self.services.before)
+
+    def mean_orders(self, day: chex.Array, params: MaritimeParams) -> chex.Array:
+        """Containers ordered by lane ``f32[L]`` on a day, without noise and rounding."""
+        of_season = day % cim.SEASON_DAYS
+        ports = params.orders[of_season] * params.source[of_season // WEEK]
+        return ports[self.services.origin] * params.destination
+
+    def _days(
+        self, stock: Stock, first: chex.Array, uniforms: chex.Array, params: MaritimeParams
+    ) -> tuple[Stock, chex.Array, chex.Array]:
+        """Days from ``first`` on, one for each row of ``f32[days, 1 + P]``: stock, orders and losses ``f32[P]``."""
+
+        def one(carry: tuple[Stock, ...], step: tuple[chex.Array, chex.Array]) -> tuple[tuple[Stock, ...], None]:
+            (stock, booked, lost), by_port = carry, self.services.from_port
+            wanted = self.orders(*step, params)
+            stock, served = self.services.day(stock, wanted, params.shipper_days)
+            return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
+
+        zero = jnp.zeros((self.num_ports,), jnp.float32)
+        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms)), uniforms))[0]
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
+        """Days 0 to 7, at the end of which all vessels make their first call."""
+        uniforms = uniforms.reshape(1 + WEEK, -1)
+        stock, booked, lost = self._days(self.services.start(params.start), jnp.int32(0), uniforms, params)
+        stock = self.services.calls(stock, jnp.int32(1), params.capacity, params.consignee_days)
+        moved = jnp.zeros((self.num_turns,), jnp.float32)
+        return MaritimeState(**self.clock(key), stock=stock, booked=booked, lost=lost, moved=moved)
+
+    def scope(self, state: MaritimeState, params: MaritimeParams) -> tuple[chex.Array, ...]:
+        """Of the call in turn: vessel ``f32[V]`` and port ``f32[P]`` (one-hot), empties to load, to discharge."""
+        turn, week = self.turn(state), self.period(state) + 1
+        vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
+        port = self.services.here(week)[turn]
+        aboard = vessel @ state.stock.aboard
+        room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
+        return vessel, port, jnp.minimum(port @ state.stock.empty, room), aboard
+
+    def choose(
+        self, state: MaritimeState, turn: chex.Array, action: chex.Array, params: MaritimeParams
+    ) -> MaritimeState:
+        """Loads or discharges the chosen tenths, rounded to the nearest container, half up."""
+        vessel, port, load, discharge = self.scope(state, params)
+        tenths = (action - LEVELS).astype(jnp.float32)
+        amount = jnp.floor((jnp.abs(tenths) * jnp.where(tenths < 0, load, discharge) + LEVELS / 2) / LEVELS)
+        amount = jnp.where(tenths < 0, -amount, amount)
+        empty, aboard = state.stock.empty + port * amount, state.stock.aboard - vessel * amount
+        return state.replace(stock=state.stock.replace(empty=empty, aboard=aboard), moved=state.moved + vessel * amount)
+
+    def advance(
+        self, state: MaritimeState, uniforms: chex.Array, params: MaritimeParams
+    ) -> tuple[MaritimeState, chex.Array, dict[str, chex.Array]]:
+        """Seven days, then the next calls.
+
+        Key figures [containers]: ``booked``, ``served``, ``lost``, ``loaded``, ``discharged`` in the week; ``empty``
+        in ports, ``aboard`` (empties), ``full`` (in ports), ``laden`` at its end.
+        """
+        week = self.period(state) + 1
+        stock, booked, lost = self._days(state.stock, WEEK * week + 1, uniforms.reshape(WEEK, -1), params)
+        stock = self.services.calls(stock, week + 1, params.capacity, params.consignee_days)
+        figures = {
+            "booked": booked.sum(),
+            "served": jnp.sum(booked - lost),
+            "lost": lost.sum(),
+            "loaded": jnp.sum(jnp.maximum(-state.moved, 0.0)),
+            "discharged": jnp.sum(jnp.maximum(state.moved, 0.0)),
+            "empty": stock.empty.sum(),
+            "aboard": stock.aboard.sum(),
+            "full": stock.full.sum(),
+            "laden": stock.laden.sum(),
+        }
+        cost = params.move_cost * (figures["loaded"] + figures["discharged"])
+        reward = (figures["served"] - figures["lost"] - cost) / 1000.0
+        state = state.replace(stock=stock, booked=booked, lost=lost, moved=jnp.zeros_like(state.moved))
+        return state, reward, figures
+
+    def observation(self, state: MaritimeState, params: MaritimeParams) -> Observation:
+        """See the class docstring for the columns."""
+        stock, week = state.stock, self.period(state) + 1
+        vessel, port, load, discharge = self.scope(state, params)
+        unit = params.start.sum() / self.num_ports
+        onto = self.services.here(week + 1)
+        phase = 2.0 * jnp.pi * week / WEEKS
+        common = {
+            "cycle_sin": jnp.sin(phase),
+            "cycle_cos": jnp.cos(phase),
+            "progress": self.progress(state),
+            "last_reward": _cut(1000.0 * state.last_reward / unit),
+        }
+        empty, booked, cost = _cut(stock.empty / unit), _cut(state.booked / unit), _cut(params.move_cost)
+        room = params.capacity - stock.laden.sum(-1) - stock.aboard
+        ports = {
+            "urgency": state.lost / jnp.maximum(state.booked, 1.0),
+            "slack": stock.empty / (stock.empty + state.booked + 1.0),
+            "level": empty,
+            "capacity": params.start / params.start.max(),
+            "inflow": _cut(stock.consignee.sum(0) / unit),
+            "pipeline": _cut(stock.laden.sum(0) / unit),
+            "outflow": _cut((state.booked - state.lost) / unit),
+            "waiting": _cut((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
+            "signal_a": booked,
+            "signal_b": _cut(stock.aboard @ onto / unit),
+            "unit_cost": cost,
+            "unit_value": 1.0,
+            "is_turn": port,
+            "decided": _cut(state.moved @ self.services.here(week) / unit),
+            **common,
+        }
+        vessels = {
+            "slack": jnp.maximum(room, 0.0) / params.capacity,
+            "level": _cut(stock.aboard / unit),
+            "capacity": params.capacity / params.capacity.max(),
+            "inflow": _cut(jnp.sum(stock.laden * onto, axis=-1) / unit),
+            "pipeline": _cut(stock.laden.sum(-1) / unit),
+            "signal_a": onto @ booked,
+            "signal_b": onto @ empty,
+            "unit_cost": cost,
+            "is_turn": vessel,
+            "decided": _cut(-state.moved / unit),
+            **common,
+        }
+        share = (tenths := jnp.arange(-LEVELS, LEVELS + 1)) / LEVELS
+        return Observation(
+            tokens=token_table(
+                ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)
+            ),
+            token_mask=jnp.ones((self.num_tokens,), bool),
+            actions=action_rows(
+                self.num_actions,
+                is_noop=tenths == 0,
+                amount=jnp.abs(share),
+                signed=share,
+                low=jnp.where(tenths < 0, _cut(-share * load / unit), 0.0),
+                high=jnp.where(tenths > 0, _cut(share * discharge / unit), 0.0),
+                second_slack=vessel @ vessels["slack"],
+                second_level=vessel @ vessels["level"],
+            ),
+            action_target=jnp.full((self.num_actions,), port @ jnp.arange(self.num_ports), jnp.int32),
+            action_mask=jnp.where(tenths < 0, load > 0, (tenths == 0) | (discharge > 0)),
+        )
+
+    # ---- policies -------------------------------------------------------------------------------------------------
+
+    def solve(self, params: MaritimeParams) -> chex.Array:
+        """Shares ``f32[weeks, V]`` of the empties at hand that each call leaves in port, for mean orders."""
+        days = jnp.arange(1 + WEEK * (1 + self.num_periods))
+        orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
+        start = jnp.full((self.num_periods, self.num_turns), 0.5, jnp.float32)
+        value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731
+        return keep_shares.ascend(value, start, ITERATIONS, STEP)[0]
+
+    def reference_action(
+        self, plan: chex.Array, state: MaritimeState, params: MaritimeParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """The tenths that come nearest to the planned share."""
+        del key
+        _, port, load, discharge = self.scope(state, params)
+        empty = port @ state.stock.empty
+        share = plan[jnp.minimum(self.period(state), self.num_periods - 1), self.turn(state)]
+        return _nearest(share * (empty + discharge) - empty, load, discharge)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """Divides the empties at hand between this port's need and that of the ports ahead.
+
+        As if next weeks were like the last: a port needs its last week's orders times so many weeks; ahead, what is
+        there or on its way counts against that.
+        """
+        del key
+        p, (own, other, across, weight, under_way) = self.num_ports, HEURISTIC
+        column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
+        booked, empty, port = column["signal_a"][:p], column["level"][:p], column["is_turn"][:p]
+        vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
+        need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
+        reached = vessel @ self.services.on_route
+        same = (self.services.on_route == reached).all(-1)  # the vessels of that route
+        ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
+        ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same * (1.0 - vessel)), 0.0)
+        here = own * (port @ booked)
+        at_hand = port @ empty + vessel @ aboard
+        carried = jnp.minimum(at_hand * weight * ahead / (here + weight * ahead + 1e-6), ahead)
+        load, discharge = observation.actions[0, LOW], observation.actions[-1, HIGH]
+        return _nearest(vessel @ aboard - carried, load, discharge)
+
+
+def _nearest(ashore: chex.Array, load: chex.Array, discharge: chex.Array) -> chex.Array:
+    """The legal choice ``i32[]`` that brings nearest to ``ashore`` empties out of the vessel (< 0: into it)."""
+    scope = jnp.where(ashore < 0, load, discharge)
+    tenths = jnp.clip(jnp.round(LEVELS * ashore / jnp.maximum(scope, 1e-6)), -LEVELS, LEVELS)
+    return LEVELS + jnp.where(scope > 0, tenths, 0.0).astype(jnp.int32)
+
+
+def _cut(feature: chex.Array) -> chex.Array:
+    """Keeps a feature without bounds of its own within those of the observation space."""
+    return jnp.clip(feature, -10.0, 10.0)
