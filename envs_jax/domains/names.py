@@ -13,6 +13,7 @@ DOMAINS: dict[str, str] = {
     "manufacturing": "Manufacturing",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
+    "recommender": "Recommender",
     "smart_city": "SmartCity",
     "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",

@@ -1,0 +1,143 @@
+"""Slates that maximise a ratio (Dinkelbach), and the value of a session's remaining attention budget.
+
+A user shown a slate with ``a_g`` documents of topic g clicks one of topic g with probability ``a_g v_g / (sum a v +
+v_0)`` (a choice model with an outside option). If a click on g is worth ``h_g`` and no click ``h_0``, the slate earns
+
+    (sum_g a_g v_g h_g + v_0 h_0) / (sum_g a_g v_g + v_0).
+
+The best slate of at most k documents is a fractional programme with a matroid constraint. For a given ratio ``r`` it is
+better than r if ``sum_g a_g v_g (h_g - r) > v_0 (r - h_0)``, and the left side is largest for the k documents of largest
+positive ``v_g (h_g - r)``. Dinkelbach (1967): take that slate, let r be its ratio, repeat; r never falls, and it stops
+changing at the optimum. Slate optimisation under such choice models: Ie et al., "SlateQ" (IJCAI 2019), abstract read.
+"""
+
+from __future__ import annotations
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric) -> chex.Array:
+    """Fills ``slots`` with the documents of largest positive value: amounts ``f32[..., G]``.
+
+    Args:
+      values: ``f32[..., G]`` value of a document of each topic.
+      available: ``f32[..., G]`` documents of each topic.
+      slots: documents wanted, at most.
+    """
+    size = values.shape[-1]
+    earlier = np.arange(size)[:, None] > np.arange(size)
+    mine, other = values[..., :, None], values[..., None, :]
+    better = (other > mine) | ((other == mine) & earlier)
+    ahead = jnp.sum(jnp.where(better, available[..., None, :], 0.0), axis=-1)
+    return jnp.where(values > 0.0, jnp.clip(slots - ahead, 0.0, available), 0.0)
+
+
+def best_slate(
+    weights: chex.Array,
+    gains: chex.Array,
+    outside_weight: chex.Array,
+    outside_gain: chex.Array,
+    available: chex.Array,
+    slots: chex.Numeric,
+    fixed: chex.Array | float = 0.0,
+    start: chex.Array | None = None,
+    iterations: int = 5,
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+    """The best completion of a slate. Leading axes broadcast.
+
+    Args:
+      weights: ``f32[..., G]`` v, non-negative.
+      gains: ``f32[..., G]`` h.
+      outside_weight: ``f32[...]`` v_0, positive.
+      outside_gain: ``f32[...]`` h_0.
+      available: ``f32[..., G]`` documents of each topic that may be added.
+      slots: how many, at most.
+      fixed: ``f32[..., G]`` documents on the slate already.
+      start: ``f32[...]`` a first guess of the ratio; any number will do, a near one saves iterations.
+      iterations: Dinkelbach steps (static). Five reach float32's fixed point from the ratio of the fixed part.
+
+    Returns:
+      The ratio ``f32[...]``, the amounts to add ``f32[..., G]``, and what one more document of a topic is worth at that
+      ratio, ``v (h - ratio)`` ``f32[..., G]``.
+    """
+
+    def ratio_of(slate: chex.Array) -> chex.Array:
+        mass = slate * weights
+        total = jnp.sum(mass * gains, axis=-1) + outside_weight * outside_gain
+        return total / (jnp.sum(mass, axis=-1) + outside_weight)
+
+    ratio = ratio_of(jnp.broadcast_to(fixed, jnp.shape(available))) if start is None else start
+    for _ in range(iterations):
+        added = largest(weights * (gains - ratio[..., None]), available, slots)
+        ratio = ratio_of(fixed + added)
+    return ratio, added, weights * (gains - ratio[..., None])
+
+
+def candidate_sets(topics: int, candidates: int, count: int) -> np.ndarray:
+    """``f32[count, topics]`` sets of ``candidates`` documents of random topics, every topic equally often over all.
+
+    A fixed sample (seed 0) for expectations. Dealt from one shuffled pack, so that no topic is over-represented.
+    """
+    pack = np.random.default_rng(0).permutation(np.arange(candidates * count) % topics).reshape(count, candidates)
+    return np.stack([np.bincount(row, minlength=topics) for row in pack]).astype(np.float32)
+
+
+def interpolate(values: chex.Array, budget: chex.Array, largest_budget: chex.Array) -> chex.Array:
+    """``values f32[L]`` on an even grid of [0, largest_budget], read linearly at ``budget`` of any shape."""
+    last = values.shape[0] - 1
+    position = jnp.clip(budget / largest_budget * last, 0.0, last)
+    low = jnp.minimum(position.astype(jnp.int32), last - 1)
+    share = position - low
+    return values[low] * (1.0 - share) + values[low + 1] * share
+
+
+def session_values(
+    weights: chex.Array,
+    outside_weight: chex.Array,
+    kept: chex.Array,
+    minutes: chex.Array,
+    skip: chex.Array,
+    budget: chex.Array,
+    sets: np.ndarray,
+    slots: int,
+    periods: int,
+    levels: int,
+) -> chex.Array:
+    """Expected minutes still to be watched, ``f32[periods + 1, levels]``, for interests that stay as they are.
+
+    Backward induction over periods left and budget; the candidates of a period are one of ``sets``, equally likely, and
+    the slate is the best for each. A click on topic g watches ``w = min(b, minutes)`` and costs ``w kept_g`` of the
+    budget, no click costs ``skip``. At ``b <= 0`` the session is over.
+
+    Args:
+      weights: ``f32[G]`` v.
+      outside_weight: ``f32[]`` v_0.
+      kept: ``f32[G]`` budget a watched minute of each topic uses up.
+      minutes: ``f32[]`` length of a document.
+      skip: ``f32[]`` budget that a slate without a click uses up.
+      budget: ``f32[]`` top of the grid.
+      sets: ``f32[S, G]`` documents of each topic on offer.
+      slots: length of a slate (static).
+      periods: slates of a session (static).
+      levels: points of the grid (static).
+    """
+    grid = budget * jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
+    watched = jnp.minimum(grid, minutes)
+    after = grid[:, None] - watched[:, None] * kept
+    offered = jnp.broadcast_to(jnp.asarray(sets)[:, None], (sets.shape[0], levels, sets.shape[1]))
+
+    def backwards(value: chex.Array, _: None) -> tuple[chex.Array, chex.Array]:
+        gains = watched[:, None] + interpolate(value, after, budget)
+        none = interpolate(value, grid - skip, budget)
+        # The value with a period less is a good first guess of the ratio.
+        start = jnp.broadcast_to(value, (sets.shape[0], levels))
+        ratio, *_ = best_slate(weights, gains, outside_weight, none, offered, slots, start=start, iterations=3)
+        now = jnp.where(grid > 0.0, ratio.mean(0), 0.0)
+        return now, now
+
+    end = jnp.zeros((levels,), jnp.float32)
+    _, values = jax.lax.scan(backwards, end, None, length=periods)
+    return jnp.concatenate([values[::-1], end[None]])
