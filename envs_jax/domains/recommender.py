@@ -15,8 +15,7 @@ documents (quality Q) cost less attention than they hold, bad ones more: what is
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax.numpy as jnp
@@ -29,6 +28,8 @@ from envs_jax.references import fractional_slate
 
 QUALITY_SCALE = 3.4
 """Published bound of the quality of a document, 3 + 4 standard deviations."""
+LEVELS = 64
+"""Grid of budgets of the reference's plan."""
 
 
 @struct.dataclass
@@ -42,7 +43,6 @@ class RecommenderState(EnvState):
     shown: ``f32[G]`` documents shown in this session.
     clicked: ``f32[G]`` documents watched in this session.
     quality: ``f32[G]`` sum of the qualities of the documents watched.
-    last_slate: ``f32[G]`` the last slate.
     last_click: ``f32[G]`` 1 for the topic last period's click was on.
     last_quality: ``f32[G]`` quality of that document, 0 elsewhere.
     idle: ``f32[]`` periods since the last click or the start.
@@ -56,7 +56,6 @@ class RecommenderState(EnvState):
     shown: chex.Array
     clicked: chex.Array
     quality: chex.Array
-    last_slate: chex.Array
     last_click: chex.Array
     last_quality: chex.Array
     idle: chex.Array
@@ -93,26 +92,10 @@ class RecommenderParams(EnvParams):
     interest_step: chex.Array
 
 
-@struct.dataclass
-class RecommenderPlan:
-    """Attributes:
-    values: ``f32[P + 1, L]`` minutes still to be watched by period and remaining budget.
-    """
+class Preset(NamedTuple):
+    """A field: document length [minutes], budget lost on a slate without click [documents], n, and ranges of tasks.
 
-    values: chex.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Preset:
-    """Constants and task ranges of a field; ours but for ``video``, whose constants are RecSim's.
-
-    Attributes:
-      minutes: length of a document.
-      skip: budget a slate without a click uses up, in documents.
-      no_click: appeal of watching nothing.
-      budget: range of the budget, in documents.
-      sharpness: range of beta.
-      interest_step: range of y.
+    ``budget`` is in documents. Choices of ours, except for the constants of ``video``, which are RecSim's.
     """
 
     minutes: float = 4.0
@@ -134,9 +117,63 @@ PRESETS = {
 
 
 class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
+    """k turns per period: on each, one document of a topic on offer joins the slate, or the slot stays empty.
+
+    Actions ``i32[]`` (G + 1): 0..G-1 put a document of that topic on the slate, legal while candidates of it are left;
+    G leaves the slot empty (no-op, always legal; not in the published model). Candidates of a topic look the same, so
+    it does not matter which is taken; the quality of the one watched is drawn then. The user answers on the last turn.
+
+    Tokens ``f32[G + 1, F]``: topics (role ``supplier``), then the user (role ``demand``). All counts are of the running
+    session, which starts anew with every episode.
+
+    ======== =========== ==================================================================================
+    token    column      meaning
+    ======== =========== ==================================================================================
+    topic    urgency     exposure short of an equal share, 1 - G shown_g / shown, at least 0
+    topic    slack       exposure beyond an equal share, at most 1
+    topic    level       candidates left / k; ``inflow`` candidates offered / k, ``capacity`` 1
+    topic    outflow     1 if the last click was on it; ``change`` that document's quality / 3.4, else 0
+    topic    signal_a    mean quality of its documents watched in this session / 3.4, 0 if none
+    topic    signal_b    documents of it shown in this session / (k P / 4)
+    topic    rate        watched / shown in this session
+    topic    decided     documents of it on the slate / k
+    user     level       1 while the user is there
+    user     urgency     periods without a click / 5, at most 1, 0 after the user left; ``slack`` the rest to 1
+    user     outflow     1 if there was a click; ``age`` periods without a click / P
+    user     signal_a    mean quality of the documents watched / 3.4; ``signal_b`` documents shown / (k P)
+    user     rate        watched / shown; ``capacity`` tanh(n); ``is_turn`` 1; ``decided`` slots filled or passed / k
+    all      unit_cost   c / L; ``unit_value`` L [4 minutes]
+    all      progress    share of the episode gone; ``last_reward`` minutes of the last period / L
+    ======== =========== ==================================================================================
+
+    Shown: what is on offer, every click and the quality of the document watched, L, c, n. Hidden: topic qualities Q,
+    interests u, budget b, sharpness beta, step y. Q is felt at once where something is watched; u and beta through the
+    frequency of clicks, y through its change, b through when users leave.
+
+    Key figures in ``info``: ``expected_reward`` P(click) w [minutes]; ``click`` (0 or 1) and ``click_probability``
+    (accuracy); ``quality`` of the document watched (0 if none); ``diversity`` entropy of the slate's topics [nats];
+    ``response_time`` of a click, 1 + periods without a click since the last one or the start (0 without a click; no
+    clock is involved); ``session`` 1 if the user was there.
+
+    Invariants: click probabilities and that of none add up to 1; a slate has at most k documents, of no topic more than
+    are offered; u stays in [-1, 1] and changes for the topic watched alone, for y = 0 not at all; b changes by the
+    formula; no reward beyond L a period, nor after b <= 0; relabelling topics relabels tokens.
+
+    Source: E. Ie et al., "SlateQ" (IJCAI 2019, arXiv 1905.12767; recalled), and RecSim (E. Ie et al., 2019), whose
+    ``interest_evolution.py`` and ``choice_model.py`` were read. Task ranges, presets and empty slots are ours.
+
+    Args:
+      num_topics: G, at least 2.
+      num_candidates: m.
+      slate_size: k, at most m.
+      num_periods: P.
+      preset: a field of :data:`PRESETS`.
+    """
+
     name: ClassVar[str] = "recommender"
     hidden: ClassVar[tuple[str, ...]] = ("budget", "topic_quality", "interests", "sharpness", "interest_step")
     reward_unit: ClassVar[str] = "minutes"
+    # Exact for interests that do not move and qualities without spread, but for grid and sample of candidate sets.
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(
@@ -148,22 +185,29 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         preset: str = "video",
     ) -> None:
         super().__init__()
+        if num_topics < 2 or num_periods < 1:
+            raise ValueError(f"num_topics = {num_topics}, num_periods = {num_periods}: at least 2, 1 are needed")
+        if not 1 <= slate_size <= num_candidates:
+            raise ValueError(f"slate_size = {slate_size}: must be from 1 to num_candidates = {num_candidates}")
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
         self.num_topics = num_topics
         self.num_candidates = num_candidates
         self.slate_size = slate_size
-        self.num_turns = slate_size
-        self.num_periods = num_periods
+        self.num_turns, self.num_periods = slate_size, num_periods
         self.preset = PRESETS[preset]
-        self.num_tokens = num_topics + 1
-        self.num_actions = num_topics + 1
+        self.num_tokens = self.num_actions = num_topics + 1
         self.noop_action = num_topics
         self.num_uniforms = num_candidates + 3
         self.num_reset_uniforms = num_candidates + num_topics
-        self.levels = 64
         self.sets = fractional_slate.candidate_sets(num_topics, num_candidates, 16)
 
     @property
     def default_params(self) -> RecommenderParams:
+        """RecSim's constants (with ``num_topics=20``): every session a new user, u_g ~ U(-1, 1), with 200 minutes.
+
+        Q rises evenly from -3 to 0 over 7 of 10 topics and from 0 to 3 over the others; proportional choice, y = .3.
+        """
         p, g = self.preset, self.num_topics
         bad = int(g * 0.7)
         quality = jnp.concatenate([jnp.linspace(-3.0, 0.0, bad), jnp.linspace(0.0, 3.0, g - bad)])
@@ -184,6 +228,11 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         )
 
     def sample_params(self, key: chex.PRNGKey) -> RecommenderParams:
+        """One task: one user, in session after session, on a site whose topics' qualities are unknown.
+
+        Q is the published vector, permuted and scaled by U(.5, 1): unpermuted there would be nothing to learn.
+        u_g ~ U(-1, 1); logit choice; beta, y and the budget uniform in the preset's ranges.
+        """
         g, p, default = self.num_topics, self.preset, self.default_params
         u = sampling.uniforms(key, 0, 4 + 2 * g)
 
@@ -207,37 +256,34 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         return jnp.sum(topics[:, None] == jnp.arange(g), axis=0, dtype=jnp.float32)
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: RecommenderParams) -> RecommenderState:
+        """A session starts; the first m uniforms draw the candidates, the others the interests."""
         m = self.num_candidates
         none = jnp.zeros((self.num_topics,), jnp.float32)
         start = params.interests + params.interest_spread * (2.0 * uniforms[m:] - 1.0)
         return RecommenderState(
             **self.clock(key),
+            **dict.fromkeys(("slate", "shown", "clicked", "quality", "last_click", "last_quality"), none),
             offered=self._offer(uniforms[:m]),
-            slate=none,
             shift=jnp.clip(start, -1.0, 1.0) - params.interests,
             spent=jnp.float32(0.0),
             active=jnp.float32(1.0),
-            shown=none,
-            clicked=none,
-            quality=none,
-            last_slate=none,
-            last_click=none,
-            last_quality=none,
             idle=jnp.float32(0.0),
         )
 
     def choose(
         self, state: RecommenderState, turn: chex.Array, action: chex.Array, params: RecommenderParams
     ) -> RecommenderState:
+        """Adds a document to the slate; one that is not on offer leaves the slot empty."""
         del turn, params
         chosen = (jnp.arange(self.num_topics) == action) & (state.slate < state.offered)
         return state.replace(slate=state.slate + chosen)
 
     def interests(self, state: RecommenderState, params: RecommenderParams) -> chex.Array:
+        """u, ``f32[G]``: a task's interests and what has changed since."""
         return jnp.clip(params.interests + state.shift, -1.0, 1.0)
 
     def appeal(self, interests: chex.Array, params: RecommenderParams) -> tuple[chex.Array, chex.Array]:
-        """v of a document of each topic and v_0 of none."""
+        """Weights in the user's choice: v of a document of each topic, v_0 of none."""
         logit, n = params.logit > 0, params.no_click
         weights = jnp.where(logit, jnp.exp(params.sharpness * interests), 1.0 + interests)
         return weights, jnp.where(logit, jnp.exp(n), 1.0 + n)
@@ -245,57 +291,54 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     def advance(
         self, state: RecommenderState, uniforms: chex.Array, params: RecommenderParams
     ) -> tuple[RecommenderState, chex.Array, dict[str, chex.Array]]:
+        """The user answers. The first m uniforms draw the next candidates, the others click, quality, change of u."""
         m, active, slate = self.num_candidates, state.active, state.slate
         u = self.interests(state, params)
         weights, outside = self.appeal(u, params)
         upto = jnp.cumsum(slate * weights)
         total = upto[-1] + outside
         drawn = uniforms[m] * total
-        click = active * ((drawn < upto) & (drawn >= upto - slate * weights) & (slate > 0))
+        # Between the sum before and the sum with a topic: an interval that is empty if it is not on the slate.
+        before = jnp.concatenate([jnp.zeros((1,), jnp.float32), upto[:-1]])
+        click = active * ((before <= drawn) & (drawn < upto))
         any_click = jnp.sum(click)
+
         watched = jnp.minimum(params.budget - state.spent, params.minutes)
-        quality = params.topic_quality + params.quality_sd * sampling.normal(uniforms[m + 1])
-        seen = click * quality
-        cost = jnp.where(any_click > 0, watched * (1.0 - params.bonus * jnp.sum(seen)), params.skip)
+        quality = click * (params.topic_quality + params.quality_sd * sampling.normal(uniforms[m + 1]))
+        cost = jnp.where(any_click > 0, watched * (1.0 - params.bonus * jnp.sum(quality)), params.skip)
         spent = state.spent + active * cost
         step = params.interest_step * (1.0 - jnp.abs(u)) * (1.0 - u)
-        moved = u + jnp.where(uniforms[m + 2] < 0.5 * (1.0 + u), step, -step)
-        shift = jnp.where(click > 0, jnp.clip(moved, -1.0, 1.0) - params.interests, state.shift)
-        reward = any_click * watched
-        probability = upto[-1] / total
-        size = jnp.maximum(jnp.sum(slate), 1.0)
-        share = slate / size
-        entropy = -jnp.sum(share * jnp.log(jnp.where(slate > 0, share, 1.0)))
+        moved = jnp.clip(u + jnp.where(uniforms[m + 2] < 0.5 * (1.0 + u), step, -step), -1.0, 1.0)
+
+        share = slate / jnp.maximum(jnp.sum(slate), 1.0)
         waited = state.idle + active
+        probability = active * upto[-1] / total
         info = {
-            "expected_reward": active * probability * watched,
+            "expected_reward": probability * watched,
             "click": any_click,
-            "click_probability": active * probability,
-            "quality": jnp.sum(seen),
-            "diversity": active * entropy,
+            "click_probability": probability,
+            "quality": jnp.sum(quality),
+            "diversity": -active * jnp.sum(share * jnp.log(jnp.where(slate > 0, share, 1.0))),
             "response_time": any_click * waited,
             "session": active,
         }
-        return (
-            state.replace(
-                offered=self._offer(uniforms[:m]),
-                slate=jnp.zeros_like(slate),
-                shift=shift,
-                spent=spent,
-                active=active * (params.budget - spent > 0.0),
-                shown=state.shown + active * slate,
-                clicked=state.clicked + click,
-                quality=state.quality + seen,
-                last_slate=active * slate,
-                last_click=click,
-                last_quality=seen,
-                idle=jnp.where(any_click > 0, 0.0, waited),
-            ),
-            reward,
-            info,
+        state = state.replace(
+            offered=self._offer(uniforms[:m]),
+            slate=jnp.zeros_like(slate),
+            shift=jnp.where(click > 0, moved - params.interests, state.shift),
+            spent=spent,
+            active=active * (params.budget > spent),
+            shown=state.shown + active * slate,
+            clicked=state.clicked + click,
+            quality=state.quality + quality,
+            last_click=click,
+            last_quality=quality,
+            idle=jnp.where(any_click > 0, 0.0, waited),
         )
+        return state, any_click * watched, info
 
     def observation(self, state: RecommenderState, params: RecommenderParams) -> Observation:
+        """See the class docstring for the columns."""
         g, k = self.num_topics, self.slate_size
         left = state.offered - state.slate
         seen = jnp.maximum(jnp.sum(state.shown), 1.0)
@@ -315,10 +358,9 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "capacity": 1.0,
             "inflow": state.offered / k,
             "outflow": state.last_click,
-            "waiting": (state.last_slate - state.last_click) / k,
             "change": state.last_quality / QUALITY_SCALE,
             "signal_a": state.quality / (QUALITY_SCALE * jnp.maximum(state.clicked, 1.0)),
-            "signal_b": state.shown / self.num_candidates,
+            "signal_b": 4.0 * state.shown / (k * self.num_periods),
             "rate": state.clicked / jnp.maximum(state.shown, 1.0),
             "decided": state.slate / k,
         }
@@ -350,52 +392,51 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     def _kept(self, params: RecommenderParams) -> chex.Array:
         return 1.0 - params.bonus * params.topic_quality
 
-    def solve(self, params: RecommenderParams) -> RecommenderPlan:
+    def solve(self, params: RecommenderParams) -> chex.Array:
+        """Minutes still to be had ``f32[P + 1, levels]`` by period and budget, if interests stay the task's."""
         weights, outside = self.appeal(params.interests, params)
-        return RecommenderPlan(
-            fractional_slate.session_values(
-                weights,
-                outside,
-                self._kept(params),
-                params.minutes,
-                params.skip,
-                params.budget,
-                self.sets,
-                self.slate_size,
-                self.num_periods,
-                self.levels,
-            )
-        )
+        kept = self._kept(params)
+        session = fractional_slate.Session(weights, outside, kept, params.minutes, params.skip, params.budget)
+        return fractional_slate.session_values(session, self.sets, self.slate_size, self.num_periods, LEVELS)
 
     def reference_action(
-        self, plan: RecommenderPlan, state: RecommenderState, params: RecommenderParams, key: chex.PRNGKey
+        self, plan: chex.Array, state: RecommenderState, params: RecommenderParams, key: chex.PRNGKey
     ) -> chex.Array:
+        """The slate that is best for the minutes now and the plan's minutes later, filled from its best document on.
+
+        Of the state it knows the interests as they are now (RecSim's agents are shown them too) and the budget left.
+        """
         del key
         weights, outside = self.appeal(self.interests(state, params), params)
-        later = plan.values[jnp.minimum(self.period(state) + 1, self.num_periods)]
+        later = plan[jnp.minimum(self.period(state) + 1, self.num_periods)]
         budget = jnp.maximum(params.budget - state.spent, 0.0)
         watched = jnp.minimum(budget, params.minutes)
         gains = watched + fractional_slate.interpolate(later, budget - watched * self._kept(params), params.budget)
         none = fractional_slate.interpolate(later, budget - params.skip, params.budget)
         slots = (self.slate_size - self.turn(state)).astype(jnp.float32)
         left = state.offered - state.slate
-        _, added, worth = fractional_slate.best_slate(weights, gains, outside, none, left, slots, state.slate)
+        _, added, worth = fractional_slate.best_slate(
+            weights, gains, outside, none, left, slots, self.slate_size, state.slate
+        )
         best = jnp.argmax(jnp.where(added > 0, worth, -jnp.inf))
         return jnp.where(jnp.any(added > 0), best, self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """TODO tune"""
+        """Upper-confidence index on this session's counts: click rate x (1 - price x attention a minute costs).
+
+        Rates are shrunk to .35 (8 impressions' worth) and raised while a topic is little shown, qualities shrunk to
+        slightly good ones; both bonuses and the price fall over the episode. Slots stay empty if every index is
+        negative. The seven constants are the best of 640 random settings on 48 tasks of ``sample_params``.
+        """
         del key
         g = self.num_topics
         column = {name: observation.tokens[:g, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        shown = column["signal_b"] * self.num_candidates
+        to_go = 1.0 - column["progress"]
+        shown = column["signal_b"] * (0.25 * self.horizon)
         clicked = shown * column["rate"]
-        a0, b0, opt, price = self.tuning
-        rate = (clicked + a0 * 0.2) / (shown + a0)
-        quality = column["signal_a"] * clicked / (clicked + b0) + opt / (clicked + 1.0)
-        index = rate * (1.0 - price * (1.0 - 0.9 * quality))
-        legal = observation.action_mask[:g]
-        best = jnp.argmax(jnp.where(legal, index, -jnp.inf))
-        return jnp.where(jnp.any(legal) & (index[best] > 0), best, self.noop_action).astype(jnp.int32)
-
-    tuning = (4.0, 0.2, 0.2, 0.6)
+        rate = (clicked + 8.0 * 0.35) / (shown + 8.0) + 0.6 * to_go / jnp.sqrt(1.0 + shown)
+        quality = (column["signal_a"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
+        index = rate * (1.0 - (0.7 + 0.35 * to_go) * (1.0 - 0.9 * quality))
+        best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf))
+        found = observation.action_mask[best] & (index[best] > 0.0)
+        return jnp.where(found, best, self.noop_action).astype(jnp.int32)

@@ -5,10 +5,10 @@ v_0)`` (a choice model with an outside option). If a click on g is worth ``h_g``
 
     (sum_g a_g v_g h_g + v_0 h_0) / (sum_g a_g v_g + v_0).
 
-The best slate of at most k documents is a fractional programme with a matroid constraint. For a given ratio ``r`` it is
-better than r if ``sum_g a_g v_g (h_g - r) > v_0 (r - h_0)``, and the left side is largest for the k documents of largest
-positive ``v_g (h_g - r)``. Dinkelbach (1967): take that slate, let r be its ratio, repeat; r never falls, and it stops
-changing at the optimum. Slate optimisation under such choice models: Ie et al., "SlateQ" (IJCAI 2019), abstract read.
+The best slate of at most k documents is a fractional programme under a matroid constraint. It beats a given ratio r if
+``sum_g a_g v_g (h_g - r) > v_0 (r - h_0)``, and the left side is largest for the k documents of largest positive
+``v_g (h_g - r)``. Dinkelbach (1967): take that slate, let r be its ratio, repeat; r never falls, and it stops changing
+at the optimum. That such slates can be optimised fast is one of the points of SlateQ (Ie et al., 2019; recalled).
 """
 
 from __future__ import annotations
@@ -17,22 +17,26 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
-def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric) -> chex.Array:
-    """Fills ``slots`` with the documents of largest positive value: amounts ``f32[..., G]``.
+def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric, most: int) -> chex.Array:
+    """Fills ``slots`` with the documents of largest positive value, the first of equal topics: amounts ``f32[..., G]``.
 
     Args:
       values: ``f32[..., G]`` value of a document of each topic.
       available: ``f32[..., G]`` documents of each topic.
       slots: documents wanted, at most.
+      most: an upper bound of ``slots`` (static): one pick after another, which on CPU beats ranking.
     """
-    size = values.shape[-1]
-    earlier = np.arange(size)[:, None] > np.arange(size)
-    mine, other = values[..., :, None], values[..., None, :]
-    better = (other > mine) | ((other == mine) & earlier)
-    ahead = jnp.sum(jnp.where(better, available[..., None, :], 0.0), axis=-1)
-    return jnp.where(values > 0.0, jnp.clip(slots - ahead, 0.0, available), 0.0)
+    topics = jnp.arange(values.shape[-1])
+    taken = jnp.zeros_like(values)
+    for pick in range(most):
+        left = jnp.where(taken < available, values, 0.0)
+        top = jnp.max(left, axis=-1, keepdims=True)
+        first = jnp.min(jnp.where(left == top, topics, topics.size), axis=-1, keepdims=True)
+        taken += (topics == first) & (top > 0.0) & (pick < slots)
+    return taken
 
 
 def best_slate(
@@ -42,6 +46,7 @@ def best_slate(
     outside_gain: chex.Array,
     available: chex.Array,
     slots: chex.Numeric,
+    most: int,
     fixed: chex.Array | float = 0.0,
     start: chex.Array | None = None,
     iterations: int = 5,
@@ -55,6 +60,7 @@ def best_slate(
       outside_gain: ``f32[...]`` h_0.
       available: ``f32[..., G]`` documents of each topic that may be added.
       slots: how many, at most.
+      most: an upper bound of ``slots`` (static).
       fixed: ``f32[..., G]`` documents on the slate already.
       start: ``f32[...]`` a first guess of the ratio; any number will do, a near one saves iterations.
       iterations: Dinkelbach steps (static). Five reach float32's fixed point from the ratio of the fixed part.
@@ -71,7 +77,7 @@ def best_slate(
 
     ratio = ratio_of(jnp.broadcast_to(fixed, jnp.shape(available))) if start is None else start
     for _ in range(iterations):
-        added = largest(weights * (gains - ratio[..., None]), available, slots)
+        added = largest(weights * (gains - ratio[..., None]), available, slots, most)
         ratio = ratio_of(fixed + added)
     return ratio, added, weights * (gains - ratio[..., None])
 
@@ -94,47 +100,53 @@ def interpolate(values: chex.Array, budget: chex.Array, largest_budget: chex.Arr
     return values[low] * (1.0 - share) + values[low + 1] * share
 
 
-def session_values(
-    weights: chex.Array,
-    outside_weight: chex.Array,
-    kept: chex.Array,
-    minutes: chex.Array,
-    skip: chex.Array,
-    budget: chex.Array,
-    sets: np.ndarray,
-    slots: int,
-    periods: int,
-    levels: int,
-) -> chex.Array:
-    """Expected minutes still to be watched, ``f32[periods + 1, levels]``, for interests that stay as they are.
+@struct.dataclass
+class Session:
+    """A user whose interests stay as they are.
 
-    Backward induction over periods left and budget; the candidates of a period are one of ``sets``, equally likely, and
-    the slate is the best for each. A click on topic g watches ``w = min(b, minutes)`` and costs ``w kept_g`` of the
+    Attributes:
+      weights: ``f32[G]`` v.
+      outside_weight: ``f32[]`` v_0.
+      kept: ``f32[G]`` budget that a watched minute of each topic uses up.
+      minutes: ``f32[]`` length of a document.
+      skip: ``f32[]`` budget that a slate without a click uses up.
+      budget: ``f32[]`` at the start, top of the grid.
+    """
+
+    weights: chex.Array
+    outside_weight: chex.Array
+    kept: chex.Array
+    minutes: chex.Array
+    skip: chex.Array
+    budget: chex.Array
+
+
+def session_values(session: Session, sets: np.ndarray, slots: int, periods: int, levels: int) -> chex.Array:
+    """Expected minutes still to be watched under the best slates, ``f32[periods + 1, levels]``.
+
+    Backward induction over periods left and budget b; the candidates of a period are one of ``sets``, equally likely,
+    and the slate is the best for each. A click on topic g watches ``w = min(b, minutes)`` and costs ``w kept_g`` of the
     budget, no click costs ``skip``. At ``b <= 0`` the session is over.
 
     Args:
-      weights: ``f32[G]`` v.
-      outside_weight: ``f32[]`` v_0.
-      kept: ``f32[G]`` budget a watched minute of each topic uses up.
-      minutes: ``f32[]`` length of a document.
-      skip: ``f32[]`` budget that a slate without a click uses up.
-      budget: ``f32[]`` top of the grid.
+      session: the user.
       sets: ``f32[S, G]`` documents of each topic on offer.
       slots: length of a slate (static).
       periods: slates of a session (static).
-      levels: points of the grid (static).
+      levels: points of an even grid of [0, budget] (static).
     """
+    weights, outside, budget = session.weights, session.outside_weight, session.budget
     grid = budget * jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
-    watched = jnp.minimum(grid, minutes)
-    after = grid[:, None] - watched[:, None] * kept
+    watched = jnp.minimum(grid, session.minutes)
+    after = grid[:, None] - watched[:, None] * session.kept
     offered = jnp.broadcast_to(jnp.asarray(sets)[:, None], (sets.shape[0], levels, sets.shape[1]))
 
-    def backwards(value: chex.Array, _: None) -> tuple[chex.Array, chex.Array]:
+    def backwards(value: chex.Array, _: object) -> tuple[chex.Array, chex.Array]:
         gains = watched[:, None] + interpolate(value, after, budget)
-        none = interpolate(value, grid - skip, budget)
+        none = interpolate(value, grid - session.skip, budget)
         # The value with a period less is a good first guess of the ratio.
         start = jnp.broadcast_to(value, (sets.shape[0], levels))
-        ratio, *_ = best_slate(weights, gains, outside_weight, none, offered, slots, start=start, iterations=3)
+        ratio, *_ = best_slate(weights, gains, outside, none, offered, slots, slots, start=start, iterations=3)
         now = jnp.where(grid > 0.0, ratio.mean(0), 0.0)
         return now, now
 
