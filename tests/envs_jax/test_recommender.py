@@ -1,4 +1,4 @@
-"""Recommender: the published setting, invariants, agreement with two NumPy models, and exact values of small sessions."""
+"""Recommender: the published setting, invariants, agreement with NumPy models, exact values of small sessions."""
 
 import dataclasses
 import functools
@@ -107,7 +107,8 @@ def test_returns_in_the_published_setting_are_those_of_the_peer(policy):
     mean, error = minutes.mean(), minutes.std() / np.sqrt(len(minutes))
     listed, listed_error = LISTED[policy]
     print(
-        f"{policy}: {mean:.1f} +- {error:.1f} minutes, {steps.mean():.1f} steps, quality {quality.sum() / clicks.sum():.3f}"
+        f"{policy}: {mean:.1f} +- {error:.1f} minutes, {steps.mean():.1f} steps,",
+        f"mean quality {quality.sum() / clicks.sum():.3f}",
     )
     assert error < 0.02 * mean
     assert abs(mean - listed) < 3 * np.hypot(error, listed_error)
@@ -431,7 +432,7 @@ def small_task(seed, y):
 
 
 class Small:
-    """A small session by exhaustive recursion in float64: all candidate sets, slates, answers and moves of interests."""
+    """A small session by exhaustive recursion in float64: all candidate sets, slates, answers, moves of interests."""
 
     def __init__(self, params):
         self.p = {k: np.asarray(v, float) for k, v in leaves(params).items()}
