@@ -234,7 +234,7 @@ class Vector:
             "click": click,
             "click_probability": probability,
             "quality": click * quality,
-            "diversity": -self.here * (share * np.log(np.where(share > 0, share, 1))).sum(1),
+            "diversity": self.here * -(share * np.log(np.where(share > 0, share, 1))).sum(1),
             "response_time": click * self.quiet,
             "session": self.here,
         }
