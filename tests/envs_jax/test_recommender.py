@@ -516,8 +516,8 @@ def test_the_reference_is_close_to_the_exact_optimum_of_small_sessions(y):
         lost.append(1 - small.value(*start, policy) / optimum)
     print(f"y = {y}: the reference loses {100 * np.mean(lost):.3f} % on average, {100 * np.max(lost):.3f} % at most")
     assert min(lost) > -1e-9
-    assert np.mean(lost) < 0.01
-    assert max(lost) < 0.03
+    assert np.mean(lost) < 0.0005
+    assert max(lost) < 0.001
 
 
 @functools.cache
