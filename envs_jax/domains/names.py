@@ -16,6 +16,7 @@ DOMAINS: dict[str, str] = {
     "maritime": "Maritime",
     "network_traffic": "NetworkTraffic",
     "portfolio": "Portfolio",
+    "recommender": "Recommender",
     "smart_city": "SmartCity",
     "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",
