@@ -1,5 +1,6 @@
 """Agriculture: FAO-56's worked examples, water balance, bounds, and agreement with two independent NumPy models."""
 
+import functools
 import itertools
 
 import hypothesis
@@ -41,14 +42,20 @@ PYFAO56 = (
 )
 
 
+# These programs run for milliseconds: compiling is what costs.
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+
+
 def sampled(seed, count):
-    return jax.jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(seed), count))
+    return quick_jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(seed), count))
 
 
-advance = jax.jit(ENV.advance)
+advance = quick_jit(ENV.advance)
 
 
-@jax.jit
+@quick_jit
 @jax.vmap
 def play(params, key):
     """An episode of random legal choices."""
@@ -80,7 +87,7 @@ def test_worked_examples_of_reference_evapotranspiration():
     # Example 17: Bangkok, April, 13 44' N. Example 18: Uccle, 6 July, 50 48' N; wind 10 km/h at 10 m, RH 84 and 63 %.
     latitude = np.deg2rad(np.array([13 + 44 / 60, 50 + 48 / 60]))
 
-    @jax.jit
+    @quick_jit
     def both():
         high, low = jnp.array([34.8, 21.5]), jnp.array([25.6, 12.3])
         pressure = fao56.saturation_pressure
@@ -106,7 +113,7 @@ def test_worked_examples_of_reference_evapotranspiration():
 def test_crop_coefficient_is_piecewise_linear_over_the_season():
     lengths, levels = (jnp.array(fao56.CROPS["maize"][k], jnp.float32) for k in (0, 1))
     age = jnp.array([0.0, 19.9, 20.0, 37.5, 55.0, 94.0, 95.0, 110.0, 124.999, 125.0, 400.0])
-    kc = jax.jit(jax.vmap(fao56.crop_coefficient, in_axes=(0, None, None)))(age, lengths, levels)
+    kc = quick_jit(jax.vmap(fao56.crop_coefficient, in_axes=(0, None, None)))(age, lengths, levels)
     np.testing.assert_allclose(kc, [0.3, 0.3, 0.3, 0.75, 1.2, 1.2, 1.2, 0.775, 0.35, 0, 0], atol=1e-4)
 
 
@@ -115,7 +122,7 @@ def test_stress_depletion_and_percolation_are_those_of_pyfao56():
     before = np.concatenate([[86.4150172229], rows[:-1, 4]])
     gain, use = rows[:, 0], rows[:, 1]
 
-    @jax.jit
+    @quick_jit
     def day(depletion):
         stress = fao56.water_stress(depletion, jnp.float32(90.0), jnp.float32(0.55))
         return stress, fao56.water_balance(depletion, gain, use, 90.0)
@@ -130,7 +137,7 @@ def test_stress_depletion_and_percolation_are_those_of_pyfao56():
 def test_without_water_depletion_is_linear_then_geometric():
     taw, p, etc = 120.0, 0.5, 6.0
 
-    @jax.jit
+    @quick_jit
     def dry():
         def day(dr, _):
             eta = fao56.water_stress(dr, taw, p) * etc
@@ -267,7 +274,7 @@ def test_a_day_keeps_its_bounds_gains_from_water_and_knows_no_order_of_fields(se
     np.testing.assert_allclose(again.measured, np.asarray(wet.measured)[order], atol=1e-3)
 
 
-RESET = jax.jit(lambda params: ENV.reset_env(jax.random.key(0), params))
+RESET = quick_jit(lambda params: ENV.reset_env(jax.random.key(0), params))
 
 
 # ---- bounds and the reference -------------------------------------------------------------------------------------
@@ -311,7 +318,7 @@ def compared():
     keys = jax.random.split(jax.random.key(4), (8, episodes))
     strange = tasks.replace(**{name: jnp.roll(getattr(tasks, name), 1, axis=0) for name in ENV.hidden})
 
-    @jax.jit
+    @quick_jit
     def run(tasks, strange):
         plan, wrong = (jax.vmap(ENV.solve)(believed) for believed in (tasks, strange))
 
@@ -397,7 +404,7 @@ def test_the_reference_against_all_sequences_of_a_small_dry_farm():
         dr = np.clip(dr - given + eta, 0, taw)
     best, none = loss.min(), loss[(sequences == 0).all(1)][0]
 
-    @jax.jit
+    @quick_jit
     def follow():
         plan = env.solve(small)
 
@@ -420,7 +427,7 @@ def test_with_water_enough_a_single_field_loses_nothing():
     env = Agriculture(num_fields=1)
     params = env.default_params.replace(permit=jnp.float32(P), rain_chance=jnp.float32(1e-6))
 
-    @jax.jit
+    @quick_jit
     def follow():
         def day(state, _):
             readily = params.fraction * env.available(params)
