@@ -26,7 +26,7 @@ CYCLE_SIN, CYCLE_COS, PROGRESS, LAST_REWARD = 24, 25, 26, 27
 class Scalar:
     """One network. ``params``: the leaves of MaritimeParams by name, unbatched."""
 
-    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 16, network: str = "5p") -> None:
+    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 17, network: str = "5p") -> None:
         net = NETWORKS[network]
         self.routes, self.vessels, self.num_periods = net.routes, net.vessels, num_periods
         self.ports = len(net.ports)
@@ -46,15 +46,16 @@ class Scalar:
         return self.routes[route][(first + week + ahead) % len(self.routes[route])]
 
     def reset(self, uniforms: np.ndarray) -> None:
-        """``uniforms[8 (1 + P)]``: the eight days to the first calls."""
+        """The morning of day 0; nothing is drawn."""
+        del uniforms
         self.empty, self.aboard = list(self.start), [0] * len(self.vessels)
         self.full = [dict.fromkeys((j for j, _ in self.trade[i]), 0) for i in range(self.ports)]
         self.packing: list[tuple[int, int, int, int]] = []  # due on, from, to, containers
         self.unpacking: list[tuple[int, int, int]] = []  # due on, at, containers
         self.laden = [[0] * self.ports for _ in self.vessels]
-        self.today, self.time, self.last_reward = -1, 0, 0.0
+        self.today, self.week, self.time, self.last_reward = -1, 0, 0, 0.0
         self.moved = [0] * len(self.vessels)
-        self._sail(uniforms)
+        self.booked, self.lost = [0] * self.ports, [0] * self.ports
 
     def _book(self, uniforms: np.ndarray) -> None:
         """Today's orders, served in the order of their lanes."""
@@ -80,7 +81,8 @@ class Scalar:
     def _sail(self, uniforms: np.ndarray) -> None:
         """Days up to the next calls, and the arrivals."""
         self.booked, self.lost = [0] * self.ports, [0] * self.ports
-        for row in np.asarray(uniforms, np.float32).reshape(-1, 1 + self.ports):
+        rows = np.asarray(uniforms, np.float32).reshape(1 + WEEK, 1 + self.ports)
+        for row in rows if self.week == 0 else rows[1:]:
             self.today += 1
             for _, i, j, number in (batch for batch in self.packing if batch[0] == self.today):
                 self.full[i][j] += number
@@ -89,7 +91,7 @@ class Scalar:
             self.packing = [batch for batch in self.packing if batch[0] > self.today]
             self.unpacking = [batch for batch in self.unpacking if batch[0] > self.today]
             self._book(row)
-        week = self.today // WEEK
+        self.week = week = self.today // WEEK
         for v, (route, _) in enumerate(self.vessels):
             i, load = self.harbour(v, week), self.laden[v]
             if load[i]:
@@ -107,8 +109,8 @@ class Scalar:
     def scope(self) -> tuple[int, int, int, int]:
         """Vessel and port in turn, empties that can be loaded and discharged."""
         v = self.time % len(self.vessels)
-        i = self.harbour(v, self.today // WEEK)
-        space = self.room[v] - sum(self.laden[v]) - self.aboard[v]
+        i = self.harbour(v, self.week)
+        space = self.room[v] - sum(self.laden[v]) - self.aboard[v] if self.week else 0
         return v, i, min(self.empty[i], space), self.aboard[v]
 
     def action_mask(self) -> np.ndarray:
@@ -117,7 +119,7 @@ class Scalar:
         return np.array([load > 0] * 10 + [True] + [discharge > 0] * 10)
 
     def step(self, action: int, uniforms: np.ndarray | None) -> tuple[float, dict[str, float]]:
-        """One call; after the week's last ``uniforms[7 (1 + P)]`` make seven days."""
+        """One call; after the week's last ``uniforms[8 (1 + P)]`` make its days."""
         v, i, load, discharge = self.scope()
         tenths = action - 10
         number = -((-tenths * load + 5) // 10) if tenths < 0 else (tenths * discharge + 5) // 10
@@ -147,7 +149,7 @@ class Scalar:
 
     def tokens(self) -> np.ndarray:
         """``f64[P+V+1, 28]`` in the layout of the JAX observation."""
-        p, unit, week = self.ports, sum(self.start) / self.ports, self.today // WEEK
+        p, unit, week = self.ports, sum(self.start) / self.ports, self.week
         out = np.zeros((p + len(self.vessels) + 1, WIDTH))
         turn, port, _, _ = self.scope()
         out[:, CYCLE_SIN], out[:, CYCLE_COS] = math.sin(2 * math.pi * week / 16), math.cos(2 * math.pi * week / 16)
@@ -187,7 +189,7 @@ class Scalar:
 class Vector:
     """``B`` networks in lockstep. ``params`` have a leading axis B; stocks are float32 ``[.., B]`` of whole numbers."""
 
-    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 16, network: str = "5p") -> None:
+    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 17, network: str = "5p") -> None:
         net = NETWORKS[network]
         given = {
             name: np.ascontiguousarray(np.moveaxis(np.asarray(x, np.float32), 0, -1)) for name, x in params.items()
@@ -218,7 +220,8 @@ class Vector:
         return self.routes[route][(first + self.week + ahead) % len(self.routes[route])]
 
     def reset(self, uniforms: np.ndarray) -> None:
-        """``uniforms[B, 8 (1 + P)]``: the eight days to the first calls."""
+        """The morning of day 0; nothing is drawn."""
+        del uniforms
         lanes = len(self.lanes)
         self.empty, self.aboard = self.start.copy(), np.zeros((self.v, self.batch), np.float32)
         self.full = np.zeros((lanes, self.batch), np.float32)
@@ -226,12 +229,13 @@ class Vector:
         self.packing, self.unpacking = (np.zeros((3, n, self.batch), np.float32) for n in (lanes, self.p))
         self.moved, self.reward = np.zeros_like(self.aboard), np.zeros(self.batch, np.float32)
         self.day, self.week, self.time = -1, 0, 0
-        self._sail(uniforms)
+        self.booked, self.lost = np.zeros_like(self.empty), np.zeros_like(self.empty)
+        self._look()
 
     def _sail(self, uniforms: np.ndarray) -> None:
         self.booked, self.lost = np.zeros_like(self.empty), np.zeros_like(self.empty)
         noise = TWO * np.float32(uniforms).T.reshape(-1, 1 + self.p, self.batch) - ONE
-        for e in noise:
+        for e in noise if self.week == 0 else noise[1:]:
             self.day += 1
             day = self.day % SEASON
             self.empty += self.unpacking[0]
@@ -277,7 +281,7 @@ class Vector:
         v = self.time % self.v
         i = self.harbour(v)
         space = self.room[v] - self.laden[v].sum(0) - self.aboard[v]
-        return v, i, np.minimum(self.empty[i], space), self.aboard[v]
+        return v, i, np.minimum(self.empty[i], space if self.week else 0), self.aboard[v]
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, 21]``."""
@@ -287,7 +291,7 @@ class Vector:
         return mask
 
     def step(self, action: np.ndarray, uniforms: np.ndarray | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """One call ``action[B]`` each; after the week's last ``uniforms[B, 7 (1 + P)]`` make seven days."""
+        """One call ``action[B]`` each; after the week's last ``uniforms[B, 8 (1 + P)]`` make its days."""
         v, i, load, discharge = self._scope()
         tenths = (action - 10).astype(np.float32)
         number = np.floor((np.abs(tenths) * np.where(tenths < 0, load, discharge) + 5) / 10)

@@ -50,7 +50,7 @@ ROUNDING = 1e-3
 class MaritimeState(EnvState):
     """Attributes:
     stock: see :class:`Stock`.
-    booked, lost: ``f32[P]`` containers ordered in the last week (first: eight days), and those that were lacking.
+    booked, lost: ``f32[P]`` containers ordered in the last week (week 0: eight days), and those that were lacking.
     moved: ``f32[V]`` discharged (+) or loaded (-) empties of this week's calls.
     """
 
@@ -91,10 +91,11 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     Action 10 + k moves k tenths of what can be moved, to the nearest container: k < 0 loads of ``min(empties in port,
     room on board)``, k > 0 discharges of the empties on board, 10 is the no-op. Loads are illegal where nothing can be
-    loaded, discharges where nothing is on board. Reward is 0 except on the week's last turn.
+    loaded, discharges where nothing is on board. Week 0 has no calls yet and no choice but the no-op; it lasts from the
+    morning of day 0 to the evening of day 7, when all vessels call. Reward is 0 except on the week's last turn.
 
     Tokens: P ports (role ``store``), V vessels (``carrier``), the clock. U = all containers / P. "Last week" is that
-    before this week's calls; the first has eight days.
+    before this week's calls; week 0 has eight days.
 
     ====== =========== ================================================================================
     token  column      quantity
@@ -153,7 +154,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     Args:
       network: "4p", "5p" or "6p" of :data:`envs_jax.data.cim.NETWORKS`.
-      num_periods: weeks of choices.
+      num_periods: weeks, the first without choices.
       season: whether the default task's orders rise and fall as from level 0.3 on.
       scarce: whether its vessels are those of level 0.2 on.
     """
@@ -163,17 +164,17 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     reward_unit: ClassVar[str] = "thousand containers"
     reference_kind: ClassVar[str] = "heuristic"
 
-    def __init__(self, network: str = "5p", num_periods: int = 16, season: bool = False, scarce: bool = False) -> None:
+    def __init__(self, network: str = "5p", num_periods: int = 17, season: bool = False, scarce: bool = False) -> None:
         super().__init__()
         if network not in cim.NETWORKS:
             raise ValueError(f"network={network!r}: must be one of {', '.join(cim.NETWORKS)}")
-        if not isinstance(num_periods, int) or num_periods < 1:
-            raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 1")
+        if not isinstance(num_periods, int) or num_periods < 2:
+            raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 2")
         self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
         p, v = len(self.network.ports), len(self.network.vessels)
         self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
         self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
-        self.num_uniforms, self.num_reset_uniforms = WEEK * (1 + p), (1 + WEEK) * (1 + p)
+        self.num_uniforms = (1 + WEEK) * (1 + p)
         self.services = liner_services.Services(self.network.routes, self.network.vessels, p)
         self.num_lanes = len(self.services.origin)
 
@@ -257,21 +258,21 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms)), uniforms))[0]
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
-        """Days 0 to 7, at the end of which all vessels make their first call."""
-        uniforms = uniforms.reshape(1 + WEEK, -1)
-        stock, booked, lost = self._days(self.services.start(params.start), jnp.int32(0), uniforms, params)
-        stock = self.services.calls(stock, jnp.int32(1), params.capacity, params.consignee_days)
-        moved = jnp.zeros((self.num_turns,), jnp.float32)
-        return MaritimeState(**self.clock(key), stock=stock, booked=booked, lost=lost, moved=moved)
+        """The morning of day 0: all containers empty in the ports, nothing ordered yet."""
+        del uniforms
+        none, moved = (jnp.zeros((n,), jnp.float32) for n in (self.num_ports, self.num_turns))
+        return MaritimeState(
+            **self.clock(key), stock=self.services.start(params.start), booked=none, lost=none, moved=moved
+        )
 
     def scope(self, state: MaritimeState, params: MaritimeParams) -> tuple[chex.Array, ...]:
         """Of the call in turn: vessel ``f32[V]`` and port ``f32[P]`` (one-hot), empties to load, to discharge."""
-        turn, week = self.turn(state), self.period(state) + 1
+        turn, week = self.turn(state), self.period(state)
         vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
         port = self.services.here(week)[turn]
         aboard = vessel @ state.stock.aboard
         room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
-        return vessel, port, jnp.minimum(port @ state.stock.empty, room), aboard
+        return vessel, port, jnp.minimum(port @ state.stock.empty, jnp.where(week > 0, room, 0.0)), aboard
 
     def choose(
         self, state: MaritimeState, turn: chex.Array, action: chex.Array, params: MaritimeParams
@@ -287,13 +288,19 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def advance(
         self, state: MaritimeState, uniforms: chex.Array, params: MaritimeParams
     ) -> tuple[MaritimeState, chex.Array, dict[str, chex.Array]]:
-        """Seven days, then the next calls.
+        """Seven days (in week 0 eight), then the next calls. The first ``1 + P`` uniforms are those of day 0.
 
         Key figures [containers]: ``booked``, ``served``, ``lost``, ``loaded``, ``discharged`` in the week; ``empty``
         in ports, ``aboard`` (empties), ``full`` (in ports), ``laden`` at its end.
         """
-        week = self.period(state) + 1
-        stock, booked, lost = self._days(state.stock, WEEK * week + 1, uniforms.reshape(WEEK, -1), params)
+        week, uniforms, none = self.period(state), uniforms.reshape(1 + WEEK, -1), jnp.zeros_like(state.booked)
+        stock, early, missed = jax.lax.cond(
+            week == 0,
+            lambda: self._days(state.stock, week, uniforms[:1], params),
+            lambda: (state.stock, none, none),
+        )
+        stock, booked, lost = self._days(stock, WEEK * week + 1, uniforms[1:], params)
+        booked, lost = booked + early, lost + missed
         stock = self.services.calls(stock, week + 1, params.capacity, params.consignee_days)
         figures = {
             "booked": booked.sum(),
@@ -313,7 +320,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def observation(self, state: MaritimeState, params: MaritimeParams) -> Observation:
         """See the class docstring for the columns."""
-        stock, week = state.stock, self.period(state) + 1
+        stock, week = state.stock, self.period(state)
         vessel, port, load, discharge = self.scope(state, params)
         unit = params.start.sum() / self.num_ports
         onto = self.services.here(week + 1)
@@ -379,10 +386,10 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     # ---- policies -------------------------------------------------------------------------------------------------
 
     def solve(self, params: MaritimeParams) -> chex.Array:
-        """Shares ``f32[weeks, V]`` of the empties at hand that each call leaves in port, for mean orders."""
-        days = jnp.arange(1 + WEEK * (1 + self.num_periods))
+        """Shares ``f32[P - 1, V]`` of the empties at hand to leave in port in weeks 1, 2, ..., for mean orders."""
+        days = jnp.arange(1 + WEEK * self.num_periods)
         orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
-        start = jnp.full((self.num_periods, self.num_turns), 0.5, jnp.float32)
+        start = jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32)
         value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731
         return keep_shares.ascend(value, start, ITERATIONS, STEP)[0]
 
@@ -393,7 +400,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         del key
         _, port, load, discharge = self.scope(state, params)
         empty = port @ state.stock.empty
-        share = plan[jnp.minimum(self.period(state), self.num_periods - 1), self.turn(state)]
+        share = plan[jnp.clip(self.period(state) - 1, 0, self.num_periods - 2), self.turn(state)]
         return _nearest(share * (empty + discharge) - empty, load, discharge)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
