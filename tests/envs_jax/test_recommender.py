@@ -526,6 +526,7 @@ def population(count=32):
     return tasks, jax.random.split(jax.random.key(4), (count, 4))
 
 
+@pytest.mark.slow
 def test_the_order_of_policies_leaves_headroom():
     tasks, keys = population()
     found = anchors.anchors(ENV, tasks, keys)
