@@ -35,7 +35,7 @@ def published(interests):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_choice_probabilities_budget_and_interests_are_those_of_recsim(seed):
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - RecSim draws from the global generator
     rng = np.random.default_rng(seed)
     config = {"slate_size": K, "seed": seed, "num_candidates": M, "resample_documents": True}
     world = interest_evolution.create_environment(config)
