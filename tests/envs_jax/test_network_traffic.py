@@ -213,6 +213,24 @@ def test_beyond_the_capacity_of_the_links_queues_grow_at_the_excess():
         assert mean > 4 * error
 
 
+@pytest.mark.slow
+def test_beyond_capacity_the_backlog_is_in_the_thousands_after_400_000_slots():
+    # The specification's mean backlogs, one run of a prototype each: 2685 (longest connected), 2866 (a random connected
+    # flow). The queues never being empty, the total is a random walk whose drift .0125 a slot makes 2500 of it.
+    env, chains = NetworkTraffic(4, 1, 400_000), 8
+    tasks = stack([env.instance(0.95 / 4, connectivity=0.5, buffer=1_000_000)], 2 * chains)
+    rules = jnp.repeat(jnp.array([LONGEST, SCATTERED]), chains)
+    keys = jax.random.split(jax.random.key(4), 2 * chains)
+    held = np.asarray(simulate(env, tasks, rules, jnp.ones((2 * chains, 4)), keys))
+    for part, prototype in zip(np.split(held, 2), (2685, 2866), strict=True):
+        mean, error = mean_and_error(part)
+        print(mean, error, prototype)
+        assert (part[:, -1] > 1000).all()
+        assert abs(mean - 0.0125 * 200_000) < 4 * error + 50  # 50: what the links' idle slots at the start add
+        # One run scatters by the spread of a chain, not by the error of their mean.
+        assert abs(prototype - mean) < 3 * error * np.sqrt(chains)
+
+
 def test_workload_does_not_depend_on_the_policy_when_links_are_always_up():
     success = np.array([0.4, 0.6, 0.8, 1.0])
     task = FOUR.instance(0.85 * success / 4, success, class_weight=1 / success, buffer=100_000)
