@@ -424,14 +424,16 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         return self._best(state, *plan)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """The same with equal weights and the rates observed so far: ``rate sqrt(w) age^2``.
+        """The same with equal weights and the rates observed so far: ``rate w^.4 age (inflow + .02)^.25``.
 
-        Exponents tuned on tasks of ``sample_params``. Nothing in one observation tells what a class is worth.
+        Exponents tuned on tasks of ``sample_params`` by the cross-entropy method (on the NumPy model, 300 new tasks an
+        iteration). Nothing in one observation tells what a class is worth.
         """
         del key
         column = {name: observation.tokens[: self.num_flows, i] for i, name in enumerate(TOKEN_COLUMNS)}
         ready = (column["capacity"] > 0) & (column["waiting"] > 0)
-        return max_weight.best(self.menu, column["rate"] * jnp.sqrt(column["waiting"]) * column["age"] ** 2, ready)
+        index = column["rate"] * column["waiting"] ** 0.4 * column["age"] * (column["inflow"] + 0.02) ** 0.25
+        return max_weight.best(self.menu, index, ready)
 
 
 def _weight(params: NetworkTrafficParams) -> chex.Array:

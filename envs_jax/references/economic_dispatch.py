@@ -29,11 +29,15 @@ class Supply(NamedTuple):
       price: ``f32[K]`` lambda [$/MWh].
       output: ``f32[K, n]`` what each unit gives at that price [MW].
       total: ``f32[K]`` all units together [MW].
+      slope: ``f32[K - 1]`` of lambda between knots [$/MWh per MW]; 0 where nothing is added between them.
+      response: ``f32[K - 1, n]`` share of each unit in what is added between knots; 0 where that is nothing.
     """
 
     price: chex.Array
     output: chex.Array
     total: chex.Array
+    slope: chex.Array
+    response: chex.Array
 
 
 def merit_order(quadratic: chex.Array, linear: chex.Array, low: chex.Array, high: chex.Array) -> Supply:
@@ -51,7 +55,10 @@ def merit_order(quadratic: chex.Array, linear: chex.Array, low: chex.Array, high
     between = jnp.clip((at - linear) / (2.0 * quadratic), low, high)
     # A unit's own two knots are its limits, free of rounding.
     output = jnp.where(at <= starts, low, jnp.where(at >= ends, high, between))
-    return Supply(price, output, jnp.sum(output, axis=-1))
+    total = jnp.sum(output, axis=-1)
+    width = jnp.diff(total)
+    per_mw = jnp.where(width > 0, 1.0 / jnp.where(width > 0, width, 1.0), 0.0)
+    return Supply(price, output, total, per_mw * jnp.diff(price), per_mw[:, None] * jnp.diff(output, axis=0))
 
 
 class Dispatch(NamedTuple):
@@ -74,18 +81,13 @@ def dispatch(supply: Supply, demand: chex.Array, scarcity: chex.Numeric) -> Disp
     Below the curve the units stay at its start and a MWh is worth nothing (surplus is curtailed); above it they stay
     at its end and a MWh is worth ``scarcity`` $ (it is shed).
     """
-    width = jnp.diff(supply.total)
-    safe = jnp.where(width > 0, width, 1.0)
-    above = demand - supply.total[:-1]
-    # A price at which nothing is added is passed as soon as there is more to serve.
-    share = jnp.where(width > 0, jnp.clip(above / safe, 0.0, 1.0), above > 0)
-    rise = jnp.diff(supply.output, axis=0)
-    on_curve = supply.price[0] + jnp.sum(share * jnp.diff(supply.price))
+    # The stretch in which the demand is met; a price at which nothing is added is passed as soon as more is to serve.
+    at = jnp.sum(supply.total[1:-1] < demand, dtype=jnp.int32)
+    above = jnp.clip(demand, supply.total[0], supply.total[-1]) - supply.total[at]
     short, surplus = demand > supply.total[-1], demand < supply.total[0]
-    price = jnp.where(short, scarcity, jnp.where(surplus, 0.0, on_curve))
-    output = supply.output[0] + jnp.sum(share[:, None] * rise, axis=0)
-    marginal = (above >= 0) & (above < width)
-    return Dispatch(price, output, jnp.sum(jnp.where(marginal, 1.0 / safe, 0.0)[:, None] * rise, axis=0))
+    price = jnp.where(short, scarcity, jnp.where(surplus, 0.0, supply.price[at] + above * supply.slope[at]))
+    participation = jnp.where(short | surplus, 0.0, supply.response[at])
+    return Dispatch(price, supply.output[at] + above * supply.response[at], participation)
 
 
 def cost_change(supply: Supply, demand: chex.Array, extra: chex.Array, scarcity: chex.Numeric) -> chex.Array:
@@ -94,9 +96,7 @@ def cost_change(supply: Supply, demand: chex.Array, extra: chex.Array, scarcity:
     Beyond the ends of the curve as in :func:`dispatch`.
     """
     knots = supply.total - demand  # where the price bends, counted from the present demand
-    width = jnp.diff(knots)
     start, end = (jnp.clip(x, knots[:-1], knots[1:]) for x in (jnp.zeros_like(demand), extra))
-    slope = jnp.diff(supply.price) / jnp.where(width > 0, width, 1.0)
-    middle = supply.price[:-1] + slope * (0.5 * (start + end) - knots[:-1])
+    middle = supply.price[:-1] + supply.slope * (0.5 * (start + end) - knots[:-1])
     shed = jnp.maximum(extra - knots[-1], 0.0) - jnp.maximum(-knots[-1], 0.0)
     return jnp.sum((end - start) * middle) + scarcity * shed
