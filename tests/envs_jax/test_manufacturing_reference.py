@@ -171,7 +171,7 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops(monk
     # Ends that are near are not put off: here they come as expected.
     monkeypatch.setattr(job_shop, "OVERDUE", 0.0)
     costs, optima, run, draw = [], [], jax.jit(follow), jax.jit(planned)
-    for seed in range(12):
+    for seed in range(24):
         params = jax.device_get(draw(jax.random.key(seed)))
         cost, foreseen = run(params, jax.random.key(0))
         optimum, _ = exact(params, "tardiness", float(params.nominal.sum()))
@@ -182,12 +182,11 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops(monk
         costs.append(float(cost))
         optima.append(optimum)
     assert sum(optima) > 100  # or nothing would have been late
-    print(
-        f"3x3: reference {sum(costs):.0f}, optimum {sum(optima):.0f}, optimal in {np.isclose(costs, optima).sum()}/12"
-    )
-    # A roll-out is no exact method; that it is within 15 % is what the documentation states (measured: 10 %).
-    assert sum(costs) <= 1.15 * sum(optima)
-    assert np.isclose(costs, optima).sum() >= 5
+    optimal = np.isclose(costs, optima, atol=0.05).sum()
+    print(f"3x3: reference {sum(costs):.0f}, optimum {sum(optima):.0f}, optimal in {optimal}/24")
+    # A roll-out is no exact method: 9.8 % above the optimum and optimal in 14, as the documentation states.
+    assert sum(costs) <= 1.11 * sum(optima)
+    assert optimal >= 13
 
 
 def test_one_machine_without_due_dates_follows_smiths_rule():
