@@ -8,7 +8,7 @@ CP-SAT solves the published instances (makespan, and total weighted tardiness wi
 however well it knows the machines: it knows means, not outcomes.
 
 Schedules that were found can be kept in a file, ``--store``, which the tests read: they check each schedule and its
-value on their own. The lower bounds in it are the solver's word. A solve begins with the schedule kept, if there is one.
+value on their own. The lower bounds in it are the solver's word. A solve begins with the schedule kept, if any.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ slot by slot,
 
     F_t(M, w) = least cost with the set M landed by slot t and runways that have waited w,
 
-where a runway's w is the class of its last landing and the slots since, up to the largest separation: from then on it is
-free for everybody. Either a slot passes or an aircraft lands on a runway that has waited long enough. Times may be whole:
-for a given order and given runways the times solve a linear programme with a totally unimodular matrix. Runways are
-alike, and landings on different ones need no separation. Latest times are soft as in the environment: past them a slot
-costs tenfold; where the optimum keeps to them, it is the optimum with hard ones too.
+where a runway's w is the class of its last landing and the slots since, up to the largest separation: from then on it
+is free for everybody. Either a slot passes or an aircraft lands on a runway that has waited long enough. Times may be
+whole: for a given order and given runways the times solve a linear programme with a totally unimodular matrix. Runways
+are alike, and landings on different ones need no separation. Latest times are soft as in the environment: past them a
+slot costs tenfold; where the optimum keeps to them, it is the optimum with hard ones too.
 """
 
 from __future__ import annotations

@@ -344,8 +344,8 @@ def mean_cost(expect, policy=None, sweeps=6000):
     return change.mean(), q.argmin(0)
 
 
-# Demands [vehicles/slot], saturation, lost share; the optimum's mean queue and the gaps to it [%] of hysteresis 0, .3, 1,
-# 2, 4 and look-ahead 0, .5, 1: the table of docs/domains/smart_city.md.
+# Demands [vehicles/slot], saturation, lost share; the optimum's mean queue and the gaps to it [%] of hysteresis 0, .3,
+# 1, 2, 4 and look-ahead 0, .5, 1: the table of docs/domains/smart_city.md.
 CASES = (
     ((0.6, 0.6), 2.0, 0.0, 1.776, (0.0, 0.0, 9.2, 13.9, 19.4, 0.0, 0.0, 0.0)),
     ((0.6, 0.6), 2.0, 0.4, 2.300, (9.4, 8.0, 3.4, 6.3, 10.2, 2.8, 0.6, 2.1)),
