@@ -126,7 +126,8 @@ def least_cost(
         return i != j and wake[i] == wake[j] and all(x[i] <= x[j] for x in times) and (not ties or i < j)
 
     before = [sum(1 << i for i in range(n) if leads(i, j)) for j in range(n)]
-    sets, edges = {0: 0}, []
+    sets = {0: 0}
+    edges: list[tuple[int, int, int]] = []
     for landed in (queue := [0]):  # grows as it is read: by size, smaller sets first
         for j in range(n):
             if not landed >> j & 1 and not before[j] & ~landed:
