@@ -142,7 +142,7 @@ def least_cost(
     alive = np.arange(len(sets)) == 0
     best = math.inf
     for now in range(int(earliest.min()), int(np.max(target + bound / penalty)) + 1):
-        late = now - target
+        late: np.ndarray = now - target
         price = penalty * (np.abs(late) + (PAST_LATEST - 1.0) * np.maximum(now - latest, 0))
         price = np.where(earliest <= now, price, np.inf)
         for source, more, j in edges:
@@ -167,8 +167,8 @@ def airland(number: int) -> dict[str, np.ndarray]:
     if not np.array_equal(record["early"], record["late"]):
         raise ValueError(f"airland{number}: early and late penalties differ")
     penalties, wake = np.unique(record["late"], return_inverse=True)
-    separation = np.zeros((len(penalties),) * 2, int)
-    off = ~np.eye(len(wake), dtype=bool)
+    separation: np.ndarray = np.zeros((len(penalties),) * 2, int)
+    off: np.ndarray = ~np.eye(len(wake), dtype=bool)
     for a, b in np.ndindex(separation.shape):
         values = np.unique(record["separation"][off & np.outer(wake == a, wake == b)])
         if len(values) != 1:
