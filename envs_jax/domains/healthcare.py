@@ -48,7 +48,7 @@ START_LOAD = 0.9  # of the beds, public
 MAX_WAITING = 63  # patients of a class; more are turned away
 POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed; beyond, it is taken as constant
 MOVES = 8  # later moves of the same epoch that the reference reckons with
-HEURISTIC = (8.0, 0.2)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
+HEURISTIC = (4.0, 0.15)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
 # What the observation shows as 1: patients, b, h, cost of an epoch.
 PATIENTS, OVERFLOW_SCALE, HOLDING_SCALE, REWARD_SCALE = 8.0, 40.0, 2.0, 10.0
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import landing_optimum
 from benchmarks.contestants import leaves_by_name
 from benchmarks.peers.air_traffic import Scalar, Vector, timing
 from envs_jax import data, sampling, suite
@@ -20,8 +21,7 @@ ENV = AirTraffic()
 N, P, Q = ENV.num_turns, ENV.num_periods, ENV.num_airlines
 COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
-# Published optima of airland1 to airland4 on one, two and three runways.
-OPTIMA = {1: (700, 90, 0), 2: (1480, 210, 0), 3: (820, 60, 0), 4: (2520, 640, 130)}
+OPTIMA = landing_optimum.PUBLISHED
 FIRST_COME = {1: 700, 2: 1500, 3: 1730, 4: 2520}
 # Orders that attain them where target order does not, found by a local search.
 BEST_ORDER = {
@@ -111,6 +111,60 @@ def test_search_over_orders_proves_the_optimum_of_airland1():
     search = jax.jit(aircraft_landing.best_sequence, static_argnums=3)
     _, best = search(cost, params.wake[0], params.separation.astype(jnp.int32), 10)
     assert best == OPTIMA[1][0]
+
+
+@pytest.mark.parametrize(("number", "runways"), itertools.product(OPTIMA, (1, 2, 3)))
+def test_no_order_and_no_runways_are_cheaper_than_published(number, runways):
+    published = OPTIMA[number][runways - 1]
+    args = landing_optimum.airland(number)
+    assert landing_optimum.least_cost(**args, runways=runways, bound=published) == published
+    # A bound below the optimum leaves nothing: the search does not just return its bound.
+    assert landing_optimum.least_cost(**args, runways=runways, bound=published - 1) == np.inf
+
+
+def cheapest_by_enumeration(earliest, target, latest, penalty, wake, separation, runways):
+    """Least cost over all orders and all runways, each timed slot by slot."""
+    n, best = len(target), np.inf
+    grid = np.arange(target.max() + n * separation.max() + 1)
+    late = grid - target[:, None]
+    cost = penalty[:, None] * (np.abs(late) + 9 * np.maximum(grid - latest[:, None], 0)).astype(float)
+    cost[grid < earliest[:, None]] = np.inf
+    for order in itertools.permutations(range(n)):
+        for cut in itertools.product(range(n + 1), repeat=runways - 1):
+            bounds = [0, *sorted(cut), n]
+            total = 0.0
+            for low, high in itertools.pairwise(bounds):
+                own = list(order[low:high])
+                if own:
+                    gaps = [0, *separation[wake[own[:-1]], wake[own[1:]]].tolist()]
+                    slots = timing(cost[own].tolist(), gaps)
+                    total += cost[own, slots].sum()
+            best = min(best, total)
+    return best
+
+
+@pytest.mark.parametrize("runways", [1, 2])
+def test_search_over_orders_and_runways_is_right_on_small_banks(runways):
+    rng = np.random.default_rng(runways)
+    moved = 0
+    for _ in range(8):
+        n, target = 5, np.sort(rng.integers(4, 16, 5))
+        wake = rng.integers(0, 2, n)
+        bank = {
+            "earliest": target - rng.integers(0, 5, n),
+            "target": target,
+            "latest": target + rng.integers(1, 12, n),
+            "penalty": np.array([3.0, 1.0])[wake],
+            "wake": wake,
+            "separation": np.array([[4, 7], [2, 2]]),
+        }
+        exact = cheapest_by_enumeration(**bank, runways=runways)
+        assert landing_optimum.least_cost(**bank, runways=runways, bound=2 * exact + 5) == exact
+        assert landing_optimum.least_cost(**bank, runways=runways, bound=exact) == exact
+        moved += exact > 0
+    assert moved > 4
+    with pytest.raises(ValueError, match="penalties of class 0 differ"):
+        landing_optimum.least_cost(**{**bank, "wake": 0 * wake, "penalty": np.arange(1.0, 6.0)}, runways=1, bound=9)
 
 
 def test_files_are_read_in_target_order_and_separations_of_classes_are_those_of_pairs():

@@ -168,12 +168,9 @@ generate = jax.jit(job_shop.taillard, static_argnums=(2, 3))
 
 def test_taillards_seeds_give_his_first_instance():
     route, minutes = generate(*map(jnp.int32, TA01_SEEDS), 15, 15)
-    # First job of ta01 as published in the collection JSPLIB; all of it through an independent program.
-    published = np.array(
-        [6, 94, 12, 66, 4, 10, 7, 53, 3, 26, 2, 15, 10, 65, 11, 82, 8, 10, 14, 27, 9, 93, 13, 92, 5, 96, 0, 70, 1, 83]
-    )
-    np.testing.assert_array_equal(route[0], published[::2])
-    np.testing.assert_array_equal(minutes[0], published[1::2])
+    published = data.job_shop("ta01")  # all of it, as text of the collection JSPLIB
+    np.testing.assert_array_equal(route, published[0])
+    np.testing.assert_array_equal(minutes, published[1])
     other = python_taillard(*TA01_SEEDS, 15, 15)
     np.testing.assert_array_equal(route, other[0])
     np.testing.assert_array_equal(minutes, other[1])
@@ -200,7 +197,7 @@ def test_published_instances_are_read_as_published():
     np.testing.assert_array_equal(np.take_along_axis(np.asarray(params.nominal), np.array(route), 1), minutes)
     np.testing.assert_array_equal(params.due, np.floor(np.sum(minutes, 1) * 13 / 10))
     np.testing.assert_array_equal(params.weight, [4, 2, 2, 2, 2, 1])
-    with pytest.raises(ValueError, match="name = 'ft07': must be one of ft06, ft10, la01"):
+    with pytest.raises(ValueError, match="name = 'ft07': must be one of ft06, ft10, la01, la17, la20, ta01"):
         data.job_shop("ft07")
 
 

