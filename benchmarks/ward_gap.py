@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import binom, poisson
+
+if TYPE_CHECKING:
+    import chex
 
 PATIENCE = (2.0, 4.0, 8.0, 16.0)
 RESERVE = (0.0, 1.0)
@@ -143,7 +146,7 @@ def never(waiting: np.ndarray, free: np.ndarray, ward: int) -> np.ndarray:
     return np.zeros((1,) * 6, int)
 
 
-def index_action(env: Any, state: Any, params: Any, patience: float, reserve: float) -> Any:
+def index_action(env: Any, state: Any, params: Any, patience: chex.Numeric, reserve: chex.Numeric) -> Any:
     """The index rule in an environment of any number of wards: ``i32[]``."""
     from envs_jax.references import bed_pools
 

@@ -203,7 +203,9 @@ class Vector:
         self.orders, self.source, self.destination = given["orders"], given["source"], given["destination"]
         self.swing, self.swings = given["order_noise"], given["source_noise"]
         days = np.arange(1, 4, dtype=np.float32)[:, None, None]
-        self.pack, self.unpack = (np.float32(np.round(given[k]) == days) for k in ("shipper_days", "consignee_days"))
+        self.pack, self.unpack = (
+            (np.round(given[k]) == days).astype(np.float32) for k in ("shipper_days", "consignee_days")
+        )
         self.batch = self.room.shape[-1]
         self.scale = self.p / self.start.sum(0)
         self.table = np.zeros((self.batch, self.p + self.v + 1, WIDTH), np.float32)

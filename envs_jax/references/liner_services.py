@@ -75,7 +75,9 @@ class Services:
         self.before = np.float32(same & (number[:, None] < number))
         self.from_port = np.float32(self.origin[:, None] == np.arange(num_ports))
         self.to_port = np.float32(self.target[:, None] == np.arange(num_ports))
-        self.on_route = np.float32([[port in routes[route] for port in range(num_ports)] for route, _ in vessels])
+        self.on_route = np.array(
+            [[port in routes[route] for port in range(num_ports)] for route, _ in vessels], np.float32
+        )
         self.cycle = math.lcm(*map(len, routes))
         self.port = np.zeros((self.cycle, len(vessels)), np.int32)
         self.loads = np.zeros((self.cycle, len(vessels), len(lanes)), np.float32)
