@@ -248,7 +248,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     ) -> tuple[Stock, chex.Array, chex.Array]:
         """Days from ``first`` on, one for each row of ``f32[days, 1 + P]``: stock, orders and losses ``f32[P]``."""
 
-        def one(carry: tuple[Stock, Any, Any], step: tuple[Any, Any]) -> tuple[tuple[Stock, Any, Any], None]:
+        def one(
+            carry: tuple[Stock, chex.Array, chex.Array], step: tuple[chex.Array, chex.Array]
+        ) -> tuple[tuple[Stock, chex.Array, chex.Array], None]:
             (stock, booked, lost), by_port = carry, self.services.from_port
             wanted = self.orders(*step, params)
             stock, served = self.services.day(stock, wanted, params.shipper_days)
