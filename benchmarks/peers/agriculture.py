@@ -91,7 +91,7 @@ class Scalar:
         self.probe_before, self.probe = self.probe, probe
         self.sets -= action > 0
         self.weather = (eto, rain)
-        self.mean = tuple(6 / 7 * m + w / 7 for m, w in zip(self.mean, self.weather, strict=True))
+        self.mean = (6 / 7 * self.mean[0] + eto / 7, 6 / 7 * self.mean[1] + rain / 7)
         self.day += 1
         self.last_reward = -loss
         info = {
