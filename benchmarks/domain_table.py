@@ -44,10 +44,20 @@ DESCRIPTIONS: dict[str, Description] = {
         "airlines' weights, separation inflation",
         "exact dynamic programme over sequences",
     ),
+    "agriculture": Description(
+        "limited irrigation, FAO-56 water balance, Allen et al. 1998, and FAO-33 yields",
+        "soils, efficiencies, cultivars' sensitivity, climate",
+        "priced exact single-field programmes",
+    ),
     "cloud_scheduling": Description(
         "multi-resource job scheduling, DeepRM, Mao et al. 2016",
         "durations by kind, arrivals",
         "tuned slowdown index",
+    ),
+    "data_center": Description(
+        "energy-aware dispatch to servers with setup, Hyytiä et al. 2014",
+        "speeds, setups, powers, cooling, load",
+        "first policy iteration",
     ),
     "edge_computing": Description(
         "offloading of task graphs, MRLCO, Wang et al. 2021",
@@ -69,6 +79,11 @@ DESCRIPTIONS: dict[str, Description] = {
         "weights, machine speeds, breakdowns",
         "roll-out of apparent tardiness cost",
     ),
+    "maritime": Description(
+        "empty container repositioning, MARO (Microsoft 2020)",
+        "orders by port, week and destination, buffers",
+        "gradient plan on a fluid forecast",
+    ),
     "network_traffic": Description(
         "parallel queues with random links, Tassiulas & Ephremides 1993",
         "class weights, success and arrival rates",
@@ -78,6 +93,11 @@ DESCRIPTIONS: dict[str, Description] = {
         "dynamic trading with quadratic costs, Gârleanu & Pedersen 2013",
         "factor loadings, mean reversion",
         "finite-horizon Riccati, rounded to the menu",
+    ),
+    "recommender": Description(
+        "slates for an evolving user, RecSim, Ie et al. 2019",
+        "topics' quality, interests, attention budget",
+        "fractional programme over remaining attention",
     ),
     "smart_city": Description(
         "traffic signals, max-pressure, Varaiya 2013",

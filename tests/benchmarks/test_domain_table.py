@@ -103,3 +103,9 @@ def test_the_command_needs_no_import_that_takes_seconds():
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     heavy = ("jax", "gymnax", "envs_jax", "metarl_jax", "experiments", "numpy")
     assert not {name for name in names if name.split(".")[0] in heavy}
+
+
+def test_every_domain_is_described() -> None:
+    names = set(domain_table.runpy.run_path(str(ROOT / "envs_jax/domains/names.py"))["DOMAINS"])
+    assert set(DESCRIPTIONS) == names
+    assert all(map(all, DESCRIPTIONS.values()))
