@@ -178,9 +178,9 @@ CPU = TransferConfig(
     seeds=2,
     arms=("reference",),
     agent=_ON_CPU,
-    training=TrainingConfig(iterations=60, interval=4, checkpoint_every=15),
+    training=TrainingConfig(iterations=46, interval=2, checkpoint_every=12),
     # As many query episodes as support episodes: training's programs then serve the tests.
-    evaluation=EvaluationConfig(tasks=16, episodes=5),
+    evaluation=EvaluationConfig(shots=(0, 3, 5), tasks=16, episodes=5),
 )
 """All standard domains on two cores in half an hour: one arm, two seeds, a small network."""
 
