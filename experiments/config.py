@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from metarl_jax.configs import AdaptationConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
 
-Protocol = Literal["pairs", "leave-one-out"]
+Protocol = Literal["both", "pairs", "leave-out"]
 Arm = Literal["reference", "rl-only"]
 
 
@@ -108,9 +108,11 @@ class TransferConfig:
     """Which agents are trained, and on which domains each is tested.
 
     Attributes:
-      protocol: "pairs" trains an agent on each domain; "leave-one-out" trains each on all domains but one. Either way
-        every agent is tested on new tasks of every domain.
-      domains: the domains, as sources and as targets; left out, all but the registry's extras.
+      protocol: "pairs" trains an agent on each domain and tests it on new tasks of every domain; "leave-out" trains on
+        all domains but some and tests on those; "both" does both.
+      groups: domains are left out in so many groups, one at a time, or in as many as there are domains; 0 leaves out
+        each alone (leave-one-out).
+      domains: the domains, as sources and as targets; if not given, all but the registry's extras.
       seeds: independent training runs of every agent, the unit of evidence.
       seed: which training runs; the evaluation tasks are the same for all.
       arms: "reference" adds the cross-entropy to the reference policy's action to the outer loss; "rl-only" learns from
@@ -124,7 +126,8 @@ class TransferConfig:
         cache folder.
     """
 
-    protocol: Protocol = "pairs"
+    protocol: Protocol = "both"
+    groups: int = 0
     domains: tuple[str, ...] = dataclasses.field(default_factory=standard_domains)
     seeds: int = 3
     seed: int = 0
@@ -145,8 +148,12 @@ class TransferConfig:
         for domain in self.domains:
             if domain not in known:
                 raise ValueError(f"domains: {unknown('domain', domain, known)}")
-        if self.protocol == "leave-one-out" and len(self.domains) < 2:
-            raise ValueError(f"domains: protocol leave-one-out needs at least 2 domains, got {len(self.domains)}")
+        if self.protocol != "pairs":
+            if len(self.domains) < 2:
+                only = f"got {', '.join(self.domains)}; or give --protocol pairs"
+                raise ValueError(f"domains: protocol {self.protocol} needs at least 2 domains, {only}")
+            if self.groups != 0 and self.groups < 2:
+                raise ValueError(f"groups must be 0 or at least 2, got {self.groups}")
         _at_least(self, 1, "seeds")
         _at_least(self, 0, "seed")
         _different("arms", self.arms)
@@ -175,6 +182,7 @@ _ON_CPU = TransformerMamlDqnConfig(
 )
 
 CPU = TransferConfig(
+    groups=5,
     seeds=2,
     arms=("reference",),
     agent=_ON_CPU,
@@ -186,6 +194,7 @@ CPU = TransferConfig(
 
 THREE = dataclasses.replace(
     CPU,
+    protocol="pairs",
     domains=SMALL,
     arms=("reference", "rl-only"),
     training=TrainingConfig(iterations=104, interval=4, checkpoint_every=8),
@@ -194,6 +203,7 @@ THREE = dataclasses.replace(
 """Three domains on two cores in a quarter of an hour: both arms, longer training."""
 
 SMOKE = TransferConfig(
+    protocol="pairs",
     domains=SMALL,
     seeds=2,
     agent=TransformerMamlDqnConfig(

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plan import Agent
+from experiments.plan import LEFT_OUT, OWN, Agent
 from experiments.results import Results
 from experiments.tables import WIDE, number
 from metarl_jax.evaluation import Condition
@@ -28,16 +28,14 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 def _rows(results: Results) -> list[tuple[str, dict[str, Agent]]]:
     """Rows of the heat map: a label, and who was tested on each target."""
-    if results.protocol == "leave-one-out":
-        cells = {target: agent for agent, target in results.cells(home=True)}
+    rows = [
+        (agent.label, dict.fromkeys(results.targets, agent))
+        for agent in results.agents
+        if agent.role != "random weights" and not agent.left_out
+    ]
+    if cells := {target: agent for agent, target in results.cells(LEFT_OUT)}:
         multitask = {target: results.multitask(agent) for target, agent in cells.items()}
-        rows = [("agent, all but the target", cells), ("multitask, all but the target", multitask)]
-    else:
-        rows = [
-            (agent.label, dict.fromkeys(results.targets, agent))
-            for agent in results.agents
-            if agent.role != "random weights"
-        ]
+        rows += [("source: all but the target", cells), ("multitask: all but the target", multitask)]
     return [*rows, (results.untrained.label, dict.fromkeys(results.targets, results.untrained))]
 
 
@@ -102,12 +100,12 @@ def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None
 
 
 def adaptation_curves(results: Results) -> Figure:
-    """Score against K: a panel for every cell, or of many domains only those that the main claim is about."""
+    """Score against K: a panel for every cell, or of many domains only those that claims are about."""
     if len(results.targets) <= WIDE:
-        panels = [[(agent, target) for target in results.targets] for agent in results.sources]
+        panels = [[(agent, target) for target in results.tested(agent)] for agent in results.sources]
     else:
-        home = results.cells(home=True)
-        panels = [home[i : i + 4] for i in range(0, len(home), 4)]
+        claimed = [results.cells(place) for place in (OWN, LEFT_OUT)]
+        panels = [cells[i : i + 5] for cells in claimed for i in range(0, len(cells), 5)]
     columns = max(len(row) for row in panels)
     size = (1.0 + 3.0 * columns, 1.5 + 2.4 * len(panels))
     figure = Figure(figsize=(max(size[0], 7.0), size[1]), layout="constrained")

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import html
 import io
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from rich.console import Console
 from experiments import figures, tables
 from experiments.cli import to_mapping
 from experiments.config import TransferConfig
+from experiments.plan import LEFT_OUT, OWN, Place
 from experiments.results import Results, save_arrays
 from experiments.runs import METRICS, VALIDATION, VERSIONS, RunFolder, write_atomically
 from experiments.tables import Table
@@ -35,8 +37,8 @@ ul.headline { background: #f3f7fb; padding: 1em 1em 1em 2em }
 """
 
 HOW_TO_READ = """
-<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested; where each
-agent was trained on all domains but one, it was tested on that one.
+<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested. Agents that
+were trained on all domains but some were tested on these: they alone show transfer from many fields to a new one.
 Few-shot adaptation shows as a score at the largest K above the score at K=0 and above random weights, lost when the
 support is another task's or carries no rewards. A high score at K=0 is skill that needs no adaptation. Negative
 scores are worse than the better of random and doing nothing.</p>
@@ -160,7 +162,7 @@ def validation(results: Results, folder: RunFolder) -> Table:
     )
 
 
-def summary(results: Results, verdicts: dict[tuple[str, bool], Any], lines: list[str]) -> dict[str, Any]:
+def summary(results: Results, verdicts: dict[tuple[str, Place], Any], lines: list[str]) -> dict[str, Any]:
     """The numbers of the console tables, for programs; undefined numbers are null."""
 
     def interval(agent: Any, arm: str, target: str, condition: Any) -> list[float | None]:
@@ -174,13 +176,12 @@ def summary(results: Results, verdicts: dict[tuple[str, bool], Any], lines: list
                 target: {c.label: interval(agent, arm, target, c) for c in results.conditions}
                 for target in results.tested(agent)
             }
-    place = tables.places(results)
     return {
         "protocol": results.protocol,
         "seeds": results.seeds,
         "headline": lines,
         "verdicts": {
-            arm: {place[home]: dataclasses.asdict(v) for (its, home), v in verdicts.items() if its == arm}
+            arm: {place: dataclasses.asdict(v) for (its, place), v in verdicts.items() if its == arm}
             for arm in results.arms
         },
         "scores": scores,
@@ -191,8 +192,9 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
     """Writes all files of a finished run and prints its tables."""
     verdicts = tables.verdicts(results)
     lines = tables.headline(results, verdicts)
-    matrices = [tables.matrix(results, arm) for arm in results.arms]
-    controls = [tables.controls(results, arm) for arm in results.arms]
+    scores = {arm: tables.scores(results, arm) for arm in results.arms}
+    claimed = [place for place in (OWN, LEFT_OUT) if results.cells(place)]
+    controls = [tables.controls(results, arm, place) for arm in results.arms for place in claimed]
     aggregate = tables.aggregate(results)
 
     write_atomically(folder.path / "scores.csv", csv_text(results.rows()).encode())
@@ -204,9 +206,9 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
     folder.write_json("summary.json", summary(results, verdicts, lines) | {"usage": usage})
 
     metrics = folder.metrics()
-    heat_maps = [
-        figures.save(figures.heat_map(results, arm), folder.figures / f"matrix_{arm}.png") for arm in results.arms
-    ]
+    heat_maps = {
+        arm: figures.save(figures.heat_map(results, arm), folder.figures / f"matrix_{arm}.png") for arm in results.arms
+    }
     curves = figures.save(figures.adaptation_curves(results), folder.figures / "adaptation.png")
     drawn = figures.training_curves(metrics)
     training = "" if drawn is None else image(figures.save(drawn, folder.figures / "training.png"))
@@ -214,8 +216,8 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
         ("What the run shows", bullets(lines, "headline")),
         ("How to read it", HOW_TO_READ),
         (
-            "Source-to-target matrix",
-            "".join(image(p) + html_table(t) for p, t in zip(heat_maps, matrices, strict=True)),
+            "Who can do what where",
+            "".join(image(heat_maps[arm]) + "".join(map(html_table, its)) for arm, its in scores.items()),
         ),
         ("Adaptation curves", image(curves)),
         ("Controls", "".join(map(html_table, [*controls, aggregate]))),
@@ -231,7 +233,7 @@ def write(results: Results, config: TransferConfig, folder: RunFolder, usage: di
     write_atomically(folder.path / "report.html", text.encode())
 
     console = Console()
-    tables.on_console([*matrices, *controls, aggregate], lines, console)
+    tables.on_console([*itertools.chain(*scores.values()), *controls, aggregate], lines, console)
     console.print(
         f"report: {folder.path / 'report.html'}; scores: {folder.path / 'scores.csv'}; log: {folder.path / METRICS}",
         markup=False, highlight=False, soft_wrap=True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan import Agent, multitask_beside
+from experiments.plan import LEFT_OUT, OTHER, OWN, Agent, Place, multitask_beside
 from experiments.runs import write_atomically
 from metarl_jax import statistics
 from metarl_jax.evaluation import Condition
@@ -84,7 +84,7 @@ class Results:
 
     @property
     def sources(self) -> tuple[Agent, ...]:
-        """The agents that the matrix has rows for."""
+        """The agents whose adaptation is measured; all others are controls."""
         return tuple(agent for agent in self.agents if agent.role == "source")
 
     @property
@@ -130,9 +130,17 @@ class Results:
         at = self.targets[target]
         return float(statistics.pooled_score(at.anchors[policy], at.floor, at.reference).score)
 
-    def cells(self, home: bool) -> list[tuple[Agent, str]]:
-        """Source agents and targets that the protocol's main claim is about, or all the others."""
-        return [(agent, t) for agent in self.sources for t in self.tested(agent) if agent.at_home(t) == home]
+    def cells(self, place: Place) -> list[tuple[Agent, str]]:
+        """Source agents and targets of one kind, by target in the order of the tables if there is one agent each."""
+        found = [(agent, t) for agent in self.sources for t in self.tested(agent) if agent.place(t) == place]
+        order = list(self.targets)
+        return sorted(found, key=lambda cell: order.index(cell[1])) if place == LEFT_OUT else found
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The kinds of cells that this run's protocol is about; with a single domain one of them is empty."""
+        pairs: tuple[Place, ...] = (OWN, OTHER) if any(not agent.left_out for agent in self.sources) else ()
+        return (*pairs, LEFT_OUT) if any(agent.left_out for agent in self.sources) else pairs
 
     def overall(self, arm: str, cells: Sequence[tuple[Agent, str]], condition: Condition) -> Interval:
         """Interquartile mean over cells and seeds.
@@ -172,7 +180,7 @@ class Results:
                                 "learner": agent.learner,
                                 "arm": arm,
                                 "trained_on": "+".join(agent.trained_on),
-                                "left_out": agent.left_out,
+                                "left_out": "+".join(agent.left_out),
                                 "target": target,
                                 "target_seen": target in agent.trained_on,
                                 "seed": seed,

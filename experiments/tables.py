@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments.plan import Agent
+from experiments.plan import LEFT_OUT, OWN, Agent, Place
 from experiments.results import Results, Verdict, verdict
 from metarl_jax.evaluation import Condition
 from metarl_jax.statistics import Interval
@@ -42,29 +42,35 @@ def shown(interval: Interval) -> str:
     return f"{number(interval.estimate)} [{number(interval.low)}, {number(interval.high)}]"
 
 
-def places(results: Results) -> dict[bool, str]:
-    """Names of the cells that the protocol's main claim is about, and of the others."""
-    if results.protocol == "pairs":
-        return {True: "own domain, new tasks", False: "other domains, never seen"}
-    return {True: "held-out domain, never seen"}
+SCALE = "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped."
+
+
+def scores(results: Results, arm: str) -> list[Table]:
+    """Score of every agent in every domain it was tested in: the matrix, and the domains left out."""
+    made = {OWN: matrix, LEFT_OUT: unseen}
+    return [make(results, arm) for place, make in made.items() if place in results.places]
+
+
+def unseen(results: Results, arm: str) -> Table:
+    """Domains left out in rows; score at every K with its interval."""
+    return Table(
+        f"Score in the domain left out [95 %], arm {arm}",
+        ["left out", *(f"K={k}" for k in results.shots), "trained on all but"],
+        [
+            [
+                target,
+                *(shown(results.score(agent, arm, target, Condition(k))) for k in results.shots),
+                ", ".join(agent.left_out),
+            ]
+            for agent, target in results.cells(LEFT_OUT)
+        ],
+        SCALE,
+    )
 
 
 def matrix(results: Results, arm: str) -> Table:
-    """Sources in rows, targets in columns; score at K=0 and at the largest K with its interval.
-
-    Agents that were tested on one domain have a row of that one's scores at every K.
-    """
+    """Sources in rows, targets in columns; score at K=0 and at the largest K with its interval."""
     most = results.most
-    if results.protocol == "leave-one-out":
-        return Table(
-            f"Score in the domain left out [95 %], arm {arm}",
-            ["left out", *(f"K={k}" for k in results.shots)],
-            [
-                [target, *(shown(results.score(agent, arm, target, Condition(k))) for k in results.shots)]
-                for agent, target in results.cells(home=True)
-            ],
-            "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped.",
-        )
     short = len(results.targets) > WIDE
 
     def cell(agent: Agent, target: str) -> str:
@@ -75,8 +81,12 @@ def matrix(results: Results, arm: str) -> Table:
     return Table(
         f"Score K=0 → K={most} [95 %], arm {arm}",
         ["trained on \\ tested on", *results.targets],
-        [[agent.domain, *(cell(agent, target) for target in results.targets)] for agent in results.sources],
-        "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped.",
+        [
+            [agent.domain, *(cell(agent, target) for target in results.targets)]
+            for agent in results.sources
+            if not agent.left_out
+        ],
+        SCALE,
     )
 
 
@@ -94,9 +104,9 @@ def candidates(results: Results, agent: Agent) -> list[tuple[str, Agent, Conditi
     ]
 
 
-def controls(results: Results, arm: str) -> Table:
-    """Every control of the cells that the main claim is about: controls in rows, targets in columns."""
-    cells = results.cells(home=True)
+def controls(results: Results, arm: str, place: Place) -> Table:
+    """Every control of a kind of cells with one agent for each target: controls in rows, targets in columns."""
+    cells = results.cells(place)
     short = len(cells) > WIDE
     columns = []
     for agent, target in cells:
@@ -105,7 +115,7 @@ def controls(results: Results, arm: str) -> Table:
         columns.append([*(number(s.estimate) if short else shown(s) for s in scores), heuristic])
     labels = [label for label, *_ in candidates(results, results.sources[0])]
     return Table(
-        f"Controls, {places(results)[True]}, arm {arm}",
+        f"Controls, {place}, arm {arm}",
         ["", *(target for _, target in cells)],
         [list(row) for row in zip([*labels, "heuristic"], *columns, strict=True)],
         "Heuristic: the strongest rule known that sees only what an agent sees.",
@@ -114,7 +124,7 @@ def controls(results: Results, arm: str) -> Table:
 
 def aggregate(results: Results) -> Table:
     """Interquartile means over cells and seeds."""
-    groups = {name: results.cells(home) for home, name in places(results).items()}
+    groups = {place: results.cells(place) for place in results.places}
     rows = []
     for arm in results.arms:
         for i, (label, *_) in enumerate(candidates(results, results.sources[0])):
@@ -177,8 +187,8 @@ def _of(found: list[str], cells: list[str]) -> str:
     return f"{len(found)} of {len(cells)}"
 
 
-def _sentence(results: Results, arm: str, home: bool, found: Verdict) -> str:
-    most, place = results.most, places(results)[home]
+def _sentence(results: Results, arm: str, place: Place, found: Verdict) -> str:
+    most = results.most
     worse = f"; it is worse than K=0 in {', '.join(found.worse_than_zero_shot)}" if found.worse_than_zero_shot else ""
     both = f" ({', '.join(found.beats_both)})" if 0 < len(found.beats_both) <= WIDE else ""
     return (
@@ -192,9 +202,9 @@ def _sentence(results: Results, arm: str, home: bool, found: Verdict) -> str:
     )
 
 
-def headline(results: Results, verdicts: dict[tuple[str, bool], Verdict]) -> list[str]:
+def headline(results: Results, verdicts: dict[tuple[str, Place], Verdict]) -> list[str]:
     """What the run shows, computed from it: one sentence group for every arm and kind of cell."""
-    lines = [_sentence(results, arm, home, found) for (arm, home), found in verdicts.items() if found.cells]
+    lines = [_sentence(results, arm, place, found) for (arm, place), found in verdicts.items() if found.cells]
     lines.append('"Beats" and "falls": the two 95 % intervals (over seeds and tasks) do not overlap.')
     if results.seeds == 1:
         lines.append("One seed: intervals cover tasks only and say nothing about another training run.")
@@ -206,9 +216,11 @@ def headline(results: Results, verdicts: dict[tuple[str, bool], Verdict]) -> lis
     return lines
 
 
-def verdicts(results: Results) -> dict[tuple[str, bool], Verdict]:
+def verdicts(results: Results) -> dict[tuple[str, Place], Verdict]:
     """A verdict for every arm and kind of cell."""
-    return {(arm, home): verdict(results, arm, results.cells(home)) for arm in results.arms for home in places(results)}
+    return {
+        (arm, place): verdict(results, arm, results.cells(place)) for arm in results.arms for place in results.places
+    }
 
 
 def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:

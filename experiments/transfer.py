@@ -1,9 +1,10 @@
 """Does an agent that learned in one field adapt to another within a few episodes?
 
-    python -m experiments.transfer [--preset cpu|smoke|gpu] [--protocol pairs|leave-one-out] [--resume [RUN]]
+    python -m experiments.transfer [--preset cpu|smoke|gpu] [--protocol both|pairs|leave-out] [--resume [RUN]]
 
-Trains an agent on each source, adapts it to new tasks of every target with a few support episodes, and sets the scores
-beside controls: random weights, no adaptation, another task's support, support without rewards, a multitask agent.
+Trains an agent on each domain, and agents on all domains but a few; adapts them to new tasks of every domain, or of
+those left out, with a few support episodes; and sets the scores beside controls: random weights, no adaptation, another
+task's support, support without rewards, a multitask agent.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def open_run(arguments: Sequence[str]) -> tuple[TransferConfig, runs.RunFolder, 
 
 def announce(config: TransferConfig, folder: runs.RunFolder, cache: pathlib.Path | None) -> None:
     """Says what will be done, before anything heavy is loaded."""
-    plan = agents(config.protocol, config.domains)
+    plan = agents(config.protocol, config.domains, config.groups)
     trained = sum(agent.role != "random weights" for agent in plan)
     shots = ", ".join(map(str, config.evaluation.shots))
     print(
@@ -113,7 +114,7 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
     from metarl_jax.training import Stopped
 
     note_versions(folder, machine.versions(jax.devices()))
-    plan = agents(config.protocol, config.domains)
+    plan = agents(config.protocol, config.domains, config.groups)
     trained = [agent for agent in plan if agent.role != "random weights"]
     with Display(len(trained) * config.training.iterations, Console()) as display:
         display.state("building domains and evaluation sets")

@@ -59,7 +59,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
         ("--evaluation.shots 0 -1", "evaluation.shots must be 0 and at least one larger K, none negative, got 0 -1"),
         ("--evaluation.shots 0 x", "--evaluation.shots"),
         ("--preset tpu", "unknown preset 'tpu'"),
-        ("--protocol triples", "('pairs', 'leave-one-out')"),
+        ("--protocol triples", "('both', 'pairs', 'leave-out')"),
         ("--config missing.yaml", "cannot read missing.yaml"),
         ("--config bad.yaml", "unknown key 'agent.data.taks' (did you mean agent.data.tasks?)"),
         ("--results file/x", "results: cannot write to file/x/transfer"),
@@ -67,7 +67,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
         ("--resume nowhere", "resume: nowhere is not the folder of a run"),
         ("--resume --results empty", "resume: there is no run in empty/transfer"),
         ("--resume --seeds 5", "was started with seeds=2, not 5"),
-        ("--resume old --preset three", "was started with agent.network.width=8, not 32"),
+        ("--resume old --preset three", "was started with groups=0, not 5; agent.network.width=8, not 32"),
         ("--preset smoke --name old", "holds a run already"),
     ],
 )

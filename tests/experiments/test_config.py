@@ -59,7 +59,7 @@ def test_flags_override_the_file_which_overrides_the_preset(tmp_path: pathlib.Pa
         ("seeds: true", "seeds must be a whole number, got True"),
         ("agent: {learning_rate: .nan}", "agent.learning_rate must be a number, got nan"),
         ("agent: {adaptation: {unroll: 1}}", "agent.adaptation.unroll must be true or false, got 1"),
-        ("protocol: triples", "protocol must be one of pairs, leave-one-out, got 'triples'"),
+        ("protocol: triples", "protocol must be one of both, pairs, leave-out, got 'triples'"),
         ("domains: portfolio", "domains must be a list, each text, got 'portfolio'"),
         ("evaluation: {shots: [0, one]}", "evaluation.shots must be a whole number, got 'one'"),
         ("agent: 3", "agent must hold keys and values, got 3"),
@@ -86,7 +86,11 @@ def test_yaml_is_refused_by_name(text: str, message: str, tmp_path: pathlib.Path
         ({"domains": ("portfolio", "atlantis")}, f"domains: unknown domain 'atlantis'; allowed: {KNOWN}"),
         ({"domains": ("portfolio", "portfolio")}, "domains must not repeat a value"),
         ({"domains": ()}, "domains must not be empty"),
-        ({"domains": ("portfolio",), "protocol": "leave-one-out"}, "needs at least 2 domains, got 1"),
+        (
+            {"domains": ("portfolio",)},
+            "protocol both needs at least 2 domains, got portfolio; or give --protocol pairs",
+        ),
+        ({"groups": 1}, "groups must be 0 or at least 2, got 1"),
         ({"arms": ("rl-only", "rlonly")}, "arms: unknown arm 'rlonly' (did you mean rl-only?)"),
         ({"name": "a/b"}, "name must be one folder's name"),
         ({"name": ".."}, "name must be one folder's name"),
@@ -122,17 +126,18 @@ def test_plan_of_pairs() -> None:
     ]
     assert len({agent.id for agent in everyone}) == len(everyone)
     source = everyone[2]
-    assert [source.at_home(t) for t in "abc"] == [False, True, False]
+    assert [source.place(t) for t in "abc"] == [plan.OTHER, plan.OWN, plan.OTHER]
     assert plan.multitask_beside(source, everyone).trained_on == ("a", "b", "c")
 
 
 def test_plan_of_leave_one_out_never_trains_on_what_it_claims() -> None:
-    everyone = plan.agents("leave-one-out", ("a", "b", "c"))
+    everyone = plan.agents("leave-out", ("a", "b", "c"))
     sources = [agent for agent in everyone if agent.role == "source"]
     assert [agent.trained_on for agent in sources] == [("b", "c"), ("a", "c"), ("a", "b")]
     for agent in sources:
-        (home,) = [target for target in "abc" if agent.at_home(target)]
-        assert home not in agent.trained_on
+        (target,) = agent.tested_on(("a", "b", "c"))
+        assert agent.place(target) == plan.LEFT_OUT
+        assert target not in agent.trained_on
         assert plan.multitask_beside(agent, everyone).trained_on == agent.trained_on
 
 

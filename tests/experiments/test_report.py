@@ -8,6 +8,7 @@ import html.parser
 import io
 import json
 import pathlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from experiments import figures, plan, report, results, runs, tables
 from experiments.config import PRESETS, Protocol, TransferConfig
+from experiments.plan import LEFT_OUT, OTHER, OWN
 from experiments.results import Results, Target
 from metarl_jax.evaluation import Condition, conditions
 
@@ -35,7 +37,7 @@ def skill(agent: plan.Agent, at: str, given: Condition) -> float:
     """The story that the numbers tell: agents adapt at home, from their own support with rewards, and nowhere else."""
     if agent.role == "multitask":
         return 0.3
-    if agent.role == "source" and agent.at_home(at):
+    if agent.role == "source" and agent.place(at) != OTHER:
         return 0.2 + (0.12 * given.episodes if given.control == "none" else 0.0)
     return 0.1 if agent.role == "source" else 0.0
 
@@ -87,36 +89,69 @@ def test_members_of_an_arm_and_condition_are_the_ones_asked_for(pairs: Results) 
     np.testing.assert_allclose(asked, raw[SEEDS:, SHOTS.index(Condition(5))].astype(np.float64).mean(-1))
 
 
-@pytest.mark.parametrize("protocol", ["pairs", "leave-one-out"])
+@pytest.mark.parametrize("protocol", get_args(Protocol))
 def test_verdict_counts_the_story(protocol: Protocol) -> None:
     found = tables.verdicts(story(protocol))
-    home = found["reference", True]
-    assert len(home.cells) == 3
-    assert home.beats_both == home.beats_zero_shot == home.swap_collapses == home.zero_collapses == home.cells
-    assert home.beats_multitask == home.cells
-    assert (home.strict, home.trials) == (9, 9)
-    if protocol == "leave-one-out":
-        assert ("reference", False) not in found, "only the domain left out is tested"
+    asked = {"pairs": {OWN, OTHER}, "leave-out": {LEFT_OUT}, "both": {OWN, OTHER, LEFT_OUT}}[protocol]
+    assert {place for arm, place in found if arm == "reference"} == asked
+    for place in asked - {OTHER}:
+        home = found["reference", place]
+        assert len(home.cells) == 3
+        assert home.beats_both == home.beats_zero_shot == home.swap_collapses == home.zero_collapses == home.cells
+        assert home.beats_multitask == home.cells
+        assert (home.strict, home.trials) == (9, 9)
+    if OTHER not in asked:
         return
-    away = found["reference", False]
+    away = found["reference", OTHER]
     assert len(away.cells) == 6
     assert away.beats_zero_shot == away.swap_collapses == away.beats_multitask == []
     assert away.beats_random == away.cells
     assert (away.strict, away.trials) == (0, 18)
 
 
+def test_domains_are_left_out_in_groups() -> None:
+    names = tuple("abcdefg")
+    assert plan.left_out(names, 3) == (("a", "d", "g"), ("b", "e"), ("c", "f"))
+    assert plan.left_out(names, 0) == plan.left_out(names, 9) == tuple((name,) for name in names)
+    agents = plan.agents("both", names, 3)
+    assert [(a.role, len(a.trained_on), a.left_out) for a in agents[9:]] == [
+        (role, 7 - len(group), group) for role in ("source", "multitask") for group in plan.left_out(names, 3)
+    ]
+    assert len({agent.id for agent in agents}) == len(agents) == 1 + 7 + 1 + 3 + 3
+    for agent in agents[9:]:
+        assert not set(agent.trained_on) & set(agent.tested_on(names))
+        assert plan.multitask_beside(agent, agents).trained_on == agent.trained_on
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_every_protocol_has_its_tables_and_figures(protocol: Protocol) -> None:
+    told = story(protocol)
+    made = [table.title.split(" [")[0] for table in tables.scores(told, "reference")]
+    asked = {"pairs": ["Score K=0 → K=5"], "leave-out": ["Score in the domain left out"]}
+    assert made == asked.get(protocol, [*asked["pairs"], *asked["leave-out"]])
+    for place in {OWN, LEFT_OUT} & set(told.places):
+        rows = {
+            row[0]: [float(cell.split()[0]) for cell in row[1:]]
+            for row in tables.controls(told, "reference", place).rows
+        }
+        assert rows["agent K=5"] == pytest.approx([0.8] * 3, abs=0.03)
+        assert rows["agent K=0"] == pytest.approx([0.2] * 3, abs=0.03)
+    figures.heat_map(told, "reference").savefig(io.BytesIO())
+    figures.adaptation_curves(told).savefig(io.BytesIO())
+
+
 def test_overall_is_the_interquartile_mean_of_cells(pairs: Results) -> None:
-    home = pairs.overall("reference", pairs.cells(home=True), Condition(5))
+    home = pairs.overall("reference", pairs.cells(OWN), Condition(5))
     assert home.estimate == pytest.approx(0.8, abs=0.02)
-    away = pairs.overall("reference", pairs.cells(home=False), Condition(5))
+    away = pairs.overall("reference", pairs.cells(OTHER), Condition(5))
     assert away.estimate == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_domain_without_headroom_is_named_and_not_scored() -> None:
     broken = story(headroom={"portfolio": 0.0})
     assert tables.shown(broken.score(broken.sources[0], "reference", "portfolio", Condition(5))) == "n/a"
-    assert not np.isnan(broken.overall("reference", broken.cells(home=True), Condition(5)).estimate)
-    assert "portfolio -> portfolio" not in tables.verdicts(broken)["reference", True].beats_both
+    assert not np.isnan(broken.overall("reference", broken.cells(OWN), Condition(5)).estimate)
+    assert "portfolio -> portfolio" not in tables.verdicts(broken)["reference", OWN].beats_both
     row = next(row for row in tables.anchors(broken).rows if row[0] == "portfolio")
     assert row[-1] == f"{TASKS} of {TASKS}"
     for found in tables.matrix(broken, "reference").rows:
@@ -127,7 +162,7 @@ def test_a_domain_without_headroom_is_named_and_not_scored() -> None:
 
 def test_nothing_to_score_at_all() -> None:
     empty = story(headroom=dict.fromkeys(DOMAINS, 0.0))
-    assert np.isnan(empty.overall("reference", empty.cells(home=True), Condition(5)).estimate)
+    assert np.isnan(empty.overall("reference", empty.cells(OWN), Condition(5)).estimate)
     assert all(row[1] == "n/a" for row in tables.aggregate(empty).rows)
     figures.heat_map(empty, "rl-only").savefig(io.BytesIO())
 
@@ -145,7 +180,7 @@ def test_one_domain_has_no_other_cells() -> None:
     single = dataclasses.replace(
         whole, agents=everyone, targets={"portfolio": whole.targets["portfolio"]}, returns=returns
     )
-    assert single.cells(home=False) == []
+    assert single.cells(OTHER) == []
     assert all(row[2] == "none" for row in tables.aggregate(single).rows)
     assert len(tables.headline(single, tables.verdicts(single))) == 2 + 2  # an own-domain line an arm, two notes
 
