@@ -204,7 +204,8 @@ def evaluate(
             policies = collector.adapted(
                 candidates[condition.candidate],
                 *(supports[int(condition.control == "swap")], scale, episodes),
-                *(jnp.bool_(condition.control == "zero"), jnp.bool_(True)),
+                # Inner steps on nothing change nothing; they are left out to save their time.
+                *(jnp.bool_(condition.control == "zero"), jnp.bool_(condition.episodes > 0)),
             )
             scores.append(arena.play(shared, policies, tasks, plans, keys, own_key, greedy).score)
         returns.append([np.asarray(score) for score in scores])  # C arrays [S, rows, E]

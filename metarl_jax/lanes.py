@@ -46,6 +46,9 @@ def over_lanes(function: Callable[..., Any], lanes: int, donate: tuple[int, ...]
     def local(*arguments: Any) -> Any:
         own = arguments[: len(arguments) - shared]
         common = arguments[len(arguments) - shared :]
+        if jax.tree.leaves(own)[0].shape[0] == 1:  # a loop of one would copy all that it carries
+            alone = jax.tree.map(lambda leaf: leaf[0], own)
+            return jax.tree.map(lambda leaf: leaf[None], function(*alone, *common))
         if jax.default_backend() == "cpu":
             return jax.lax.map(lambda one: function(*one, *common), own)
         return jax.vmap(lambda *one: function(*one, *common))(*own)

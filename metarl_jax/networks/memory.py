@@ -12,8 +12,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from metarl_jax.networks.transformer import masked_mean
-
 
 @struct.dataclass
 class Periods:
@@ -49,8 +47,8 @@ class Memory:
 
 def half_rectified(x: chex.Array) -> chex.Array:
     """Keeps one half of the last axis linear (correlations) and rectifies the other (thresholds, local kernels)."""
-    linear, rectified = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([linear, nn.relu(rectified)], axis=-1)
+    linear = jnp.arange(x.shape[-1]) < x.shape[-1] // 2
+    return jnp.where(linear | (x > 0), x, 0.0)
 
 
 class Affine(nn.Module):
@@ -92,19 +90,19 @@ class ContextMemory(nn.Module):
         key_kernel, key_bias = Affine(2 * features + decided, channels, name="key")()
         value_kernel, value_bias = Affine(4 * features + decided + 1, channels, name="value")()
         # A key is an affine map of own token, mean token and decision, a value of these, both tokens a period later and
-        # the reward. Concatenating these would cost more than all else here, so each part meets its own rows of a
-        # kernel; what is multiplied is data, through which no gradient flows.
+        # the reward. What all entities have in common meets its own rows of a kernel once, not once an entity; and each
+        # product is what one map needs, because cutting a wider one in pieces costs a CPU more than all sums in it.
         key_own, key_mean, key_decided = jnp.split(key_kernel, [features, 2 * features])
         cuts = [features, 2 * features, 2 * features + decided, 3 * features + decided, 4 * features + decided]
         now_own, now_mean, now_decided, next_own, next_mean, paid = jnp.split(value_kernel, cuts)
         tokens, decisions = jnp.moveaxis(support.tokens, 2, 0), jnp.moveaxis(support.decisions, 2, 0)  # [N, K, ...]
-        mean = masked_mean(support.tokens, support.token_mask)  # [K, P+1, F]
-        seen = tokens @ jnp.concatenate([key_own, now_own, next_own], axis=1)
-        seen += mean @ jnp.concatenate([key_mean, now_mean, next_mean], axis=1)
-        chosen = decisions @ jnp.concatenate([key_decided, now_decided], axis=1)
-        key = seen[:, :, :-1, :channels] + chosen[..., :channels] + key_bias
-        value = seen[:, :, :-1, channels : 2 * channels] + seen[:, :, 1:, 2 * channels :] + chosen[..., channels:]
-        value += support.reward[..., None] * paid + value_bias
+        own = jnp.concatenate([tokens[:, :, :-1], decisions], axis=-1)
+        share = support.token_mask / jnp.maximum(support.token_mask.sum(), 1)
+        mean = jnp.einsum("kpnf,n->kpf", support.tokens, share)  # [K, P+1, F]
+        now, later = mean[:, :-1], mean[:, 1:]
+        key = own @ jnp.concatenate([key_own, key_decided]) + (now @ key_mean + key_bias)
+        value = own @ jnp.concatenate([now_own, now_decided]) + tokens[:, :, 1:] @ next_own
+        value += now @ now_mean + later @ next_mean + support.reward[..., None] * paid + value_bias
 
         used = support.valid.astype(key.dtype)
         key, value = half_rectified(key) * used[..., None], half_rectified(value)
@@ -134,6 +132,9 @@ class MemoryRead(nn.Module):
     def __call__(self, tokens: chex.Array, memory: Memory) -> chex.Array:
         """Answers ``f32[..., N, width]`` to a batch of ``tokens f32[..., N, F]`` of the task that was remembered."""
         query = half_rectified(nn.Dense(memory.association.shape[-1], name="query")(tokens))
-        # Not a dot: one tiny matrix-vector product an entity costs several times this fused product and sum on CPU.
-        answer = jnp.sum(query[..., None] * memory.association, axis=-2)
+        # Entities first: a matrix product for each, over the whole batch. A product and a sum would cost as little
+        # forwards, but fifteen times as much backwards, where a CPU writes every pair of query and value out.
+        entities, channels = memory.association.shape[:2]
+        rows = jnp.moveaxis(query, -2, 0).reshape(entities, -1, channels)
+        answer = jnp.moveaxis((rows @ memory.association).reshape(entities, *query.shape[:-2], channels), 0, -2)
         return nn.Dense(self.width, use_bias=False, name="answer")(answer) + memory.summary
