@@ -58,7 +58,7 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     ),
     "edge_computing": (
         Bound("linear programme, noise known", "foresight bound", "edge_computing.hindsight"),
-        Bound("annealing, noise known", "best found", "edge_computing.best_found", 64, 2),
+        Bound("annealing of 4000 moves, noise known", "best found", "edge_computing.best_found", 64, 2),
     ),
     "maritime": (Bound("linear programme, orders known", "foresight bound", "maritime.hindsight"),),
     "network_traffic": (Bound("linear programme, all draws known", "foresight bound", "network_traffic.hindsight"),),
@@ -96,7 +96,7 @@ no-op, heuristic and reference, between what is possible and what was earned.
   programmes also let whole things be divided, and leave out rules that `benchmarks/programmes` names. So the distance
   from the reference is what nobody can know, plus what the programme may do beyond the rules, plus what the reference
   misses; how much is which is not known.
-- *Relaxation*: no policy without foreknowledge earns more in expectation. A single episode may.
+- *Relaxation*: no policy without foreknowledge earns more in expectation. An episode may, and so may a mean of some.
 - *Best found*: the best plan that a search found with the noise known. It can be attained, and it is no bound.
 """
 

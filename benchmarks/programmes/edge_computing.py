@@ -15,7 +15,7 @@ from envs_jax.domains.edge_computing import EdgeComputing, EdgeComputingParams
 from envs_jax.references import offloading
 
 MOVES = 4000
-"""Of an annealing."""
+"""Of an annealing; the table of bounds states the number."""
 
 
 @functools.partial(jax.jit, static_argnames=("env", "moves"))

@@ -34,7 +34,7 @@ class Network:
     limits: dict[str, Any]
 
 
-def network(env: Maritime, params: MaritimeParams, days: int) -> Network:
+def constraints(env: Maritime, params: MaritimeParams, days: int) -> Network:
     """The constraints of ``days = 8 + 7 (num_periods - 1)`` days, all but what is ordered.
 
     Laden containers are loaded as the programme likes (a vessel must take them in a fixed order), containers are
@@ -134,5 +134,5 @@ def orders(env: Maritime, params: MaritimeParams, keys: chex.PRNGKey) -> Floats:
 def hindsight(env: Maritime, params: MaritimeParams, keys: chex.PRNGKey) -> Floats:
     """Return ``f64[E]`` [thousand containers] that nobody exceeds, were all orders known."""
     drawn = orders(env, params, keys)
-    net = network(env, params, drawn.shape[1])
+    net = constraints(env, params, drawn.shape[1])
     return np.array([most_served(net, wanted, float(params.move_cost))[0] for wanted in drawn]) / 1000.0

@@ -15,7 +15,9 @@ from benchmarks.programmes import (
     edge_computing,
     maritime,
     network_traffic,
+    portfolio,
     smart_grid,
+    supply_chain,
     vehicle_fleet,
 )
 from envs_jax import anchors
@@ -24,7 +26,9 @@ from envs_jax.domains.cloud_scheduling import CloudScheduling
 from envs_jax.domains.edge_computing import EdgeComputing
 from envs_jax.domains.maritime import Maritime
 from envs_jax.domains.network_traffic import NetworkTraffic
+from envs_jax.domains.portfolio import Portfolio
 from envs_jax.domains.smart_grid import SmartGrid
+from envs_jax.domains.supply_chain import SupplyChain
 from envs_jax.domains.vehicle_fleet import VehicleFleet
 from envs_jax.references import offloading
 
@@ -78,6 +82,25 @@ def test_no_policy_beats_the_bound_in_any_episode(env, bound):
     share = (np.mean(earned["reference"]) - floor) / (possible.mean() - floor)
     print(f"{env.name}: reference {np.mean(earned['reference']):.4g}, bound {possible.mean():.4g}, share {share:.2f}")
     assert 0.3 < share <= 1 + 1e-4
+
+
+IN_EXPECTATION = [
+    (Agriculture(num_fields=2, num_periods=40), agriculture.lagrangian),
+    (Portfolio(num_periods=12), portfolio.continuous),
+    (SupplyChain(num_periods=12), supply_chain.any_order),
+]
+
+
+@pytest.mark.parametrize(("env", "bound"), IN_EXPECTATION, ids=[env.name for env, _ in IN_EXPECTATION])
+def test_relaxations_bound_mean_returns_and_are_near(env, bound):
+    params, keys = env.sample_params(jax.random.key(8)), jax.random.split(jax.random.key(9), 512)
+    earned, idle = (returns(env, params, keys, name) for name in ("reference", "noop"))
+    possible = bound(env, params, keys)
+    assert possible.shape == (512,)
+    error = (possible - earned).std() / np.sqrt(512)
+    print(f"{env.name}: reference {earned.mean():.4g}, bound {possible.mean():.4g}, error {error:.2g}")
+    assert earned.mean() < possible.mean() + 3 * error
+    assert earned.mean() + 4 * error > possible.mean() - 0.5 * (possible.mean() - idle.mean())
 
 
 def test_what_an_unattended_episode_brings_is_what_any_policy_meets():

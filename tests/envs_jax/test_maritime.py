@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.contestants import leaves_by_name
 from benchmarks.peers.maritime import Scalar, Vector
-from benchmarks.programmes.maritime import hindsight, most_served, network
+from benchmarks.programmes.maritime import constraints, hindsight, most_served
 from envs_jax import sampling
 from envs_jax.data import cim
 from envs_jax.domains.maritime import Maritime
@@ -363,7 +363,7 @@ def test_no_order_need_be_lost_at_level_0(network):
     env = Maritime(network)
     daily = np.asarray(env.mean_orders(jnp.int32(0), env.default_params), np.float64)
     days = 8 + 7 * 16
-    _, lost = most_served(network(env, env.default_params, days), np.tile(daily, (days, 1)), move_cost=0.0)
+    _, lost = most_served(constraints(env, env.default_params, days), np.tile(daily, (days, 1)), move_cost=0.0)
     assert abs(lost) < 1e-3
 
 
@@ -377,7 +377,7 @@ def test_reference_comes_near_the_linear_programme():
         possible += 1000.0 * hindsight(ENV, params, key[None])[0]
         # The forecast begins with week 1; before it nothing can be chosen.
         planned += value + early
-        fluid += most_served(network(ENV, params, len(mean)), mean.astype(np.float64), float(params.move_cost))[0]
+        fluid += most_served(constraints(ENV, params, len(mean)), mean.astype(np.float64), float(params.move_cost))[0]
     print(f"reference / bound {gained / possible:.4f}, plan / programme {planned / fluid:.4f}")
     assert planned <= fluid * 1.0005
     assert planned >= 0.92 * fluid
