@@ -58,7 +58,7 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     ),
     "edge_computing": (
         Bound("linear programme, noise known", "foresight bound", "edge_computing.hindsight"),
-        Bound("annealing of 4000 moves, noise known", "best found", "edge_computing.best_found", 64, 2),
+        Bound("annealing of 20,000 moves, noise known", "best found", "edge_computing.best_found", 64, 2),
     ),
     "maritime": (Bound("linear programme, orders known", "foresight bound", "maritime.hindsight"),),
     "network_traffic": (Bound("linear programme, all draws known", "foresight bound", "network_traffic.hindsight"),),

@@ -14,7 +14,7 @@ from benchmarks.programmes import Floats, least, unattended
 from envs_jax.domains.edge_computing import EdgeComputing, EdgeComputingParams
 from envs_jax.references import offloading
 
-MOVES = 4000
+MOVES = 20_000
 """Of an annealing; the table of bounds states the number."""
 
 

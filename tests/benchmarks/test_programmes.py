@@ -150,7 +150,8 @@ def test_one_task_at_its_best_place_earns_the_bound_and_more_tasks_stay_below():
         env = EdgeComputing(num_tasks=count, num_servers=2, num_periods=1, window=1)
         params = env.sample_params(jax.random.key(3))
         best = np.array([float(replay(env, params, key, all_sequences(env)).max()) for key in KEYS])
-        possible, found = (f(env, params, KEYS) for f in (edge_computing.hindsight, edge_computing.best_found))
+        possible = edge_computing.hindsight(env, params, KEYS)
+        found = edge_computing.best_found(env, params, KEYS, moves=1000)
         assert (best <= possible + 1e-5).all()
         assert (possible < 0.5 * best).all()  # costs: more than half of the best plan's
         np.testing.assert_allclose(found, best, rtol=1e-5)
