@@ -51,7 +51,7 @@ class Bound:
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "agriculture": (
         Bound("linear programme, weather known", "foresight bound", "agriculture.hindsight", 64, 4),
-        Bound("Lagrangian of permit and pump", "relaxation", "agriculture.lagrangian", 64, 4),
+        Bound("Lagrangian of permit and pump, up to its grid", "relaxation", "agriculture.lagrangian", 64, 4),
     ),
     "cloud_scheduling": (
         Bound("time-indexed linear programme, all jobs known", "foresight bound", "cloud_scheduling.hindsight"),
