@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.stored import chosen, kept, load, merged
+
 HEADER = """\
 Returns J are means over {tasks} tasks x {episodes} episodes of each domain with common random numbers (seed {seed}),
 undiscounted and with the noise-free expected reward where a domain states one. Scores are pooled over tasks; in
@@ -78,20 +80,25 @@ class Row:
     high: float
 
 
-def measure(name: str, config: Config) -> list[Row]:
-    """All policies on one domain."""
+def frozen(env: Any, config: Config) -> tuple[Any, Any, Any]:
+    """What is drawn of a domain: tasks ``[tasks]``, other tasks ``[population]``, keys ``[tasks, episodes]``."""
     import jax
 
+    sample = jax.jit(jax.vmap(env.sample_params))
+    task_key, population_key, episode_key = jax.random.split(jax.random.key(config.seed), 3)
+    tasks = sample(jax.random.split(task_key, config.tasks))
+    population = sample(jax.random.split(population_key, config.population))
+    return tasks, population, jax.random.split(episode_key, (config.tasks, config.episodes))
+
+
+def measure(name: str, config: Config) -> list[Row]:
+    """All policies on one domain."""
     import envs_jax
     from envs_jax import anchors
     from metarl_jax import statistics
 
     env, _ = envs_jax.make(name)
-    sample = jax.jit(jax.vmap(env.sample_params))
-    task_key, population_key, episode_key = jax.random.split(jax.random.key(config.seed), 3)
-    tasks = sample(jax.random.split(task_key, config.tasks))
-    population = sample(jax.random.split(population_key, config.population))
-    keys = jax.random.split(episode_key, (config.tasks, config.episodes))
+    tasks, population, keys = frozen(env, config)
     found = anchors.anchors(env, tasks, keys)
     average = anchors.returns(env, "average", tasks, keys, population).mean(-1)
     returns = {
@@ -134,55 +141,23 @@ def settings(config: Config) -> dict[str, int]:
     return {name: getattr(config, name) for name in ("tasks", "episodes", "population", "seed")}
 
 
-def load(path: pathlib.Path | None) -> dict[str, Any]:
-    """Stored results: ``settings``, ``asked`` (domains named on the command line; none means all), ``domains``.
-
-    ``domains`` maps a name to ``reference_kind``, ``headroom`` and ``rows`` (fields of :class:`Row`). A file that does
-    not exist holds none.
-    """
-    if path is None or not path.exists():
-        return {"settings": {}, "asked": [], "domains": {}}
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def kept(stored: dict[str, Any], config: Config, measured: Iterable[str]) -> list[str]:
-    """Stored domains that stay beside the ``measured`` ones.
-
-    Raises:
-      ValueError: if they have other settings.
-    """
-    left = [name for name in stored["domains"] if name not in set(measured)]
-    if left and stored["settings"] != settings(config):
-        raise ValueError(f"stored with other settings {stored['settings']}: {', '.join(left)}; choose another --out")
-    return left
-
-
 def joined(stored: dict[str, Any], config: Config, measured: dict[str, list[Row]]) -> dict[str, Any]:
-    """``stored`` with newly ``measured`` domains, in the registry's order; raises like :func:`kept`."""
-    left = kept(stored, config, measured)
-    from envs_jax.domains.names import DOMAINS
+    """``stored`` with newly ``measured`` domains; raises like :func:`~benchmarks.stored.kept`.
 
-    domains = {name: stored["domains"][name] for name in left}
+    A domain's entry: ``reference_kind``, ``headroom`` and ``rows`` (fields of :class:`Row`).
+    """
+    entries = {}
     for name, rows in measured.items():
         kind = "heuristic" if rows[0].domain.endswith("+") else "optimal"
         written = [dataclasses.asdict(row) for row in rows]
-        domains[name] = {"reference_kind": kind, "headroom": headroom(rows), "rows": written}
-    order = {name: place for place, name in enumerate(DOMAINS)}
-    names = sorted(domains, key=lambda name: order.get(name, len(order)))
-    everything = not config.domains or (left and not stored["asked"])
-    return {
-        "settings": settings(config),
-        "asked": [] if everything else names,
-        "domains": {name: domains[name] for name in names},
-    }
+        entries[name] = {"reference_kind": kind, "headroom": headroom(rows), "rows": written}
+    return merged(stored, settings(config), entries, everything=not config.domains)
 
 
 def document(stored: dict[str, Any]) -> str:
     """The Markdown page of stored results."""
-    asked, default = stored["settings"], settings(Config())
-    arguments = f" --domains {' '.join(stored['asked'])}" if stored["asked"] else ""
-    arguments += "".join(f" --{name} {value}" for name, value in asked.items() if value != default[name])
+    asked = stored["settings"]
+    arguments = chosen(stored, settings(Config()))
     text = f"# Adaptation headroom\n\n`python -m benchmarks.headroom{arguments}`\n\n{HEADER.format(**asked)}\n"
     return text + table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
 
@@ -201,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = None if config.out is None else config.out.with_suffix(".json")
     try:
         stored = load(data)
-        kept(stored, config, names)  # refuses before minutes of measuring
+        kept(stored, settings(config), names)  # refuses before minutes of measuring
         result = joined(stored, config, {name: measure(name, config) for name in names})
     except ValueError as error:
         sys.exit(str(error))

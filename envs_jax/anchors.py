@@ -24,7 +24,7 @@ POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 @struct.dataclass
 class Anchors:
-    """Mean returns ``f32[B]`` of a task's anchor policies."""
+    """Returns of a task's anchor policies: means over episodes ``f32[B]``, or each episode's ``f32[B, E]``."""
 
     random: chex.Array
     noop: chex.Array
@@ -91,7 +91,13 @@ def returns(
 
 @functools.partial(jax.jit, static_argnames=("env",))
 def anchors(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
-    """Anchor returns of ``tasks[B]``, each a mean over the episodes of ``keys[B, E]``, all in one roll-out."""
+    """Anchor returns ``f32[B]`` of ``tasks[B]``, each a mean over the episodes of ``keys[B, E]``."""
+    return jax.tree.map(lambda returns: returns.mean(-1), anchor_episodes(env, tasks, keys))
+
+
+@functools.partial(jax.jit, static_argnames=("env",))
+def anchor_episodes(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
+    """Anchor returns ``f32[B, E]`` of ``tasks[B]`` in each of the episodes of ``keys[B, E]``, all in one roll-out."""
     names: tuple[PolicyName, ...] = ("random", "noop", "heuristic", "reference")
     policies = [policy(env, name, tasks) for name in names]
     _, episodes = keys.shape
@@ -108,5 +114,5 @@ def anchors(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -> Anchors:
 
     repeated = jnp.concatenate([keys] * len(names), axis=1)
     (rewards,), _ = rollout((env,), (tasks,), (repeated,), act, jax.random.fold_in(keys[0, 0], 1), record=score_reward)
-    totals = rewards.sum(0).reshape(-1, len(names), episodes).mean(-1)
+    totals = rewards.sum(0).reshape(-1, len(names), episodes)
     return Anchors(**{name: totals[:, i] for i, name in enumerate(names)})

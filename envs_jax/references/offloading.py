@@ -189,15 +189,16 @@ def roll_out(graph: Graph, schedule: Schedule, task: chex.Array, rates: Rates) -
     return jnp.argmin(spans + 1e-3 * now.home).astype(jnp.int32)
 
 
-def makespan(graph: Graph, rates: Rates, plan: chex.Array) -> chex.Array:
-    """Makespan ``f32[]`` [s] of the places ``plan i32[n]``, without noise."""
-
-    def body(schedule: Schedule, step: tuple[chex.Array, chex.Array]) -> tuple[Schedule, None]:
-        task, choice = step
-        return place(schedule, task, choice, options(graph, schedule, task, rates)), None
-
+def makespan(graph: Graph, rates: Rates, plan: chex.Array, factors: chex.Array | None = None) -> chex.Array:
+    """Makespan ``f32[]`` [s] of the places ``plan i32[n]``; without noise, or with the ``factors f32[n, 3]`` known."""
     count, servers = graph.size.shape[0], rates.link.shape[0]
-    return jax.lax.scan(body, empty(count, servers), (jnp.arange(count), plan))[0].makespan
+    factors = jnp.ones((count, 3), jnp.float32) if factors is None else factors
+
+    def body(schedule: Schedule, step: tuple[chex.Array, ...]) -> tuple[Schedule, None]:
+        task, choice, own = step
+        return place(schedule, task, choice, options(graph, schedule, task, rates, own)), None
+
+    return jax.lax.scan(body, empty(count, servers), (jnp.arange(count), plan, factors))[0].makespan
 
 
 def greedy_plan(graph: Graph, rates: Rates, rule: str = "earliest_finish") -> chex.Array:
@@ -219,15 +220,17 @@ def anneal(
     key: chex.PRNGKey,
     moves: int = 20_000,
     temperatures: tuple[float, float] = (0.1, 0.001),
+    factors: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array]:
     """Simulated annealing from ``plan i32[n]``: the best plan found and its makespan [s].
 
     A move puts one random task at another random place; the temperature falls geometrically between the two given, as
-    fractions of the first plan's makespan. A good plan for known rates and no noise, not a proven optimum: it plans
-    with the whole application before it, so it is what an adaptive rule is compared with, not what it plays.
+    fractions of the first plan's makespan. A good plan for known rates and no noise (or noise that is known, see
+    :func:`makespan`), not a proven optimum: it plans with the whole application before it, so it is what an adaptive
+    rule is compared with, not what it plays.
     """
     count, places = graph.size.shape[0], rates.link.shape[0] + 1
-    start = makespan(graph, rates, plan)
+    start = makespan(graph, rates, plan, factors)
     hot, cold = temperatures
 
     def move(i: chex.Array, carry: tuple[chex.Array, ...]) -> tuple[chex.Array, ...]:
@@ -236,7 +239,7 @@ def anneal(
         task = jnp.minimum((u[0] * count).astype(jnp.int32), count - 1)
         shift = 1 + jnp.minimum((u[1] * (places - 1)).astype(jnp.int32), places - 2)
         other = plan.at[task].set((plan[task] + shift) % places)
-        other_span = makespan(graph, rates, other)
+        other_span = makespan(graph, rates, other, factors)
         temperature = start * hot * (cold / hot) ** (i / moves)
         taken = jnp.log(u[2]) * temperature < span - other_span
         plan, span = jnp.where(taken, other, plan), jnp.where(taken, other_span, span)

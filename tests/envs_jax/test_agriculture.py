@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
-import scipy.sparse
 
 from benchmarks.contestants import leaves_by_name
 from benchmarks.peers.agriculture import Scalar, Vector
+from benchmarks.programmes.agriculture import least_loss
 from envs_jax import sampling, suite
 from envs_jax.domains.agriculture import Agriculture
 from envs_jax.observation import TOKEN_COLUMNS
@@ -280,37 +279,6 @@ RESET = quick_jit(lambda params: ENV.reset_env(jax.random.key(0), params))
 # ---- bounds and the reference -------------------------------------------------------------------------------------
 
 
-def linear_bound(params, eto, rain, sets):
-    """Least loss with all weather known, sets divisible and ETa free to be lower: HiGHS."""
-    p = {k: np.asarray(v, float) for k, v in leaves_by_name(params).items()}
-    etc = p["kc"].T * eto[:, None]  # [P, F]
-    taw, n = p["available_water"] * p["root_depth"], P * F
-    worth = p["value"] * p["sensitivity"] * p["response"] / (p["eto"] * p["kc_left"][:, 0])
-    # Variables: ETa, sets, percolation, Dr at the end of the day, each [P, F].
-    one, none = scipy.sparse.identity(n), scipy.sparse.csr_matrix((n, n))
-    before = scipy.sparse.eye(n, k=-F)
-    gain = scipy.sparse.diags(np.tile(p["efficiency"] * p["set_depth"], P))
-    balance = scipy.sparse.hstack([-one, gain, -one, one - before])
-    slope = scipy.sparse.diags((etc / ((1 - p["fraction"]) * taw)).ravel())
-    stress = scipy.sparse.hstack([one, none, none, slope @ before])
-    pump = scipy.sparse.kron(scipy.sparse.identity(P), np.ones((1, F)))
-    wide = scipy.sparse.hstack([scipy.sparse.csr_matrix((P, n)), pump, scipy.sparse.csr_matrix((P, 2 * n))])
-    season = np.concatenate([np.zeros(n), np.ones(n), np.zeros(2 * n)])[None]
-    found = scipy.optimize.linprog(
-        np.concatenate([-np.tile(worth, P), np.zeros(3 * n)]),
-        A_ub=scipy.sparse.vstack([stress, wide, season]),
-        b_ub=np.concatenate([(etc / (1 - p["fraction"])).ravel(), np.ones(P), [sets]]),
-        A_eq=balance,
-        b_eq=np.repeat(-rain, F),
-        bounds=np.stack(
-            [np.zeros(4 * n), np.concatenate([etc.ravel(), np.ones(n), np.full(n, np.inf), np.tile(taw, P)])], 1
-        ),
-        method="highs",
-    )
-    assert found.status == 0
-    return float((etc * worth).sum() + found.fun)
-
-
 @pytest.fixture(scope="module")
 def compared():
     """Episodes ``[B, E]`` of the reference, of it planned for another task's secret, and of weighted depletion."""
@@ -368,10 +336,10 @@ def test_no_episode_beats_the_linear_programme_that_knows_its_weather(compared):
     for i in range(2):
         params = jax.tree.map(lambda x, i=i: x[i], tasks)
         eto = demand[:, i, 0] / np.maximum(np.asarray(params.kc).sum(0), 1e-9)
-        least = linear_bound(params, eto, rain[:, i, 0], float(params.permit))
+        least = least_loss(params, eto, rain[:, i, 0], float(params.permit))
         assert 0 <= least <= -returns[i, :, 0].max() + 1e-3
         # Another set never hurts.
-        assert linear_bound(params, eto, rain[:, i, 0], float(params.permit) + 1) <= least + 1e-7
+        assert least_loss(params, eto, rain[:, i, 0], float(params.permit) + 1) <= least + 1e-7
 
 
 def test_the_reference_against_all_sequences_of_a_small_dry_farm():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 from benchmarks import offloading_bound
 from benchmarks.peers.edge_computing import Scalar, Vector, one_server
@@ -91,6 +92,16 @@ def test_a_task_stays_home_just_when_that_is_sooner():
     for sooner, device in ((0, 80.0 / (remote - 0.01)), (1, 80.0 / (remote + 0.01))):
         rates = PUBLISHED.replace(device=jnp.float32(device))
         assert choose(graph, offloading.empty(1, 1), jnp.int32(0), rates) == sooner
+
+
+def test_square_root_rule_splits_a_load_between_two_servers_for_least_delay():
+    """M/M/1: least sum of rates over slack; the specification's figures for servers of 10 and 4, load 6."""
+    speed, load = np.array([10.0, 4.0]), 6.0
+    rule = speed - np.sqrt(speed) * (speed.sum() - load) / np.sqrt(speed).sum()
+    np.testing.assert_allclose(rule, [5.0994, 0.9006], atol=5e-5)
+    jobs = lambda first: sum(x / (m - x) for x, m in zip((first, load - first), speed, strict=True))  # noqa: E731
+    found = optimize.minimize_scalar(jobs, bounds=(2.1, 5.9), method="bounded", options={"xatol": 1e-9})
+    np.testing.assert_allclose(found.x, rule[0], atol=1e-5)
 
 
 def test_the_published_fault_lets_entry_uploads_overlap():

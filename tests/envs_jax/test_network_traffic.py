@@ -142,6 +142,34 @@ def test_geo_geo_1_queue():
         assert abs(mean - theory) < 4 * error
 
 
+def test_the_flow_that_always_comes_first_is_a_geo_geo_1_queue_whatever_the_others_do():
+    env, chains, rate = NetworkTraffic(2, 1, 3000), 1024, 0.3
+    task = env.instance(jnp.array([rate, 0.3]), 0.6, class_weight=jnp.array([1.0, 0.0, 0.0, 0.0]), buffer=10_000)
+    index = jnp.tile(jnp.array([2.0, 1.0]), (chains, 1))
+    keys = jax.random.split(jax.random.key(3), chains)
+    held = np.asarray(simulate(env, stack([task], chains), jnp.full(chains, INDEX), index, keys))[:, 500:]
+    mean, error = mean_and_error(held)  # of the first flow alone: the second weighs nothing
+    theory = rate * (1 - 0.6) / (0.6 - rate)
+    print(mean, error, theory)
+    assert error < 0.01 * theory
+    assert abs(mean - theory) < 4 * error
+
+
+def test_flows_whose_links_cannot_carry_them_grow_at_the_excess_though_the_whole_is_not_overloaded():
+    """Capacity is a condition for every set of flows: two of p = .3 and load .6 > 1 - .7^2, beside one of p = 1."""
+    env, chains = NetworkTraffic(3, 1, 8000), 64
+    weights = jnp.array([1.0, 1.0, 0.0, 0.0])  # the third flow weighs nothing
+    task = env.instance(
+        jnp.array([0.3, 0.3, 0.2]), connectivity=jnp.array([0.3, 0.3, 1.0]), class_weight=weights, buffer=100_000
+    ).replace(service_class=jnp.array([0, 1, 2], jnp.int32))
+    keys = jax.random.split(jax.random.key(4), chains)
+    held = np.asarray(simulate(env, stack([task], chains), jnp.full(chains, LONGEST), jnp.ones((chains, 3)), keys))
+    mean, error = mean_and_error((held[:, -1] - held[:, 3999]) / 4000)
+    print(mean, error)
+    assert abs(mean - (0.6 - (1 - 0.7**2))) < 4 * error
+    assert mean > 20 * error
+
+
 FOUR = NetworkTraffic(4, 1, 12_000)
 
 

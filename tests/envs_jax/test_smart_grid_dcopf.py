@@ -226,3 +226,23 @@ def test_flows_are_those_of_pypower():
     angle = [0, -5.012, -12.9537, -10.5837, -9.0939, -14.8521, -13.9071]
     angle += [-13.9071, -15.6947, -15.9741, -15.6189, -15.9671, -16.1397, -17.1883]
     np.testing.assert_allclose(100 * TO_FLOW @ np.radians(angle), factors @ injection, atol=4.2e-3)
+
+
+def test_transfer_factors_give_the_published_cost_of_the_pjm_five_bus_case():
+    """PGLib's baseline for case5_pjm in the DC approximation is 1.7480e4 $/h; buses, units and lines are recalled."""
+    lines = np.array([[0, 1], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4]])
+    reactance = np.array([0.0281, 0.0304, 0.0064, 0.0108, 0.0297, 0.0297])
+    rating = np.array([400.0, 426, 426, 426, 426, 240])
+    at, price, most = np.array([0, 0, 2, 3, 4]), np.array([14.0, 15, 30, 40, 10]), np.array([40.0, 170, 520, 200, 600])
+    load = np.array([0.0, 300, 300, 400, 0])
+    factors = dc_network.transfer_factors(lines[:, 0], lines[:, 1], reactance)
+    of_unit, of_load = factors[:, at], factors @ load
+    limits = np.r_[rating + of_load, rating - of_load]
+    found = scipy.optimize.linprog(
+        price, np.vstack([of_unit, -of_unit]), limits, np.ones((1, 5)), [load.sum()], np.c_[0 * most, most]
+    )
+    assert abs(found.fun - 17480) < 0.5
+    flow = of_unit @ found.x - of_load
+    np.testing.assert_allclose(np.flatnonzero(np.abs(flow) > rating - 1e-6), [5])  # the line from D to E binds, alone
+    merit_order = 10 * 600 + 14 * 40 + 15 * 170 + 30 * 190  # what it would cost without lines
+    assert found.fun > merit_order + 2000
