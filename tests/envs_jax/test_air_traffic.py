@@ -1,6 +1,7 @@
 """Aircraft landing: OR-Library optima, exact orders by enumeration, invariants, agreement with two NumPy models."""
 
 import itertools
+import math
 
 import hypothesis
 import hypothesis.strategies as st
@@ -23,6 +24,7 @@ COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
 OPTIMA = landing_optimum.PUBLISHED
 FIRST_COME = {1: 700, 2: 1500, 3: 1730, 4: 2520}
+RANDOM_ORDER = (16e3, 81e3)  # in the mean, over the instances
 # Orders that attain them where target order does not, found by a local search.
 BEST_ORDER = {
     2: (0, 1, 2, 3, 5, 6, 4, 7, 9, 10, 8, 11, 12, 13, 14),
@@ -33,6 +35,7 @@ BEST_RUNWAYS = {(3, 2): (0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0
 
 sample = jax.jit(ENV.sample_params)
 solve = jax.jit(ENV.solve)
+land = jax.jit(aircraft_landing.landing_times)
 
 
 @jax.jit
@@ -79,6 +82,11 @@ def test_published_optima_and_first_come_values(number):
     np.testing.assert_array_equal(
         [one(jnp.arange(n)), one(jnp.asarray(order))], [FIRST_COME[number], OPTIMA[number][0]]
     )
+    rng = np.random.default_rng(number)
+    random = np.array([float(one(jnp.asarray(rng.permutation(n)))) for _ in range(256)])
+    mean, error = random.mean(), random.std() / 16
+    print(f"airland{number}: random orders cost {mean:.0f} +- {error:.0f}")
+    assert RANDOM_ORDER[0] - 3 * error < mean < RANDOM_ORDER[1] + 3 * error
     for runways in (1, 2, 3):
         peer = Scalar(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
         peer.reset(np.zeros(0))
@@ -262,10 +270,47 @@ def test_one_class_that_cannot_be_early_is_a_queue():
         expected[i] = max(target[i], expected[i - 1] + 7 if i else 0)  # Lindley
     gap = jnp.full((20,), 7.0).at[0].set(0.0)
     t = jnp.asarray(target, jnp.float32)
-    time, cost = jax.jit(aircraft_landing.landing_times)(t, t, t + 1e4, jnp.full((20,), 3.0), 0.5, gap)
+    time, cost = land(t, t, t + 1e4, jnp.full((20,), 3.0), 0.5, gap)
     np.testing.assert_allclose(time, expected, atol=1e-4)
     assert cost == pytest.approx(3 * (expected - target).sum())
     assert (expected > target).sum() > 5
+
+
+def test_throughput_of_a_random_order_is_that_of_the_class_mix():
+    # A landing is followed by one of class b after one of class a with chance p_a p_b, so p' S p apart in the mean.
+    share, banks = np.array([0.3, 0.5, 0.2]), 1024
+    task = sample(jax.random.key(2))
+    wake = np.random.default_rng(0).choice(3, (banks, N), p=share).astype(np.int32)
+
+    @jax.jit
+    @jax.vmap
+    def busy(wake):
+        # Everybody is there, and late, from the start: the runway never waits.
+        none = jnp.zeros_like(task.target)
+        crowd = task.replace(earliest=none, target=none, latest=none, wake=jnp.tile(wake, (P, 1)))
+        return jnp.ptp(ENV._land(start(ENV, crowd, jnp.arange(N)), crowd.replace(inflation=jnp.float32(1.0)))[0])
+
+    gap = np.asarray(busy(jnp.asarray(wake))) / (N - 1)
+    mean = share @ np.round(np.array(SEPARATION) / 10) @ share  # whole slots
+    print(f"mean separation {gap.mean():.3f} +- {gap.std() / math.sqrt(banks):.3f}, p'Sp {mean:.3f}")
+    assert abs(gap.mean() - mean) < 4 * gap.std() / math.sqrt(banks)
+    assert gap.std() / math.sqrt(banks) < 0.01 * mean
+
+
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(seed=SEEDS)
+def test_one_more_aircraft_never_costs_less(seed):
+    rng = np.random.default_rng(seed)
+    params = sample(jax.random.key(seed))
+    order, gone = rng.permutation(N), int(rng.integers(N))
+    costs = []
+    for kept in (order, np.delete(order, gone)):
+        wake = np.asarray(params.wake[0])[kept]
+        gap = np.round(np.float32(params.inflation) * np.asarray(params.separation))[wake[:-1], wake[1:]]
+        times = (np.asarray(x[0])[kept] for x in (params.earliest, params.target, params.latest))
+        weight = np.asarray(params.weight)[np.asarray(params.airline[0])[kept]]
+        costs.append(float(land(*times, weight, 0.45, np.append(0.0, gap).astype(np.float32))[1]))
+    assert costs[0] >= costs[1] - 1e-3
 
 
 # ---- invariants ---------------------------------------------------------------------------------------------------

@@ -328,6 +328,33 @@ def test_a_saturated_ward_discharges_all_that_its_beds_can():
     assert means.std() / 8 < 0.02
 
 
+def test_a_crowded_hospital_discharges_its_beds_by_the_profile():
+    # Nobody is moved and more come than can leave: every bed is taken, so N_w mu_w f_e patients leave on average.
+    params = sample(jax.random.key(4))
+    rate = 8.0 * params.beds * params.discharge_rate
+    params = params.replace(arrival_rate=rate, arrival_cdf=ENV._law(rate, params.arrival_profile))
+
+    @jax.jit
+    @jax.vmap
+    def week(key):
+        def body(state, period):
+            uniforms = sampling.uniforms(key, period, ENV.num_uniforms)
+            following, *_ = ENV.advance(state.replace(time=W * period), uniforms, params)
+            return following, (following.discharged.sum(0), following.in_ward.sum(0) == params.beds)
+
+        return jax.lax.scan(body, ENV.reset_env(key, params)[1], jnp.arange(7 * E))[1]
+
+    left, full = (np.asarray(x) for x in week(jax.random.split(jax.random.key(5), 512)))
+    assert full[:, 2 * E - 1 :].all()
+    # The first two days fill the beds; what period t ends with are the discharges of epoch t + 1.
+    left = left[:, 2 * E - 1 : -1].reshape(512, 5, E, W).mean(1)
+    expected = np.asarray(params.discharge_profile)[:, None] * np.asarray(params.beds * params.discharge_rate)
+    error = left.std(0) / math.sqrt(512)
+    assert (np.abs(left.mean(0) - expected) <= 4 * error).all()
+    assert (error < 0.05).all()
+    assert np.ptp(expected) > 1
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
