@@ -159,8 +159,9 @@ def test_jobs_sent_to_the_server_that_is_free_first_are_a_shared_queue():
     waits /= 1 + offered + waits
     response = 1 + waits / (2 - offered)
     np.testing.assert_allclose([waits, response], [0.642857, 2.285714], atol=1e-6)
-    run = long_run(env, params, keys(3), ARRIVALS, rule=lambda state, _: jnp.argmin(state.remaining.max(-1)))
-    value, error = (x / offered for x in ratio(run["delay"], run["gap"]))  # Little's law
+    runs = keys(3, 512)
+    run = long_run(env, params, runs, ARRIVALS, rule=lambda state, _: jnp.argmin(state.remaining.max(-1)))
+    value, error = ratio(run["delay"], np.full(len(runs), float(ARRIVALS)))
     print(f"M/M/2: mean response {value:.4f} +- {error:.4f} s, Erlang {response:.6f}")
     assert error < 0.05 * response
     assert abs(value - response) < error
@@ -183,8 +184,9 @@ def test_the_shorter_of_two_random_queues():
         pair = jnp.stack([first, second]).astype(jnp.int32)
         return pair[jnp.argmin((state.remaining[pair] > 0).sum(-1))]
 
-    run = long_run(env, params, keys(4, 32), 4000, rule=shorter)
-    value, error = (x / (rho * n) for x in ratio(run["delay"], run["gap"]))
+    runs, jobs = keys(4, 64), 4000
+    run = long_run(env, params, runs, jobs, rule=shorter)
+    value, error = ratio(run["delay"], np.full(len(runs), float(jobs)))
     print(f"two choices, load {rho}: mean response {value:.4f} +- {error:.4f} s, limit {limit}")
     assert error < 0.02 * limit
     assert abs(value - limit) < error + 0.01 * limit
