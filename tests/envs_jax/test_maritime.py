@@ -337,6 +337,14 @@ def test_containers_are_neither_made_nor_lost_and_orders_either_served_or_lost(s
     np.testing.assert_allclose(reward, paid, rtol=1e-5, atol=1e-4)
 
 
+def test_orders_do_not_depend_on_choices():
+    params, key, (*_, info, after) = episode(0)
+    *_, untouched, still = play(params, key, jnp.full((ENV.horizon,), NOOP, jnp.int32))
+    np.testing.assert_array_equal(info["booked"], untouched["booked"])
+    np.testing.assert_array_equal(after.booked, still.booked)
+    assert (info["served"] != untouched["served"]).any()
+
+
 @hypothesis.settings(max_examples=5)
 @hypothesis.given(SEEDS, st.integers(1, 10))
 def test_more_empties_at_the_start_never_serve_fewer(seed, more):
