@@ -133,7 +133,7 @@ class Scalar:
         user[[URGENCY, SLACK, DEMAND, LEVEL]] = bored * self.here, 1.0 - bored, 1.0, self.here
         user[[CAPACITY, OUTFLOW, AGE]] = math.tanh(self.no_click), self.last is not None, self.quiet / self.num_periods
         user[SIGNAL_A] = sum(self.quality_sum) / clicks / BEST if clicks else 0.0
-        user[[SIGNAL_B, RATE]] = max(shown, 1) / (self.k * self.num_periods), clicks / max(shown, 1)
+        user[[SIGNAL_B, RATE]] = shown / (self.k * self.num_periods), clicks / max(shown, 1)
         user[[IS_TURN, DECIDED]] = 1.0, self.time % self.k / self.k
         out[:, UNIT_COST], out[:, UNIT_VALUE] = self.skip / self.minutes, self.minutes / 4.0
         out[:, PROGRESS] = min(self.time / (self.k * self.num_periods), 1.0)
@@ -188,7 +188,8 @@ class Vector:
 
     def _show_counts(self) -> None:
         n, w = self.impressions, self.watched
-        shown, clicks = np.maximum(n.sum(1), 1), w.sum(1)
+        total, clicks = n.sum(1), w.sum(1)
+        shown = np.maximum(total, 1)
         fair = self.g * n / shown[:, None]
         self.topics[..., URGENCY], self.topics[..., SLACK] = np.maximum(1 - fair, 0), np.clip(fair - 1, 0, 1)
         self.topics[..., SIGNAL_A] = self.quality_sum / (BEST * np.maximum(w, 1))
@@ -198,7 +199,7 @@ class Vector:
         self.user[:, URGENCY], self.user[:, SLACK], self.user[:, LEVEL] = bored * self.here, 1 - bored, self.here
         self.user[:, AGE] = self.quiet / self.num_periods
         self.user[:, SIGNAL_A] = self.quality_sum.sum(1) / (BEST * np.maximum(clicks, 1))
-        self.user[:, SIGNAL_B], self.user[:, RATE] = shown / (self.k * self.num_periods), clicks / shown
+        self.user[:, SIGNAL_B], self.user[:, RATE] = total / (self.k * self.num_periods), clicks / shown
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, G + 1]``."""

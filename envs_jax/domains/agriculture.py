@@ -142,8 +142,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
 
     Shown: crops, root depths, values, the permit. Hidden: available water of each soil, sensitivity of each
     cultivar, efficiency of each field's irrigation, the climate. Reward against the canopies' stress identifies s; a
-    set's effect on the probe identifies e; where the canopy and the reward begin to show
-    stress, and where rain ceases to fill the soil, identifies TAW.
+    set's effect on the probe identifies e; where the canopy and the reward begin to show stress, and where rain ceases
+    to fill the soil, identifies TAW.
 
     Key figures in ``info``: ``yield_loss`` -R [yield value]; ``evapotranspiration`` ETa, ``demand`` ETc,
     ``irrigation`` gross, ``percolation`` [mm, summed over fields]; ``rain`` [mm]; ``stressed_fields`` with Ks < 1.

@@ -341,7 +341,8 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """See the class docstring for the columns."""
         g, k = self.num_topics, self.slate_size
         left = state.offered - state.slate
-        seen = jnp.maximum(jnp.sum(state.shown), 1.0)
+        shown = jnp.sum(state.shown)
+        seen = jnp.maximum(shown, 1.0)
         exposure = g * state.shown / seen
         cost, value = params.skip / params.minutes, 0.25 * params.minutes
         common = {
@@ -374,7 +375,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "outflow": jnp.sum(state.last_click),
             "age": state.idle / self.num_periods,
             "signal_a": jnp.sum(state.quality) / (QUALITY_SCALE * jnp.maximum(clicks, 1.0)),
-            "signal_b": seen / (k * self.num_periods),
+            "signal_b": shown / (k * self.num_periods),
             "rate": clicks / seen,
             "is_turn": 1.0,
             "decided": self.turn(state) / k,

@@ -124,8 +124,9 @@ class Services:
         Full containers for the next calls come first; empties without room stay ashore.
         """
         here, loads = self.here(week), jnp.asarray(self.loads)[week % self.cycle]
-        landed = jnp.sum(stock.laden * here, axis=0)
-        laden = stock.laden * (1.0 - here)
+        # A choice, not a product with ``here``: XLA makes sums of such products matrix products, on CPU far dearer.
+        landed = jnp.sum(jnp.where(here > 0, stock.laden, 0.0), axis=0)
+        laden = jnp.where(here > 0, 0.0, stock.laden)
         room = (capacity - laden.sum(-1)) @ loads
         taken = fill(room, stock.full * loads.sum(0), jnp.asarray(self.sooner)[week % self.cycle])
         laden = laden + (loads * taken) @ self.to_port

@@ -60,18 +60,21 @@ def choices(seed, kind="random"):
     return np.full(P, seed % N, np.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("env", "arrivals"))
-def long_run(env, params, keys, arrivals, rates=None):
+@functools.partial(jax.jit, static_argnames=("env", "arrivals", "rule"))
+def long_run(env, params, keys, arrivals, rates=None, rule=None):
     """Sums ``[batch]`` of each key figure over ``arrivals`` jobs after as many to forget the empty start.
 
-    Jobs are sent by chance, or by marginal costs at ``rates``. The clock stands still, so no job is the last.
+    Jobs are sent by chance, by marginal costs at ``rates``, or where ``rule(state, uniform)`` says. The clock stands
+    still, so no job is the last.
     """
 
     @jax.vmap
     def run(key):
         def body(state, number):
             u = jax.random.uniform(jax.random.fold_in(key, number), (4,), minval=1e-7)
-            if rates is None:
+            if rule is not None:
+                action = rule(state, u[3])
+            elif rates is None:
                 action = jnp.minimum(jnp.floor(u[3] * env.num_servers), env.num_servers - 1).astype(jnp.int32)
             else:
                 action = env.reference_action(rates, state, params, key)
@@ -146,6 +149,47 @@ def test_without_setup_a_split_by_chance_is_a_row_of_plain_queues():
     value, error = ratio(run["delay"], run["gap"])
     assert error < 0.06 * 6.0
     assert abs(value - 4 * 0.6 / 0.4) < error
+
+
+def test_jobs_sent_to_the_server_that_is_free_first_are_a_shared_queue():
+    """Then nobody waits while a server idles: M/M/2 (Erlang C), lambda = 1.5, mu = 1."""
+    env, offered = DataCenter(num_servers=2, num_periods=64, queue=64), 1.5
+    params = env.default_params.replace(arrival_rate=jnp.float32(offered), setup_rate=jnp.full(2, 1e6, jnp.float32))
+    waits = offered**2 / 2 / (1 - offered / 2)  # against the states of 0 and 1 jobs
+    waits /= 1 + offered + waits
+    response = 1 + waits / (2 - offered)
+    np.testing.assert_allclose([waits, response], [0.642857, 2.285714], atol=1e-6)
+    runs = keys(3, 512)
+    run = long_run(env, params, runs, ARRIVALS, rule=lambda state, _: jnp.argmin(state.remaining.max(-1)))
+    value, error = ratio(run["delay"], np.full(len(runs), float(ARRIVALS)))
+    print(f"M/M/2: mean response {value:.4f} +- {error:.4f} s, Erlang {response:.6f}")
+    assert error < 0.05 * response
+    assert abs(value - response) < error
+
+
+CHOICES = ((0.5, 1.26569), (0.7, 1.61445), (0.8, 1.94736), (0.9, 2.61406), (0.95, 3.38305), (0.99, 5.43200))
+"""Load, mean response of the shorter of two random queues among infinitely many."""
+
+
+def test_the_shorter_of_two_random_queues():
+    """Mitzenmacher 1996: sum_i rho^(2^i - 2) with infinitely many servers; 128 of them are 1 % away."""
+    for rho, figure in CHOICES:
+        assert abs(sum(rho ** (2.0**i - 2) for i in range(1, 30)) - figure) < 5e-6
+    n, (rho, limit) = 128, CHOICES[1]
+    env = DataCenter(num_servers=n, num_periods=64, queue=12)
+    params = env.default_params.replace(arrival_rate=jnp.float32(rho * n), setup_rate=jnp.full(n, 1e6, jnp.float32))
+
+    def shorter(state, uniform):
+        first, second = jnp.floor(uniform * n), jnp.floor((uniform * n) % 1.0 * n)
+        pair = jnp.stack([first, second]).astype(jnp.int32)
+        return pair[jnp.argmin((state.remaining[pair] > 0).sum(-1))]
+
+    runs, jobs = keys(4, 64), 4000
+    run = long_run(env, params, runs, jobs, rule=shorter)
+    value, error = ratio(run["delay"], np.full(len(runs), float(jobs)))
+    print(f"two choices, load {rho}: mean response {value:.4f} +- {error:.4f} s, limit {limit}")
+    assert error < 0.02 * limit
+    assert abs(value - limit) < error + 0.01 * limit
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -247,7 +291,7 @@ def test_rewards_are_the_responses_and_energies_of_all_jobs_in_order_of_arrival(
     )
     task = {name: x.astype(float) for name, x in by_name(params).items()}
     gap, size, setup = -np.log(uniforms.astype(float).T)
-    now, free, cost, setups = 0.0, np.zeros(N), 0.0, 0
+    now, free, cost, setups, completions = 0.0, np.zeros(N), 0.0, 0, []
     for k, i in enumerate(states.choice):
         off = free[i] <= now
         prepare = off * setup[k] / task["setup_rate"][i]
@@ -258,6 +302,10 @@ def test_rewards_are_the_responses_and_energies_of_all_jobs_in_order_of_arrival(
         if stays > 0:  # work conservation: the environment's server is done when this one is
             assert abs(stays + now_ends - free[i]) < 1e-4 * free[i] + 1e-3
         assert free[i] > before
+        completions.append(free[i])
+        slack = 1e-4 * now + 1e-3  # of float32
+        after = [(np.array(completions) > now + shift).sum() for shift in (slack, -slack)]
+        assert after[0] <= info["in_system"][k] <= after[1]
         cost += task["delay_price"] * (free[i] - now)
         cost += (
             task["energy_price"]
