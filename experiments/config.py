@@ -186,7 +186,7 @@ CPU = TransferConfig(
     seeds=2,
     arms=("reference",),
     agent=_ON_CPU,
-    training=TrainingConfig(iterations=46, interval=2, checkpoint_every=12),
+    training=TrainingConfig(iterations=50, interval=2, checkpoint_every=13),
     # As many query episodes as support episodes: training's programs then serve the tests.
     evaluation=EvaluationConfig(shots=(0, 3, 5), tasks=16, episodes=5),
 )
