@@ -17,7 +17,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from envs_jax import sampling
-from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from envs_jax.observation import BOUND, NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 
 
 @struct.dataclass
@@ -222,9 +222,9 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         n, a = self.num_tokens, self.num_actions
         return spaces.Dict(
             {
-                "tokens": spaces.Box(-10.0, 10.0, (n, NUM_TOKEN_FEATURES), jnp.float32),
+                "tokens": spaces.Box(-BOUND, BOUND, (n, NUM_TOKEN_FEATURES), jnp.float32),
                 "token_mask": spaces.Box(0, 1, (n,), jnp.bool_),
-                "actions": spaces.Box(-10.0, 10.0, (a, NUM_ACTION_FEATURES), jnp.float32),
+                "actions": spaces.Box(-BOUND, BOUND, (a, NUM_ACTION_FEATURES), jnp.float32),
                 "action_target": spaces.Box(-1, n - 1, (a,), jnp.int32),
                 "action_mask": spaces.Box(0, 1, (a,), jnp.bool_),
             }

@@ -56,6 +56,10 @@ ACTION_COLUMNS = (
 NUM_ACTION_FEATURES = len(ACTION_COLUMNS)
 
 
+BOUND = 10.0
+"""Features lie within plus or minus this; most within 1."""
+
+
 @struct.dataclass
 class Observation:
     """What an agent sees. Leading batch dimensions may stand before each shape.
@@ -73,6 +77,11 @@ class Observation:
     actions: chex.Array
     action_target: chex.Array
     action_mask: chex.Array
+
+
+def bounded(feature: chex.Array) -> chex.Array:
+    """Keeps a feature that has no bounds of its own, such as a price, within those of the observation space."""
+    return jnp.clip(feature, -BOUND, BOUND)
 
 
 Values = Mapping[str, chex.Numeric]

@@ -23,7 +23,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import fao56, irrigation
 
 # What features and permits assume, an agent not knowing its own; units as in AgricultureParams.
@@ -352,19 +352,19 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         empty = state.measured / typical
         legal = self._legal(state, params)
         days_left = jnp.maximum(self.num_periods - day, 1)
-        common = {"progress": self.progress(state), "last_reward": _cut(state.last_reward / REWARD_SCALE)}
+        common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / REWARD_SCALE)}
         fields = {
             "urgency": jnp.clip(empty, 0.0, 1.0),
             "slack": jnp.clip(1.0 - empty / params.fraction, 0.0, 1.0),
-            "level": _cut(1.0 - empty),
+            "level": bounded(1.0 - empty),
             "capacity": params.root_depth / 2.0,
             "pipeline": params.kc_left[:, day] / 100.0,
             "outflow": today * state.weather[0] / 10.0,
-            "age": _cut(state.since / 30.0),
-            "change": _cut((state.measured - state.measured_before) / params.set_depth),
-            "signal_a": _cut(state.canopy),
+            "age": bounded(state.since / 30.0),
+            "change": bounded((state.measured - state.measured_before) / params.set_depth),
+            "signal_a": bounded(state.canopy),
             "signal_b": today,
-            "unit_value": _cut(50.0 * params.value * params.response / params.kc_left[:, 0]),
+            "unit_value": bounded(50.0 * params.value * params.response / params.kc_left[:, 0]),
             "rate": params.fraction,
             "is_turn": legal,
             **common,
@@ -376,10 +376,10 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             **common,
         }
         sky = {
-            "inflow": _cut(state.usual[1] / 10.0),
+            "inflow": bounded(state.usual[1] / 10.0),
             "outflow": state.usual[0] / 10.0,
             "signal_a": state.weather[0] / 10.0,
-            "signal_b": _cut(state.weather[1] / 30.0),
+            "signal_b": bounded(state.weather[1] / 30.0),
             **common,
         }
         actions = jnp.arange(self.num_actions)
@@ -442,8 +442,3 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["pipeline"])
         merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
         return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit), 0).astype(jnp.int32)
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    """Keeps a feature without bounds of its own within those of the observation space."""
-    return jnp.clip(feature, -10.0, 10.0)

@@ -23,7 +23,7 @@ from flax import struct
 
 from envs_jax import data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import aircraft_landing
 
 SLOT = 10.0
@@ -375,9 +375,6 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         remaining = jnp.sum(waiting, dtype=jnp.int32)
         head = jnp.min(jnp.where(waiting, target, jnp.inf))
         unit = 1.0 / params.time_scale
-
-        def bounded(feature: chex.Array) -> chex.Array:
-            return jnp.clip(feature, -10.0, 10.0)
 
         observed = state.airline_charge / jnp.maximum(state.airline_deviation, 1e-6)
         rate = bounded(jnp.log1p(observed) * jnp.float32(1.0 / np.log1p(WEIGHTS[1])))

@@ -18,7 +18,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import booking, slowdown_index
 from envs_jax.references.slowdown_index import Moments
 
@@ -363,7 +363,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         most, total = jnp.max(need, axis=-1), jnp.sum(need, axis=0)
         left = jnp.min(jnp.where(need > 0, free - need, 1.0), axis=-1)
         slack = jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)
-        last_reward = jnp.clip(0.2 * state.last_reward, -10.0, 10.0)
+        last_reward = bounded(0.2 * state.last_reward)
         everywhere = {"progress": self.progress(state), "last_reward": last_reward}
         kind = state.kind[state.slot] * offers
         rate = state.duration[state.slot] * offers if self.deeprm else state.observed

@@ -15,7 +15,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import setup_queue
 from envs_jax.references.setup_queue import Servers
 
@@ -319,7 +319,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         waiting = jobs - busy
         everywhere = {
             "progress": self.progress(state),
-            "last_reward": jnp.clip(0.1 * state.last_reward, -10.0, 10.0),
+            "last_reward": bounded(0.1 * state.last_reward),
         }
         servers = dict(
             urgency=jnp.minimum(waiting / 4.0, 1.0),

@@ -20,7 +20,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import offloading
 from envs_jax.references.offloading import Graph, Rates, Schedule
 
@@ -308,10 +308,10 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         resources = {
             "slack": jnp.clip(1.0 - start / jnp.maximum(span, 1e-6), 0.0, 1.0),
             "capacity": jnp.append(NOMINAL_DEVICE, jnp.full((self.num_servers,), NOMINAL_SERVER)) / NOMINAL_SERVER,
-            "signal_a": _cut((start - span) / TIME_SCALE),
-            "signal_b": _cut((go - span) / TIME_SCALE),
-            "outflow": _cut(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
-            "age": _cut(state.work_busy / (4 * TIME_SCALE)),
+            "signal_a": bounded((start - span) / TIME_SCALE),
+            "signal_b": bounded((go - span) / TIME_SCALE),
+            "outflow": bounded(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
+            "age": bounded(state.work_busy / (4 * TIME_SCALE)),
         }
         upcoming = turn + jnp.arange(self.window)
         present = upcoming < n
@@ -322,7 +322,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "slack": 1.0 - urgency,
             "level": graph.size[task] / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
-            "waiting": _cut(state.rank[task] / (4 * TIME_SCALE)),
+            "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
             "signal_a": jnp.sum(graph.parents[task], axis=1) / 10.0,
             "signal_b": jnp.sum(graph.parents[:, task], axis=0) / 10.0,
             "is_turn": upcoming == turn,
@@ -331,10 +331,10 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         application = {
             "urgency": left,
             "slack": 1.0 - left,
-            "level": _cut(span / (4 * TIME_SCALE)),
+            "level": bounded(span / (4 * TIME_SCALE)),
             "decided": turn / n,
         }
-        common = {"progress": self.progress(state), "last_reward": jnp.clip(state.last_reward, -10.0, 10.0)}
+        common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward)}
         tokens = token_table(
             ("place", 1, {k: v[:1] for k, v in resources.items()} | common),
             ("supplier", self.num_servers, {k: v[1:] for k, v in resources.items()} | common),
@@ -392,7 +392,3 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         # The way back counts more than it takes: whoever is sent away comes late to children elsewhere.
         remote = jnp.maximum(start + size / link, run) + size / speed + 1.7 * result / link
         return jnp.argmin(remote.at[0].set(start[0] + size / 1.0)).astype(jnp.int32)
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    return jnp.clip(feature, -10.0, 10.0)

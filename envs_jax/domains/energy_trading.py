@@ -22,7 +22,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
@@ -48,11 +48,6 @@ _HIGH = np.array([*LEVELS, np.inf], np.float32)[[hi - 1 for _, hi in PAIRS]]
 _EAGER_BUY = np.array([lo / 5 for lo, _ in PAIRS], np.float32)
 _EAGER_SELL = np.array([(6 - hi) / 5 for _, hi in PAIRS], np.float32)
 _SIN, _COS = (wave(2 * np.pi * np.arange(24) / 24).astype(np.float32) for wave in (np.sin, np.cos))
-
-
-def _bounded(feature: chex.Array) -> chex.Array:
-    """Keeps a feature inside the observation space; prices have no bound of their own."""
-    return jnp.clip(feature, -10.0, 10.0)
 
 
 @struct.dataclass
@@ -339,11 +334,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         reference = params.reference_price
         premium = params.day_ahead[ahead % self.cycle_hours] - reference
         level = state.charge / params.capacity
-        change = _bounded((state.price - state.previous_price) / PRICE_SCALE)
+        change = bounded((state.price - state.previous_price) / PRICE_SCALE)
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
-            "last_reward": _bounded(state.last_reward / (reference * jnp.sum(params.power))),
+            "last_reward": bounded(state.last_reward / (reference * jnp.sum(params.power))),
         }
         stores = dict(
             urgency=1.0 - level,
@@ -354,8 +349,8 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             outflow=jnp.maximum(-state.moved, 0) / MAX_POWER,
             change=change,
             signal_a=premium[1] / PRICE_SCALE,
-            signal_b=_bounded((state.price - reference) / PRICE_SCALE),
-            unit_value=_bounded(state.settled / (PRICE_SCALE * params.power)),
+            signal_b=bounded((state.price - reference) / PRICE_SCALE),
+            unit_value=bounded(state.settled / (PRICE_SCALE * params.power)),
             rate=params.power / MAX_POWER,
             is_turn=jnp.arange(self.num_devices) == turn,
             decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
@@ -371,7 +366,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             change=now * change,
             signal_a=premium / PRICE_SCALE,
             signal_b=now * state.spike,
-            unit_value=now * _bounded(state.price / PRICE_SCALE),
+            unit_value=now * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
             **everywhere,

@@ -27,7 +27,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import bed_pools
 
 BATCH = (1, 2, 4)  # patients that one choice can move
@@ -351,16 +351,16 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
             "progress": self.progress(state),
-            "last_reward": _cut(state.last_reward / REWARD_SCALE),
+            "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
-        waiting = _cut(state.waiting / PATIENTS)
+        waiting = bounded(state.waiting / PATIENTS)
         both = {
             "urgency": jnp.minimum(waiting, 1.0),
             "slack": free / params.beds,
             "capacity": params.beds / self.max_beds,
             "waiting": waiting,
-            "signal_a": _cut(state.arrived / PATIENTS),
-            "unit_value": _cut(params.holding_cost / HOLDING_SCALE),
+            "signal_a": bounded(state.arrived / PATIENTS),
+            "unit_value": bounded(params.holding_cost / HOLDING_SCALE),
             **common,
         }
 
@@ -368,12 +368,12 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
             charged, moved = state.charged.sum(axis), state.moved_before.sum(axis)
             return {
-                "outflow": _cut(state.discharged.sum(axis) / PATIENTS),
-                "unit_cost": _cut(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE),
-                "decided": _cut(state.moved.sum(axis) / PATIENTS),
+                "outflow": bounded(state.discharged.sum(axis) / PATIENTS),
+                "unit_cost": bounded(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE),
+                "decided": bounded(state.moved.sum(axis) / PATIENTS),
             }
 
-        patients = {**both, **flows(1), "level": _cut(state.in_ward.sum(1) / params.beds)}
+        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1) / params.beds)}
         rooms = {
             **both,
             **flows(0),
@@ -443,8 +443,3 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """Which actions are: nobody, or patients of another class as far as they wait and find beds. ``bool[A]``."""
         possible = jnp.minimum(waiting, free)[self.sender]
         return (self.size == 0) | ((self.sender != turn) & (self.size <= possible))
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    """Keeps a feature without bounds of its own within those of the observation space."""
-    return jnp.clip(feature, -10.0, 10.0)

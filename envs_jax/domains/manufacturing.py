@@ -25,7 +25,7 @@ from flax import struct
 
 from envs_jax import data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import job_shop
 from envs_jax.references.job_shop import Progress, Shop, total
 
@@ -336,7 +336,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
         queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
         label = (2.0 * jnp.arange(m) + 1.0) / m - 1.0
-        last_reward = jnp.clip(REWARD_SCALE * state.last_reward, -10.0, 10.0)
+        last_reward = bounded(REWARD_SCALE * state.last_reward)
         shared = {"progress": self.progress(state), "last_reward": last_reward}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
@@ -353,7 +353,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "pipeline": f.later / length,
                     "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
                     "age": jnp.minimum(jnp.where(f.queue.any(1), t - state.ready, 0.0) / length, 10.0),
-                    "change": jnp.clip(f.outcome, -10.0, 10.0),
+                    "change": bounded(f.outcome),
                     "signal_a": total(f.following, label, 1),
                     "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
                     "rate": jnp.minimum(total(f.following, speed, 1), 10.0),
@@ -371,7 +371,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
                     "outflow": (f.last & f.ended[:, None]).sum(0),
                     "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
-                    "change": jnp.clip(total(f.last, f.outcome[:, None], 0), -10.0, 10.0),
+                    "change": bounded(total(f.last, f.outcome[:, None], 0)),
                     "signal_a": label,
                     "signal_b": f.complete.sum(0) / j,
                     "rate": jnp.minimum(speed, 10.0),

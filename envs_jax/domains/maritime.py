@@ -28,7 +28,7 @@ from flax import struct
 from envs_jax import sampling
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import keep_shares, liner_services
 from envs_jax.references.liner_services import MAX_DELAY, WEEK, Stock
 
@@ -333,38 +333,38 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
             "progress": self.progress(state),
-            "last_reward": _cut(1000.0 * state.last_reward / unit),
+            "last_reward": bounded(1000.0 * state.last_reward / unit),
         }
-        empty, booked, cost = _cut(stock.empty / unit), _cut(state.booked / unit), _cut(params.move_cost)
+        empty, booked, cost = bounded(stock.empty / unit), bounded(state.booked / unit), bounded(params.move_cost)
         room = params.capacity - stock.laden.sum(-1) - stock.aboard
         ports = {
             "urgency": state.lost / jnp.maximum(state.booked, 1.0),
             "slack": stock.empty / (stock.empty + state.booked + 1.0),
             "level": empty,
             "capacity": params.start / params.start.max(),
-            "inflow": _cut(stock.consignee.sum(0) / unit),
-            "pipeline": _cut(stock.laden.sum(0) / unit),
-            "outflow": _cut((state.booked - state.lost) / unit),
-            "waiting": _cut((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
+            "inflow": bounded(stock.consignee.sum(0) / unit),
+            "pipeline": bounded(stock.laden.sum(0) / unit),
+            "outflow": bounded((state.booked - state.lost) / unit),
+            "waiting": bounded((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
             "signal_a": booked,
-            "signal_b": _cut(stock.aboard @ onto / unit),
+            "signal_b": bounded(stock.aboard @ onto / unit),
             "unit_cost": cost,
             "unit_value": 1.0,
             "is_turn": port,
-            "decided": _cut(state.moved @ self.services.here(week) / unit),
+            "decided": bounded(state.moved @ self.services.here(week) / unit),
             **common,
         }
         vessels = {
             "slack": jnp.maximum(room, 0.0) / params.capacity,
-            "level": _cut(stock.aboard / unit),
+            "level": bounded(stock.aboard / unit),
             "capacity": params.capacity / params.capacity.max(),
-            "inflow": _cut(bound / unit),
-            "pipeline": _cut(stock.laden.sum(-1) / unit),
+            "inflow": bounded(bound / unit),
+            "pipeline": bounded(stock.laden.sum(-1) / unit),
             "signal_a": onto @ booked,
             "signal_b": onto @ empty,
             "unit_cost": cost,
             "is_turn": vessel,
-            "decided": _cut(-state.moved / unit),
+            "decided": bounded(-state.moved / unit),
             **common,
         }
         tenths = jnp.arange(-LEVELS, LEVELS + 1)
@@ -379,8 +379,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
                 is_noop=tenths == 0,
                 amount=jnp.abs(share),
                 signed=share,
-                low=jnp.where(tenths < 0, _cut(-share * load / unit), 0.0),
-                high=jnp.where(tenths > 0, _cut(share * discharge / unit), 0.0),
+                low=jnp.where(tenths < 0, bounded(-share * load / unit), 0.0),
+                high=jnp.where(tenths > 0, bounded(share * discharge / unit), 0.0),
                 second_slack=vessel @ vessels["slack"],
                 second_level=vessel @ vessels["level"],
             ),
@@ -436,8 +436,3 @@ def _nearest(ashore: chex.Array, load: chex.Array, discharge: chex.Array) -> che
     scope = jnp.where(ashore < 0, load, discharge)
     tenths = jnp.clip(jnp.round(LEVELS * ashore / jnp.maximum(scope, 1e-6)), -LEVELS, LEVELS)
     return LEVELS + jnp.where(scope > 0, tenths, 0.0).astype(jnp.int32)
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    """Keeps a feature without bounds of its own within those of the observation space."""
-    return jnp.clip(feature, -10.0, 10.0)

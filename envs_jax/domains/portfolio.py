@@ -21,7 +21,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded
 from envs_jax.references import linear_quadratic
 
 
@@ -274,7 +274,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         tolerance = jnp.minimum(1.0 / (params.risk_aversion * limit), 10.0)
         rate = linear_quadratic.trading_rate(params.risk_aversion, params.cost_multiplier)
         progress = self.progress(state)
-        last_reward = jnp.clip(0.2 * state.last_reward, -10.0, 10.0)
+        last_reward = bounded(0.2 * state.last_reward)
         columns = {
             "urgency": column(jnp.maximum(-level, 0.0)),
             "slack": column(jnp.maximum(level, 0.0)),

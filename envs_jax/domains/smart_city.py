@@ -27,7 +27,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import grid, max_pressure
 
 GRID, PHASES, MOVEMENTS = 4, 4, 32
@@ -330,12 +330,12 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "urgency": urgency,
             "slack": 1.0 - urgency,
             "level": is_green,
-            "outflow": _cut(state.served / FLOW_SCALE),
-            "waiting": _cut(waiting / QUEUE_SCALE),
+            "outflow": bounded(state.served / FLOW_SCALE),
+            "waiting": bounded(waiting / QUEUE_SCALE),
             "age": jnp.minimum(state.red / RED_SCALE, 1.0),
-            "change": _cut((state.joined - state.served) / FLOW_SCALE),
-            "signal_a": _cut(roads / QUEUE_SCALE),
-            "signal_b": _cut(first / QUEUE_SCALE),
+            "change": bounded((state.joined - state.served) / FLOW_SCALE),
+            "signal_a": bounded(roads / QUEUE_SCALE),
+            "signal_b": bounded(first / QUEUE_SCALE),
             "is_turn": jnp.broadcast_to((jnp.arange(GRID) == turn)[:, None], (GRID, PHASES)),
             "decided": decided,
         }
@@ -344,7 +344,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "cycle_sin": jnp.asarray(np.sin(_CYCLE), jnp.float32)[period % len(PLAN)],
             "cycle_cos": jnp.asarray(np.cos(_CYCLE), jnp.float32)[period % len(PLAN)],
             "progress": self.progress(state),
-            "last_reward": _cut(state.last_reward / REWARD_SCALE),
+            "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
         tokens = {name: value.reshape(-1) for name, value in column.items()} | common
         phase = (plan[turn] + phases) % PHASES
@@ -431,8 +431,3 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         index = max_pressure.index(HEURISTIC, weight, lanes, NOMINAL_SATURATION, delay, lambda x: x.sum(axis=-1))
         phase = max_pressure.hold_or_switch(index, jnp.argmax(rows[:, column["level"]]), HEURISTIC.hysteresis)
         return jnp.argmax(observation.action_target == first + phase).astype(jnp.int32)
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    """Keeps a feature without bounds inside the observation space."""
-    return jnp.clip(feature, -10.0, 10.0)

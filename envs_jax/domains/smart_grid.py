@@ -22,7 +22,7 @@ from flax import struct
 from envs_jax import sampling
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
 
@@ -357,7 +357,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         turn, hour = self.turn(state), self.period(state) % 24
 
         def scaled(value: chex.Array, scale: float) -> chex.Array:
-            return jnp.clip(value / scale, -10.0, 10.0)
+            return bounded(value / scale)
 
         level = state.charge / jnp.float32(self.levels - 1)
         share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)

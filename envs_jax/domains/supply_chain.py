@@ -27,7 +27,7 @@ from flax import struct
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import base_stock
 
 DEMAND_RANGE = (0.75, 6.0)
@@ -346,13 +346,13 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         position = self._position(state)
         need = _need(0.5 * (state.last_demand + params.nominal_demand), lead)
         lacking = (need - position) / need
-        stock = _cut(state.on_hand / FLOW_SCALE)
-        served = _cut(state.shipped[0] / FLOW_SCALE)
+        stock = bounded(state.on_hand / FLOW_SCALE)
+        served = bounded(state.shipped[0] / FLOW_SCALE)
         # Backlog and last demand concern every stage, so every row has them.
-        common = {"progress": self.progress(state), "last_reward": _cut(state.last_reward / COST_SCALE)}
+        common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / COST_SCALE)}
         public = {
-            "waiting": _cut(state.backlog / FLOW_SCALE),
-            "signal_a": _cut(state.last_demand / FLOW_SCALE),
+            "waiting": bounded(state.backlog / FLOW_SCALE),
+            "signal_a": bounded(state.last_demand / FLOW_SCALE),
             "rate": params.nominal_demand / FLOW_SCALE,
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
@@ -362,14 +362,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             slack=slack,
             level=stock,
             capacity=lead / (n * self.max_lead_time),
-            inflow=_cut(state.pipe[:, 0] / FLOW_SCALE),
-            pipeline=_cut(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
-            outflow=_cut(state.shipped / FLOW_SCALE),
+            inflow=bounded(state.pipe[:, 0] / FLOW_SCALE),
+            pipeline=bounded(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
+            outflow=bounded(state.shipped / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
-            signal_b=_cut(position / lead / FLOW_SCALE),
+            signal_b=bounded(position / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
             is_turn=jnp.arange(n) == turn,
-            decided=_cut(state.orders / FLOW_SCALE),
+            decided=bounded(state.orders / FLOW_SCALE),
             **public,
             **common,
         )
@@ -434,11 +434,6 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def _action(self, adjustment: chex.Array) -> chex.Array:
         """Index of the menu's entry nearest to ``adjustment`` [units]."""
         return jnp.clip(adjustment + self.max_adjustment, 0, self.num_actions - 1).astype(jnp.int32)
-
-
-def _cut(feature: chex.Array) -> chex.Array:
-    """Keeps a feature without bounds of its own within those of the observation space."""
-    return jnp.clip(feature, -10.0, 10.0)
 
 
 def _need(rate: chex.Array, lead: chex.Array) -> chex.Array:

@@ -23,7 +23,7 @@ from flax import struct
 from envs_jax import sampling
 from envs_jax.data import AmodCity
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import fluid_fleet
 
 SMOOTHING = 0.3
@@ -363,25 +363,25 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         counts |= {"outflow": state.served, "waiting": lost}
         everywhere = {
             "progress": self.progress(state),
-            "last_reward": _bounded(10.0 * state.last_reward / (fleet * params.price_scale)),
+            "last_reward": bounded(10.0 * state.last_reward / (fleet * params.price_scale)),
         }
         regions = dict(
             urgency=lost / jnp.maximum(state.requests, 1),
             slack=state.idle / jnp.maximum(state.idle + state.average[0], 1.0),
-            age=_bounded(distance / TIME_SCALE),
-            signal_a=_bounded(state.average[0] * n / fleet),
-            signal_b=_bounded(state.average[1] * n / fleet),
-            unit_cost=_bounded(driving * distance),
-            unit_value=_bounded(state.fare / params.price_scale),
+            age=bounded(distance / TIME_SCALE),
+            signal_a=bounded(state.average[0] * n / fleet),
+            signal_b=bounded(state.average[1] * n / fleet),
+            unit_cost=bounded(driving * distance),
+            unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
-            decided=_bounded(state.moved * n / fleet),
-            **{name: _bounded(count * n / fleet) for name, count in counts.items()},
+            decided=bounded(state.moved * n / fleet),
+            **{name: bounded(count * n / fleet) for name, count in counts.items()},
             **everywhere,
         )
         city = dict(
-            capacity=_bounded(fleet / (n * VEHICLE_SCALE)),
-            unit_cost=_bounded(driving),
-            **{name: _bounded(jnp.sum(count) / fleet) for name, count in counts.items()},
+            capacity=bounded(fleet / (n * VEHICLE_SCALE)),
+            unit_cost=bounded(driving),
+            **{name: bounded(jnp.sum(count) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         return Observation(
@@ -444,7 +444,3 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 # The heuristic's tuned constants.
 _TARGET_PERIODS, _TARGET_FLOOR, _PIPELINE_WEIGHT, _SOFTNESS = 2.1, 0.17, 0.42, 0.43
 _FARE_POWER, _COST_WEIGHT, _TIME_WEIGHT = 0.21, 1.5, 1.0
-
-
-def _bounded(feature: chex.Array) -> chex.Array:
-    return jnp.clip(feature, -10.0, 10.0)
