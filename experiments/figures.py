@@ -51,13 +51,17 @@ def heat_map(results: Results, arm: str) -> Figure:
     # A few cells far below the floor must not wash out all others; the number in the cell tells the truth.
     limit = float(np.clip(np.abs(finite).max() if finite.size else 1.0, 1.0, 2.0))
 
-    figure = Figure(figsize=(3.4 + 2 * max(1.25 * width, 2.0), 1.6 + 0.62 * height), layout="constrained")
-    axes = figure.subplots(1, 2, squeeze=False)[0]
+    if width <= WIDE:
+        figure = Figure(figsize=(3.4 + 2 * max(1.25 * width, 2.0), 1.6 + 0.62 * height), layout="constrained")
+        axes = figure.subplots(1, 2, squeeze=False)[0]
+    else:  # one above the other, or nothing could be read
+        figure = Figure(figsize=(4.4 + 0.75 * width, 2 * (1.0 + 0.34 * height)), layout="constrained")
+        axes = figure.subplots(2, 1)
     for axis, k, panel, grid in zip(axes, shots, scores, values, strict=True):
         image = axis.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(f"K={k} support episodes")
         axis.set_xticks(range(width), targets, rotation=30, ha="right")
-        axis.set_yticks(range(height), [label for label, _ in rows] if k == 0 else [""] * height)
+        axis.set_yticks(range(height), [label for label, _ in rows] if k == 0 or width > WIDE else [""] * height)
         axis.set_xlabel("tested on (new tasks)")
         for i, row in enumerate(panel):
             for j, cell in enumerate(row):
@@ -95,7 +99,7 @@ def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None
         axis.axhline(level, color="black", linewidth=0.6)
     bottom, top = axis.get_ylim()
     axis.set_ylim(max(bottom, -VIEW), min(top, VIEW))
-    axis.set_title(f"{agent.domain} → {target}", fontsize=9)
+    axis.set_title(f"{target} left out" if agent.left_out else f"{agent.domain} → {target}", fontsize=9)
     axis.set_xticks(results.shots)
 
 
