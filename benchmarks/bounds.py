@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks import headroom
-from benchmarks.stored import chosen, kept, load, merged
+from benchmarks.stored import chosen, kept, load, merged, publish
 
 Kind = Literal["foresight bound", "relaxation", "best found"]
 
@@ -277,20 +276,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     config = tyro.cli(Config, args=arguments, description=__doc__)
     names = config.domains or tuple(BOUNDS)
-    data = None if config.out is None else config.out.with_suffix(".json")
     try:
-        stored = load(data)
+        stored = load(config.out)
         kept(stored, settings(config), names)  # refuses before minutes of measuring
         entries = {name: {"rows": [dataclasses.asdict(row) for row in measure(name, config)]} for name in names}
         result = merged(stored, settings(config), entries, everything=not config.domains)
     except ValueError as error:
         sys.exit(str(error))
-    text = document(result)
-    print(text)
-    if config.out is not None and data is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(text)
-        data.write_text(json.dumps(result, indent=1) + "\n")
+    publish(config.out, document(result), result)
 
 
 if __name__ == "__main__":

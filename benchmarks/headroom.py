@@ -12,14 +12,13 @@ the same settings stay, so that a new one needs no run of all.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.stored import chosen, kept, load, merged
+from benchmarks.stored import chosen, kept, load, merged, publish
 
 HEADER = """\
 Returns J are means over {tasks} tasks x {episodes} episodes of each domain with common random numbers (seed {seed}),
@@ -173,19 +172,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import envs_jax
 
     names = config.domains or envs_jax.registered()
-    data = None if config.out is None else config.out.with_suffix(".json")
     try:
-        stored = load(data)
+        stored = load(config.out)
         kept(stored, settings(config), names)  # refuses before minutes of measuring
         result = joined(stored, config, {name: measure(name, config) for name in names})
     except ValueError as error:
         sys.exit(str(error))
-    text = document(result)
-    print(text)
-    if config.out is not None and data is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(text)
-        data.write_text(json.dumps(result, indent=1) + "\n")
+    publish(config.out, document(result), result)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def load(path: pathlib.Path | None) -> dict[str, Any]:
-    """Stored results; a file that does not exist holds none."""
+def load(page: pathlib.Path | None) -> dict[str, Any]:
+    """Results stored beside a page; a page that does not exist has none."""
+    path = None if page is None else page.with_suffix(".json")
     if path is None or not path.exists():
         return {"settings": {}, "asked": [], "domains": {}}
     found: dict[str, Any] = json.loads(path.read_text())
@@ -58,3 +59,12 @@ def chosen(stored: dict[str, Any], default: dict[str, Any]) -> str:
     domains = f" --domains {' '.join(stored['asked'])}" if stored["asked"] else ""
     given = stored["settings"].items()
     return domains + "".join(f" --{name} {value}" for name, value in given if value != default[name])
+
+
+def publish(out: pathlib.Path | None, page: str, results: dict[str, Any]) -> None:
+    """Prints the page; if there is a file for it, writes it there and the results beside it, as JSON."""
+    print(page)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page)
+        out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")

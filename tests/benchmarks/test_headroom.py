@@ -57,16 +57,16 @@ def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, mon
     out = tmp_path / "headroom.md"
     headroom.main(["--domains", "smart_grid", "--out", str(out)])
     headroom.main(["--domains", "portfolio", "--out", str(out)])
-    stored = headroom.load(tmp_path / "headroom.json")
+    stored = headroom.load(tmp_path / "headroom.md")
     assert list(stored["domains"]) == ["portfolio", "smart_grid"]  # the registry's order
     assert stored["domains"]["portfolio"]["headroom"] == headroom.headroom(rows)
     assert headroom.document(stored) == out.read_text()
     assert "`python -m benchmarks.headroom --domains portfolio smart_grid`" in out.read_text()
     with pytest.raises(SystemExit, match=r"stored with other settings .*: smart_grid; choose another --out"):
         headroom.main(["--domains", "portfolio", "--seed", "1", "--out", str(out)])
-    assert headroom.load(tmp_path / "headroom.json") == stored
+    assert headroom.load(tmp_path / "headroom.md") == stored
 
 
 def test_the_page_in_docs_is_that_of_the_stored_results():
     docs = pathlib.Path(__file__).parents[2] / "docs"
-    assert headroom.document(headroom.load(docs / "headroom.json")) == (docs / "headroom.md").read_text()
+    assert headroom.document(headroom.load(docs / "headroom.md")) == (docs / "headroom.md").read_text()
