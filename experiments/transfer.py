@@ -1,6 +1,6 @@
 """Does an agent that learned in one field adapt to another within a few episodes?
 
-    python -m experiments.transfer [--preset cpu|smoke|gpu] [--protocol both|pairs|leave-out] [--resume [RUN]]
+    python -m experiments.transfer [--preset cpu|three|smoke|gpu] [--protocol both|pairs|leave-out] [--resume [RUN]]
 
 Trains an agent on each domain, and agents on all domains but a few; adapts them to new tasks of every domain, or of
 those left out, with a few support episodes; and sets the scores beside controls: random weights, no adaptation, another

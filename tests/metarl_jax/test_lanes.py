@@ -20,6 +20,21 @@ def test_over_lanes_maps_own_and_shares_common_arguments() -> None:
     assert lanes.over_lanes(affine, 3, shared=1) is program
 
 
+def test_a_single_lane_computes_what_it_would_among_others() -> None:
+    """It takes a way of its own through the code, as does the only lane of each device in training."""
+
+    def scaled(tree: dict[str, chex.Array], factor: chex.Array) -> dict[str, chex.Array]:
+        return {"sum": factor * tree["x"].sum(), "x": tree["x"] + tree["y"]}
+
+    trees = {"x": jnp.arange(6.0).reshape(2, 3), "y": jnp.array([1.0, -2.0])}
+    both = lanes.over_lanes(scaled, 2, shared=1)(lanes.place(trees, 2), jnp.float32(3.0))
+    for lane in range(2):
+        mine = {name: leaf[lane : lane + 1] for name, leaf in trees.items()}
+        alone = lanes.over_lanes(scaled, 1, shared=1)(lanes.place(mine, 1), jnp.float32(3.0))
+        for name, leaf in both.items():
+            np.testing.assert_array_equal(alone[name], leaf[lane : lane + 1])
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_the_mesh_divides_the_lanes(count: int) -> None:
     assert count % lanes.lane_mesh(count).size == 0
