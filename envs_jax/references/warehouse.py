@@ -19,7 +19,7 @@ recalled). All arithmetic is float64, switched on locally; public functions take
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import chex
@@ -306,18 +306,20 @@ def _greedy(tables: Tables, value: chex.Array, is_chain: bool) -> chex.Array:
 _expected = jax.jit(expected)
 
 
-def _padded(warehouse: Warehouse, values: np.ndarray | None) -> np.ndarray:
+def padded(warehouse: Warehouse, values: np.ndarray | None) -> np.ndarray:
+    """A table ``[..., |X|]`` as ``[..., side ** n]``, zero where there is no state; zeros ``f64`` for None."""
     size = warehouse.side**warehouse.num_levels
     if values is None:
         return np.zeros(size)
     if not warehouse.is_ragged:
-        return np.asarray(values, float)
+        return np.asarray(values)
     out = np.zeros((*values.shape[:-1], size), values.dtype)
     out[..., model.padded_index(warehouse)] = values
     return out
 
 
-def _unpadded(warehouse: Warehouse, values: chex.Array) -> np.ndarray:
+def unpadded(warehouse: Warehouse, values: chex.Array) -> np.ndarray:
+    """The states' entries of a padded table."""
     out = np.asarray(values)
     return out[..., model.padded_index(warehouse)] if warehouse.is_ragged else out
 
@@ -330,7 +332,7 @@ def _solution(warehouse: Warehouse, result: tuple[chex.Array, ...], tolerance: f
             f"the bounds on the gain, {low} and {high}, are still {high - low:.1e} apart after {count} sweeps "
             f"(tolerance {tolerance}, max_sweeps {max_sweeps})"
         )
-    return Solution((low + high) / 2, low, high, _unpadded(warehouse, value), count)
+    return Solution((low + high) / 2, low, high, unpadded(warehouse, value), count)
 
 
 def _damping(warehouse: Warehouse) -> float:
@@ -360,7 +362,7 @@ def optimum(
     """
     with jax.enable_x64(True):
         tolerance = max(tolerance, 0.0)
-        value = jnp.array(_padded(warehouse, start))
+        value = jnp.array(padded(warehouse, start))
         result = _optimise(
             build(warehouse), value, tolerance, _damping(warehouse), warehouse.is_chain, max_sweeps=max_sweeps
         )
@@ -392,8 +394,8 @@ def evaluate(
     check_feasible(warehouse, flows)
     check_unichain(warehouse, flows)
     with jax.enable_x64(True):
-        index, cost = post_decision(warehouse, _padded_flows(warehouse, flows))
-        value = jnp.array(_padded(warehouse, start))
+        index, cost = post_decision(warehouse, padded(warehouse, flows))
+        value = jnp.array(padded(warehouse, start))
         result = _evaluate(
             build(warehouse), index, cost, value, tolerance, _damping(warehouse), max_sweeps=max_sweeps
         )
@@ -403,28 +405,22 @@ def evaluate(
 def improve(warehouse: Warehouse, potentials: np.ndarray) -> np.ndarray:
     """Rollout: the flows ``i8[n, |X|]`` that minimise ``f(x, a) + E g(x')`` jointly, the smallest among ties."""
     with jax.enable_x64(True):
-        return _unpadded(
-            warehouse, _greedy(build(warehouse), jnp.asarray(_padded(warehouse, potentials)), warehouse.is_chain)
+        return unpadded(
+            warehouse, _greedy(build(warehouse), jnp.asarray(padded(warehouse, potentials)), warehouse.is_chain)
         )
 
 
 def lookahead(warehouse: Warehouse, potentials: np.ndarray) -> np.ndarray:
     """``W(y) = holding and shortage at y + E g((y - D)^+)`` for every joint stock ``y``: ``f64[|X|]``."""
     with jax.enable_x64(True):
-        return _unpadded(warehouse, _expected(build(warehouse), jnp.asarray(_padded(warehouse, potentials))))
-
-
-def _padded_flows(warehouse: Warehouse, flows: np.ndarray) -> np.ndarray:
-    if not warehouse.is_ragged:
-        return np.asarray(flows)
-    return _padded(warehouse, np.asarray(flows))
+        return unpadded(warehouse, _expected(build(warehouse), jnp.asarray(padded(warehouse, potentials))))
 
 
 def poisson_residual(warehouse: Warehouse, flows: np.ndarray, solution: Solution) -> float:
     """Largest ``|f - eta + P g - g|`` over all states [money]: how well a solution solves Poisson's equation."""
-    index, cost = post_decision(warehouse, _padded_flows(warehouse, flows))
-    worth = _padded(warehouse, lookahead(warehouse, solution.potentials))
-    after = _unpadded(warehouse, cost + worth[index])
+    index, cost = post_decision(warehouse, padded(warehouse, flows))
+    worth = padded(warehouse, lookahead(warehouse, solution.potentials))
+    after = unpadded(warehouse, cost + worth[index])
     return float(np.abs(after - solution.gain - solution.potentials).max())
 
 
@@ -464,7 +460,7 @@ def check_unichain(warehouse: Warehouse, flows: np.ndarray) -> None:
     if min(warehouse.rates) > 0:
         return
     sold = np.asarray(warehouse.rates) > 0
-    index, _ = post_decision(warehouse, _padded_flows(warehouse, flows))
+    index, _ = post_decision(warehouse, padded(warehouse, flows))
     stride, side = model.strides(warehouse), warehouse.side
     own = model.padded_index(warehouse)
     kept = sum((index // stride[i] % side) * stride[i] for i in range(warehouse.num_levels) if not sold[i])
@@ -517,15 +513,15 @@ def policy_iteration(
       max_policies: stops there.
 
     Yields:
-      Every policy with its gain; the last one is unchanged by the improvement, or no better than the one before to
-      within ``tolerance`` and then left out.
+      Every policy with its gain, up to the first that the improvement leaves as it is, or changes without lowering
+      either the gain or, at the same gain, any potential (states that are not visited may improve first).
     """
     flows = order_nothing(warehouse) if flows is None else flows
     solution: Solution | None = None
     for _ in range(max_policies):
         start = None if solution is None else solution.potentials
         after = evaluate(warehouse, flows, start=start, tolerance=tolerance)
-        if solution is not None and after.gain > solution.gain - 2 * tolerance:
+        if solution is not None and _is_no_better(after, solution, tolerance):
             return
         solution = after
         yield Iterate(flows, solution)
@@ -534,6 +530,29 @@ def policy_iteration(
         if np.array_equal(better, flows):
             return
         flows = better
+
+
+def successive_gains(iterates: Sequence[Iterate], tolerance: float = 1e-9) -> list[float]:
+    """Gains of a policy iteration, without those at its end which no longer differ."""
+    gains = [iterate.solution.gain for iterate in iterates]
+    while len(gains) > 1 and abs(gains[-2] - gains[-1]) <= tolerance:
+        gains.pop()
+    return gains
+
+
+def sum_of_levels(gains: Sequence[Sequence[float]]) -> list[float]:
+    """Gains of a warehouse of independent levels from those of its levels; a finished level keeps its last policy.
+
+    Rollout of independent levels is rollout level by level: if potentials are a sum over levels, so is what follows.
+    """
+    length = max(map(len, gains))
+    return [sum(own[min(k, len(own) - 1)] for own in gains) for k in range(length)]
+
+
+def _is_no_better(after: Solution, before: Solution, tolerance: float) -> bool:
+    if abs(after.gain - before.gain) > 2 * tolerance:
+        return after.gain > before.gain
+    return bool((after.potentials > before.potentials - TIE).all())
 
 
 def newsvendor(warehouse: Warehouse) -> tuple[float, tuple[int, ...]]:
