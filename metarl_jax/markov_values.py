@@ -147,6 +147,18 @@ def against(game: MarkovGame, agent: int, strategy: np.ndarray) -> MarkovGame:
     )
 
 
+def start_equilibria(game: MarkovGame, values: Values, state: int) -> list[np.ndarray]:
+    """The payoffs ``f64[2]`` of all extreme Nash equilibria of one state's stage game, given what follows, distinct."""
+    with jax.enable_x64(True):
+        every = equilibria.extreme_equilibria(values.action_value[:, state])
+        payoffs = np.asarray(every.value)[:, np.asarray(every.found)].T
+    distinct: list[np.ndarray] = []
+    for payoff in payoffs:
+        if not any(np.allclose(payoff, other, atol=1e-7) for other in distinct):
+            distinct.append(payoff)
+    return sorted(distinct, key=lambda payoff: tuple(-payoff))
+
+
 def best_response(game: MarkovGame, agent: int, strategy: np.ndarray, tolerance: float = 1e-11) -> Values:
     """The other agent's best play, and its worth, against ``strategy f64[S, A]`` of ``agent``."""
     return solve(against(game, agent, strategy), "team", tolerance=tolerance)

@@ -293,9 +293,21 @@ def _evaluate(
     damping: chex.Array,
     max_sweeps: int,
 ) -> tuple[chex.Array, ...]:
-    return _relative(
-        lambda v: cost + expected(tables, v)[index], value, tables.valid, tolerance, max_sweeps, damping
-    )
+    return _relative(lambda v: cost + expected(tables, v)[index], value, tables.valid, tolerance, max_sweeps, damping)
+
+
+@functools.partial(jax.jit, static_argnames="is_chain")
+def _discounted(
+    tables: Tables, value: chex.Array, discount: chex.Array, tolerance: chex.Array, is_chain: bool
+) -> tuple:
+    def sweep(carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        value, _ = carry
+        after = minimum(tables, expected(tables, discount * value), is_chain)[0]
+        if tables.valid is not None:
+            after = jnp.where(tables.valid, after, 0.0)
+        return after, jnp.abs(after - value).max()
+
+    return jax.lax.while_loop(lambda carry: carry[1] > tolerance, sweep, (value, jnp.inf))
 
 
 @functools.partial(jax.jit, static_argnames="is_chain")
@@ -396,10 +408,22 @@ def evaluate(
     with jax.enable_x64(True):
         index, cost = post_decision(warehouse, padded(warehouse, flows))
         value = jnp.array(padded(warehouse, start))
-        result = _evaluate(
-            build(warehouse), index, cost, value, tolerance, _damping(warehouse), max_sweeps=max_sweeps
-        )
+        result = _evaluate(build(warehouse), index, cost, value, tolerance, _damping(warehouse), max_sweeps=max_sweeps)
         return _solution(warehouse, result, tolerance, max_sweeps)
+
+
+def discounted(warehouse: Warehouse, discount: float, tolerance: float = 1e-8) -> np.ndarray:
+    """The least discounted cost of every stock ``f64[|X|]`` [money], to within ``tolerance``.
+
+    Raises:
+      ValueError: ``discount`` outside [0, 1).
+    """
+    if not 0.0 <= discount < 1.0:
+        raise ValueError(f"discount = {discount}: must lie in [0, 1)")
+    with jax.enable_x64(True):
+        start = padded(warehouse, None)
+        stop = tolerance * (1.0 - discount)
+        return unpadded(warehouse, _discounted(build(warehouse), start, discount, stop, warehouse.is_chain)[0])
 
 
 def improve(warehouse: Warehouse, potentials: np.ndarray) -> np.ndarray:

@@ -216,7 +216,9 @@ def _advance(
 
 def start(game: MarkovGame, operator: str, settings: Settings, key: chex.PRNGKey, seeds: int) -> Tables:
     """Tables of several seeds; every field leads with ``seeds``."""
-    return jax.vmap(lambda one: init(game, operator, settings, one))(jax.random.split(jax.random.fold_in(key, 1), seeds))
+    return jax.vmap(lambda one: init(game, operator, settings, one))(
+        jax.random.split(jax.random.fold_in(key, 1), seeds)
+    )
 
 
 def advance(

@@ -41,7 +41,13 @@ def joint(warehouse: Warehouse, flows: np.ndarray, potentials: np.ndarray) -> np
 
 @functools.partial(jax.jit, static_argnames=("side", "is_chain"))
 def _in_turn(
-    tables: exact.Tables, flows: chex.Array, potentials: chex.Array, turns: chex.Array, caps: chex.Array, side: int, is_chain: bool
+    tables: exact.Tables,
+    flows: chex.Array,
+    potentials: chex.Array,
+    turns: chex.Array,
+    caps: chex.Array,
+    side: int,
+    is_chain: bool,
 ) -> chex.Array:
     """Padded tables throughout; entries that are no states get flows without meaning."""
     n, size = flows.shape

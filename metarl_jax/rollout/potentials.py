@@ -110,9 +110,7 @@ class Step(NamedTuple):
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
-def _random_flows(
-    stock: chex.Array, uniform: chex.Array, caps: chex.Array, is_chain: bool
-) -> chex.Array:
+def _random_flows(stock: chex.Array, uniform: chex.Array, caps: chex.Array, is_chain: bool) -> chex.Array:
     """Feasible flows, into level ``n`` first, each uniform on what is left to it: ``i32[n]``."""
 
     def turn(given: chex.Array, own: tuple[chex.Array, ...]) -> tuple[chex.Array, chex.Array]:
@@ -293,7 +291,13 @@ def apply_network(params: dict[str, chex.Array], inputs: chex.Array) -> chex.Arr
 
 @functools.partial(jax.jit, static_argnames=("steps", "biases"))
 def _train(
-    inputs: chex.Array, target: chex.Array, weight: chex.Array, rate: chex.Array, key: chex.PRNGKey, steps: int, biases: bool
+    inputs: chex.Array,
+    target: chex.Array,
+    weight: chex.Array,
+    rate: chex.Array,
+    key: chex.PRNGKey,
+    steps: int,
+    biases: bool,
 ) -> chex.Array:
     centre = jnp.sum(weight * target)
     scale = jnp.sqrt(jnp.sum(weight * (target - centre) ** 2)) + 1e-12
@@ -313,9 +317,7 @@ def _train(
     return centre + scale * apply_network(params, inputs)
 
 
-def estimate(
-    warehouse: Warehouse, flows: np.ndarray, sampling: Sampling, fit: Fit, key: chex.PRNGKey
-) -> Estimate:
+def estimate(warehouse: Warehouse, flows: np.ndarray, sampling: Sampling, fit: Fit, key: chex.PRNGKey) -> Estimate:
     """Potentials of a policy from paths of it.
 
     Args:
