@@ -1,8 +1,8 @@
 """A team runs a warehouse: rollout on average-cost potentials, exact and estimated, beside the optimum.
 
 ``python -m experiments.rollout [--example ex1|ex2|chain --levels N --reading R5 --improve joint|agents
---potentials exact|path|network --devices H]``. ``summary.json`` holds ``optimum`` (the smallest gain) and ``gains`` (the
-exact gains of successive policies from "order nothing"); ``report.md`` everything else.
+--potentials exact|path|network --devices H]``. ``summary.json`` holds ``optimum`` (the smallest gain) and ``gains``
+(the exact gains of successive policies from "order nothing"); ``report.md`` everything else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments.study import Section, Study, run, table
+from experiments.study import Section, Study, run
 
 if TYPE_CHECKING:
     from envs_jax.games.warehouse import Warehouse
@@ -238,8 +238,6 @@ STUDY = Study(
     summary,
     report,
 )
-
-__all__ = ["PRESETS", "STUDY", "RolloutConfig", "build", "sections", "summary", "table"]
 
 if __name__ == "__main__":
     sys.exit(run(STUDY))

@@ -67,8 +67,8 @@ def write_report(config: Any, parts: Mapping[str, Any], folder: pathlib.Path, wa
         f"p {warehouse.shortage}, c {warehouse.unit_cost} a unit, K {warehouse.order_cost} an order. "
         f"{int(parts['optimum']['states']):,} joint stocks.\n",
         f"Optimal gain **{best:.10f}** money/period, proved between {parts['optimum']['lower']:.12g} and "
-        f"{parts['optimum']['upper']:.12g} ({parts['optimum']['sweeps']} sweeps, {parts['optimum']['warm_seconds']:.3g} s"
-        f" warm).\n",
+        f"{parts['optimum']['upper']:.12g} ({parts['optimum']['sweeps']} sweeps, "
+        f"{parts['optimum']['warm_seconds']:.3g} s warm).\n",
         "## Gain by policy\n",
         'Exact gains, whatever the potentials came from; the first policy is "order nothing". Bands span the seeds.\n',
         save(_gains_figure(config, parts, best), figures / "gains.png"),
@@ -136,9 +136,9 @@ def _sampled(config: Any, parts: Mapping[str, Any], warehouse: Warehouse, figure
         page += [
             "## Potentials from paths\n",
             f"Paths of {config.path} periods, epsilon .1, horizon 20; inputs `{config.inputs}`, "
-            f"{potentials.collisions(warehouse, config.inputs)} of {warehouse.num_states} stocks collide in them. Error: "
-            "root mean square over visits [money], the constant left out; it does not vanish with longer paths, because "
-            "the epsilon-soft policy is not the policy.\n",
+            f"{potentials.collisions(warehouse, config.inputs)} of {warehouse.num_states} stocks collide in them. "
+            "Error: root mean square over visits [money], the constant left out; it does not vanish with longer paths, "
+            "because the epsilon-soft policy is not the policy.\n",
             table(
                 ["fit", "seed", "stocks visited", "error", "estimated gains"],
                 [

@@ -1,8 +1,8 @@
 """A study: an experiment without training of agents, made of sections whose results are JSON.
 
-A section is computed once and stored whole in ``parts/<section>.json``; a run that was killed at any moment goes on with
-the first section that is missing. ``summary.json``, ``report.md`` and the figures are written from the stored sections
-alone. Flags are the fields of a frozen dataclass, whose constructor refuses by name what is not allowed.
+A section is computed once and stored whole in ``parts/<section>.json``; a run that was killed at any moment goes on
+with the first section that is missing. ``summary.json``, ``report.md`` and the figures are written from the stored
+sections alone. Flags are the fields of a frozen dataclass, whose constructor refuses by name what is not allowed.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def parse(study: Study, arguments: Sequence[str]) -> tuple[Any, pathlib.Path, bo
         if (folder / CONFIG).exists():
             raise ValueError(f"name = {name!r}: {folder} holds a run already; go on with --resume {folder}")
         return config, folder, False
-    results = given.pop("results", base.results)
+    results = pathlib.Path(given.pop("results", base.results))  # type: ignore[arg-type]
     places = (pathlib.Path(own.resume), results / study.name / own.resume)
     folder = next((place for place in places if (place / CONFIG).is_file()), None)
     if folder is None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chex
@@ -342,6 +342,23 @@ def extreme_equilibria(payoff: chex.Array) -> Equilibria:
     return Equilibria(rows, columns, value, gap, gap <= TOLERANCE / 10)
 
 
+def nash_weighted(payoff: chex.Array, weight: chex.Array) -> Outcome:
+    """The Nash equilibrium of the largest ``weight f64[2] @ value``, among ties as :func:`nash`."""
+    every = extreme_equilibria(payoff)
+    return _pick(every, [jnp.tensordot(weight, every.value, 1), every.value.sum(0), every.value[0]], payoff)
+
+
+def _pick(every: Equilibria, keys: Sequence[chex.Array], payoff: chex.Array) -> Outcome:
+    """The first equilibrium that is largest by the first key, among ties by the second, and so on."""
+    scale, found = _spread(payoff)[1], every.found
+    for key in keys:
+        found &= key >= jnp.where(found, key, -jnp.inf).max() - _TIE * scale
+    pick = jnp.unravel_index(jnp.argmax(found), found.shape)
+    joint = every.rows[pick[0]][:, None] * every.columns[pick[1]][None]
+    gap = jnp.where(found.any(), every.gap[pick], jnp.inf)
+    return Outcome(every.value[:, pick[0], pick[1]], joint, gap)
+
+
 def nash(payoff: chex.Array, choice: str = "sum") -> Outcome:
     """A Nash equilibrium.
 
@@ -371,12 +388,7 @@ def nash(payoff: chex.Array, choice: str = "sum") -> Outcome:
         )
         found &= (every.value <= least + _TIE * scale).all(0)
     order = {"first": [every.value[0], total], "second": [every.value[1], total]}
-    for key in order.get(choice, [total, every.value[0]]):
-        found &= key >= jnp.where(found, key, -jnp.inf).max() - _TIE * scale
-    pick = jnp.unravel_index(jnp.argmax(found), found.shape)
-    joint = every.rows[pick[0]][:, None] * every.columns[pick[1]][None]
-    gap = jnp.where(found.any(), every.gap[pick], jnp.inf)
-    return Outcome(every.value[:, pick[0], pick[1]], joint, gap)
+    return _pick(every._replace(found=found), order.get(choice, [total, every.value[0]]), payoff)
 
 
 def correlated(payoff: chex.Array, kind: str = "utilitarian") -> Outcome:

@@ -159,6 +159,46 @@ def start_equilibria(game: MarkovGame, values: Values, state: int) -> list[np.nd
     return sorted(distinct, key=lambda payoff: tuple(-payoff))
 
 
+@functools.partial(jax.jit, static_argnames="sweeps")
+def _weighted(game: MarkovGame, weight: chex.Array, value: chex.Array, tolerance: chex.Array, sweeps: int) -> tuple:
+    """Value iteration in which state ``s`` takes the equilibrium of the largest ``weight[s] @ value``."""
+
+    def unfinished(carry: tuple) -> chex.Array:
+        return (carry[1] > tolerance) & (carry[2] < sweeps)
+
+    def sweep(carry: tuple) -> tuple:
+        value, _, count = carry
+        stages = jnp.moveaxis(action_values(game, value), 1, 0)
+        outcome = jax.lax.map(lambda own: equilibria.nash_weighted(*own), (stages, weight), batch_size=8)
+        return outcome.value.T, jnp.abs(outcome.value.T - value).max(), count + 1
+
+    return jax.lax.while_loop(unfinished, sweep, (value, jnp.inf, 0))
+
+
+def stationary_equilibria(
+    game: MarkovGame, state: int, *, draws: int, seed: int = 0, tolerance: float = 1e-9, max_sweeps: int = 100
+) -> list[np.ndarray]:
+    """Values ``f64[2]`` of one state in the stationary Nash equilibria that a search finds, distinct.
+
+    A stationary equilibrium chooses one of each stage game's equilibria. Every draw gives each state a random direction
+    of the payoff plane, chooses the extreme equilibrium furthest in it, and iterates; where that converges it is a Nash
+    equilibrium of the whole game (every stage is one, given what follows). The list grows with ``draws`` and need not
+    be all there is.
+    """
+    rng = np.random.default_rng(seed)
+    distinct: list[np.ndarray] = []
+    with jax.enable_x64(True):
+        for _ in range(draws):
+            angle = rng.uniform(0, 2 * np.pi, game.num_states)
+            weight = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+            start = np.zeros((2, game.num_states))
+            value, change, _ = _weighted(game, weight, start, tolerance, max_sweeps)
+            own = np.asarray(value)[:, state]
+            if change <= tolerance and not any(np.allclose(own, other, atol=1e-6) for other in distinct):
+                distinct.append(own)
+    return sorted(distinct, key=lambda own: tuple(-own))
+
+
 def best_response(game: MarkovGame, agent: int, strategy: np.ndarray, tolerance: float = 1e-11) -> Values:
     """The other agent's best play, and its worth, against ``strategy f64[S, A]`` of ``agent``."""
     return solve(against(game, agent, strategy), "team", tolerance=tolerance)

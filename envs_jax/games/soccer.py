@@ -60,6 +60,6 @@ def make(discount: float = DISCOUNT) -> Described:
     squares = [(row, column) for row in range(ROWS) for column in range(COLUMNS)]
     states = [(a, b, ball) for a in squares for b in squares if a != b for ball in range(2)]
     game = markov_game.tabulate(
-        states, (len(ACTIONS),) * 2, outcomes, lambda state: 0.5 * (state[:2] == START), discount
+        states, (len(ACTIONS),) * 2, outcomes, lambda state: 0.5 * (state in ((*START, 0), (*START, 1))), discount
     )
     return Described(game, states, ACTIONS, "place of A, place of B (row, column), who has the ball")

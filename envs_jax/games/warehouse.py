@@ -118,8 +118,8 @@ class Warehouse:
 
     def take(self, order: list[int]) -> Warehouse:
         """The levels ``order`` (entries may be left out or permuted) as a warehouse."""
-        fields = ("caps", "rates", "holding", "shortage", "unit_cost", "order_cost")
-        return dataclasses.replace(self, **{name: tuple(getattr(self, name)[i] for i in order) for name in fields})
+        lists = (self.caps, self.rates, self.holding, self.shortage, self.unit_cost, self.order_cost)
+        return Warehouse(*(tuple(values[i] for i in order) for values in lists), supply=self.supply)  # type: ignore[arg-type]
 
 
 def make(example: str, reading: str, num_levels: int | None = None) -> Warehouse:
@@ -142,6 +142,10 @@ def make(example: str, reading: str, num_levels: int | None = None) -> Warehouse
     if num_levels is not None and num_levels < 1:
         raise ValueError(f"levels = {num_levels}: at least 1")
     caps: tuple[int, ...]
+    rates: tuple[float, ...]
+    holding: tuple[float, ...]
+    shortage: tuple[float, ...]
+    order: tuple[float, ...]
     if example == "ex1":
         caps, rates, holding, shortage, order = (20, 16), (4.0, 4.0), (10.0, 10.0), (20.0, 20.0), (10.0, 10.0)
     elif example == "ex2":
@@ -219,7 +223,7 @@ def after_orders(warehouse: Warehouse, stock: np.ndarray, flows: np.ndarray) -> 
 def is_feasible(warehouse: Warehouse, stock: np.ndarray, flows: np.ndarray) -> np.ndarray:
     """Whether all levels can do ``flows`` at once at ``stock`` (``i32[..., n]`` both): ``bool[...]``."""
     y = after_orders(warehouse, stock, flows)
-    good = (flows >= 0).all(-1) & (y <= np.asarray(warehouse.caps)).all(-1)
+    good: np.ndarray = (flows >= 0).all(-1) & (y <= np.asarray(warehouse.caps)).all(-1)
     if warehouse.is_chain:
         good &= (flows[..., 1:] <= stock[..., :-1]).all(-1)
     return good
@@ -231,7 +235,7 @@ def order_costs(warehouse: Warehouse, flows: np.ndarray) -> np.ndarray:
 
 
 def joint_flows(warehouse: Warehouse) -> np.ndarray:
-    """All joint flows ``i32[A, n]`` that are feasible somewhere, level 1 fastest: the order in which ties are broken."""
+    """All joint flows ``i32[A, n]`` that are feasible somewhere, level 1 fastest: ties go to the first."""
     grid = np.indices([cap + 1 for cap in reversed(warehouse.caps)], dtype=np.int32)
     return grid.reshape(warehouse.num_levels, -1)[::-1].T
 

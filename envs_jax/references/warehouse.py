@@ -507,7 +507,7 @@ def check_unichain(warehouse: Warehouse, flows: np.ndarray) -> None:
             reached |= after
         classes.append(reached)
     # A cycle lies in a recurrent class if all that it reaches reaches it; two classes share nothing.
-    recurrent = []
+    recurrent: list[int] = []
     for state, reached in zip(current, classes, strict=True):
         others = [k for k, other in enumerate(current) if reached[other]]
         if all(classes[k][state] for k in others) and not any(reached[other] for other in recurrent):

@@ -6,13 +6,13 @@ After joint action ``a`` in state ``s``, rewards ``r`` and next state ``s'``:
 
 ``team``, ``minimax``, ``friend``, ``foe``, ``nash`` and the ``ce`` operators of :mod:`metarl_jax.equilibria` make
 team-Q, minimax-Q, friend-or-foe-Q, Nash-Q and CE-Q of it. All agents see all actions and rewards. Only the visited
-state's table changes, so one stage game is solved a step. :func:`independent` is beside it: every agent learns by itself
+state's table changes, so one stage game is solved a step. ``independent`` is beside them: every agent learns by itself
 from its own action and reward, as if the others were part of the world.
 
 Everything is pure; seeds are vmapped, their stage games solved side by side. Call under ``jax.enable_x64(True)``:
 stage games in float32 go wrong without a sign of it. The worst certificate met is kept and checked afterwards.
 
-Not a learner of :mod:`metarl_jax.learners`' registry: those adapt networks to tasks, this one fills a table of one game.
+Not in the registry of :mod:`metarl_jax.learners`: those adapt networks to tasks, this one fills a table of one game.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Tables(NamedTuple):
     """What is learned.
 
     Attributes:
-      q: ``f64[N, S, A_1, .., A_N]``; ``f64[N, S, 1, .., A_i, .., 1]``-like ``f64[N, S, A]`` for independent agents.
+      q: ``f64[N, S, A_1, .., A_N]``; ``f64[N, S, A]`` for independent agents.
       value: ``f64[N, S]``.
       strategy: ``f64[N, S, A]`` what each agent plays.
-      joint: ``f64[S, A_1, .., A_N]`` what they play together; correlated operators correlate it. Independent agents: the
-        empty array.
+      joint: ``f64[S, A_1, .., A_N]`` what they play together; correlated operators correlate it. Of independent agents
+        the empty array.
       visits: ``i32[S, A_1, .., A_N]``.
       state: ``i32[]`` of the game.
       step: ``i32[]``.

@@ -146,9 +146,9 @@ def test_zero_sum_games_have_one_nash_value():
 
 def test_what_does_not_exist_is_an_error_with_the_state():
     gaps = [equilibria.nash(PAYOFFS[game], "coordination").gap for game in ("climbing", "chicken")]
-    with pytest.raises(equilibria.NoEquilibriumError, match="nash-coordination: no equilibrium .* at state 1"):
+    with pytest.raises(equilibria.NoEquilibriumError, match=r"nash-coordination: no equilibrium .* at state 1"):
         equilibria.check(np.stack(gaps), "nash-coordination")
-    with pytest.raises(equilibria.NoEquilibriumError, match="gap 1.0e-03"):
+    with pytest.raises(equilibria.NoEquilibriumError, match=r"gap 1.0e-03"):
         equilibria.check(np.array([0.0, 1e-3]), "foe")
 
 

@@ -33,7 +33,7 @@ def test_rules_of_soccer():
     def after(state, a, b):
         return {(o.state, o.reward, o.ends): o.probability for o in soccer.outcomes(state, a, b)}
 
-    north, south, east, west, stand = range(5)
+    north, _, east, west, stand = range(5)
     # A with the ball on the left edge, in a goal row, scores; in another row it does not.
     assert after(((1, 0), (3, 3), 0), west, stand) == {(((1, 0), (3, 3), 0), (1.0, -1.0), True): 0.5}
     assert not any(ends for _, _, ends in after(((0, 0), (3, 3), 0), west, stand))

@@ -70,9 +70,9 @@ def test_a_sum_of_choices_instead_of_a_product():
 
 
 def test_improvements_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="improve = 'simultaneous': allowed are joint, agents .*infeasible together"):
+    with pytest.raises(ValueError, match=r"improve = 'simultaneous': allowed are joint, agents .*infeasible together"):
         improvement.get("simultaneous")
-    with pytest.raises(ValueError, match="order = .0, 0.: must name each of the levels"):
+    with pytest.raises(ValueError, match=r"order = .0, 0.: must name each of the levels"):
         improvement.agent_by_agent(model.make("chain", "R5", 2), np.zeros((2, 49), np.int8), np.zeros(49), order=(0, 0))
 
 
@@ -211,7 +211,7 @@ def test_a_network_learns_a_table():
 def test_unknown_fits_are_refused():
     warehouse = model.make("chain", "R5", 1)
     for fit in (potentials.Fit("tree"), potentials.Fit(inputs="pixels"), potentials.Fit(fill="some")):
-        with pytest.raises(ValueError, match="fit.* allowed are"):
+        with pytest.raises(ValueError, match=r"fit.* allowed are"):
             potentials.estimate(
                 warehouse, exact.order_nothing(warehouse), potentials.Sampling(), fit, jax.random.key(0)
             )
