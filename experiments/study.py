@@ -93,6 +93,14 @@ def _flags(parser: argparse.ArgumentParser, base: Any) -> None:
         if isinstance(kind, types.UnionType):  # X | None
             kind = next(option for option in typing.get_args(kind) if option is not type(None))
         many = typing.get_origin(kind) is tuple
+        if kind is bool:
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=field.metadata.get("help"),
+            )
+            continue
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=typing.get_args(kind)[0] if many else kind,
@@ -133,7 +141,7 @@ def parse(study: Study, arguments: Sequence[str]) -> tuple[Any, pathlib.Path, bo
         if (folder / CONFIG).exists():
             raise ValueError(f"name = {name!r}: {folder} holds a run already; go on with --resume {folder}")
         return config, folder, False
-    results = pathlib.Path(given.pop("results", base.results))  # type: ignore[arg-type]
+    results = pathlib.Path(given.pop("results", base.results))
     places = (pathlib.Path(own.resume), results / study.name / own.resume)
     folder = next((place for place in places if (place / CONFIG).is_file()), None)
     if folder is None:

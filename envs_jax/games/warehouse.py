@@ -223,10 +223,10 @@ def after_orders(warehouse: Warehouse, stock: np.ndarray, flows: np.ndarray) -> 
 def is_feasible(warehouse: Warehouse, stock: np.ndarray, flows: np.ndarray) -> np.ndarray:
     """Whether all levels can do ``flows`` at once at ``stock`` (``i32[..., n]`` both): ``bool[...]``."""
     y = after_orders(warehouse, stock, flows)
-    good: np.ndarray = (flows >= 0).all(-1) & (y <= np.asarray(warehouse.caps)).all(-1)
+    good = np.all(flows >= 0, axis=-1) & np.all(y <= np.asarray(warehouse.caps), axis=-1)
     if warehouse.is_chain:
-        good &= (flows[..., 1:] <= stock[..., :-1]).all(-1)
-    return good
+        good = good & np.all(flows[..., 1:] <= stock[..., :-1], axis=-1)
+    return np.asarray(good)
 
 
 def order_costs(warehouse: Warehouse, flows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,144 @@
+"""The entry points ``rollout`` and ``games``: figures, refusals in one line, and a kill at any moment."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import games, rollout, study
+
+SMALL = ["--no-studies", "--example", "chain"]
+
+
+def refused(entry: study.Study, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert study.run(entry, arguments) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--reading", "R3"], "reading = 'R3': allowed are R1, R2, R2b, R4, R5"),
+        (["--example", "ex3"], "example = 'ex3': allowed are ex1, ex2, chain"),
+        (["--levels", "0"], "levels = 0: at least 1"),
+        (["--example", "ex1", "--levels", "3"], "levels = 3: ex1 has 2"),
+        (["--levels", "40"], "joint stocks need"),
+        (["--improve", "simultaneous"], "improve = 'simultaneous': allowed are joint, agents"),
+        (["--potentials", "none"], "potentials = 'none': allowed are exact, path, network"),
+        (["--devices", "99"], "devices = 99: allowed are 0 to 8"),
+        (["--devices", "-1"], "devices = -1: at least 0"),
+        (["--devices", "2", "--improve", "agents"], "improve must be joint"),
+        (["--order", "1", "1"], "order = (1, 1): must name each of the levels 1 to 3 once"),
+        (["--name", "a/b"], "name = 'a/b'"),
+        (["--preset", "huge"], "preset = 'huge': allowed are default, smoke"),
+        (["--resume", "nowhere"], "resume = 'nowhere'"),
+        (["--levls", "2"], "--levls"),
+        (["--path", "x"], "--path"),
+    ],
+)
+def test_rollout_refuses_by_name(arguments, named, capsys, tmp_path):
+    assert named in refused(rollout.STUDY, [*arguments, "--results", str(tmp_path)], capsys)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--game", "chess"], "game = 'chess': allowed are soccer, grid1, grid2"),
+        (["--operators", "maximin"], "operator = 'maximin': allowed are team"),
+        (["--steps", "0"], "steps = 0: at least 1"),
+    ],
+)
+def test_games_refuses_by_name(arguments, named, capsys, tmp_path):
+    assert named in refused(games.STUDY, [*arguments, "--results", str(tmp_path)], capsys)
+    assert not any(tmp_path.iterdir())
+
+
+def summary_of(entry: study.Study, arguments: list[str], folder: pathlib.Path) -> dict:
+    assert study.run(entry, [*arguments, "--results", str(folder), "--name", "run"]) == 0
+    return json.loads((folder / entry.name / "run" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimum", "gains"),
+    [
+        (["--example", "ex1", "--reading", "R4"], 62.7732733359, [160, 120.2676, 62.7733]),
+        (
+            ["--levels", "20", "--reading", "R4", "--example", "chain"],
+            67.192627,
+            [180, 137.946, 76.786, 68.020, 67.1926],
+        ),
+        (["--levels", "2", "--devices", "1"], 7.763715292, [18, 13.7514, 9.1440, 8.0505, 7.7681, 7.7637]),
+    ],
+)
+def test_rollout_writes_optimum_and_gains(arguments, optimum, gains, tmp_path):
+    summary = summary_of(rollout.STUDY, [*arguments, "--no-studies"], tmp_path)
+    assert summary["optimum"] == pytest.approx(optimum, abs=5.1e-7)
+    assert summary["gains"] == pytest.approx(gains, abs=1.1e-3)
+    assert (tmp_path / "rollout" / "run" / "report.md").is_file()
+
+
+def test_agents_and_paths_stop_above_the_optimum(tmp_path):
+    summary = summary_of(rollout.STUDY, [*SMALL, "--levels", "2", "--improve", "agents"], tmp_path)
+    assert summary["gains"][-1] == pytest.approx(7.785438, abs=5.1e-7)
+    paths = [*SMALL, "--levels", "2", "--potentials", "path", "--seeds", "2", "--iterations", "3", "--path", "3000"]
+    summary = summary_of(rollout.STUDY, paths, tmp_path / "paths")
+    assert len(summary["gains_by_seed"]) == 2
+    assert min(summary["gains"]) >= summary["optimum"] - 1e-9
+
+
+def test_games_writes_values(tmp_path):
+    summary = summary_of(games.STUDY, ["--game", "chicken", "--operators", "nash", "foe", "--no-learn"], tmp_path)
+    assert summary["values"]["nash"] == pytest.approx([14 / 3, 14 / 3])
+    assert summary["values"]["foe"] == pytest.approx([2, 2])
+
+
+def test_a_name_is_not_used_twice_and_a_resumed_run_keeps_its_configuration(tmp_path, capsys):
+    arguments = ["--game", "chicken", "--operators", "team", "--no-learn"]
+    summary_of(games.STUDY, arguments, tmp_path)
+    assert "holds a run already" in refused(
+        games.STUDY, [*arguments, "--results", str(tmp_path), "--name", "run"], capsys
+    )
+    other = ["--resume", "run", "--results", str(tmp_path), "--seed", "3"]
+    assert "seed = 3" in refused(games.STUDY, other, capsys)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path):
+    arguments = ["--preset", "smoke", "--levels", "2", "--scale", "0"]
+    command = [sys.executable, "-m", "experiments.rollout"]
+    folder = tmp_path / "rollout" / "killed"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(
+        [*command, *arguments, "--results", str(tmp_path), "--name", "killed"],
+        stdout=subprocess.DEVNULL,
+        env=environment,
+    ) as process:
+        while process.poll() is None and not (folder / "parts" / "agents.json").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    kept = (folder / "parts" / "agents.json").read_bytes()
+    subprocess.run([*command, "--resume", str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment)
+    assert (folder / "parts" / "agents.json").read_bytes() == kept
+    subprocess.run(
+        [*command, *arguments, "--results", str(tmp_path), "--name", "whole"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+    )
+    resumed, whole = (
+        json.loads((tmp_path / "rollout" / name / "summary.json").read_text()) for name in ("killed", "whole")
+    )
+    for summary in (resumed, whole):
+        del summary["usage"], summary["config"]
+    assert resumed == whole
