@@ -172,7 +172,9 @@ def _weighted(game: MarkovGame, weight: chex.Array, value: chex.Array, tolerance
         outcome = jax.lax.map(lambda own: equilibria.nash_weighted(*own), (stages, weight), batch_size=8)
         return outcome.value.T, jnp.abs(outcome.value.T - value).max(), count + 1
 
-    return jax.lax.while_loop(unfinished, sweep, (value, jnp.inf, 0))
+    value, change, _ = jax.lax.while_loop(unfinished, sweep, (value, jnp.inf, 0))
+    stages = jnp.moveaxis(action_values(game, value), 1, 0)
+    return value, change, jax.lax.map(lambda own: equilibria.nash_weighted(*own), (stages, weight), batch_size=8).joint
 
 
 def stationary_equilibria(
@@ -181,9 +183,9 @@ def stationary_equilibria(
     """Values ``f64[2]`` of one state in the stationary Nash equilibria that a search finds, distinct.
 
     A stationary equilibrium chooses one of each stage game's equilibria. Every draw gives each state a random direction
-    of the payoff plane, chooses the extreme equilibrium furthest in it, and iterates; where that converges it is a Nash
-    equilibrium of the whole game (every stage is one, given what follows). The list grows with ``draws`` and need not
-    be all there is.
+    of the payoff plane, chooses the extreme equilibrium furthest in it, and iterates. Where that converges it is a Nash
+    equilibrium of the whole game, which is checked: no agent gains by leaving it, from any state. The list grows with
+    ``draws`` and need not be all there is.
     """
     rng = np.random.default_rng(seed)
     distinct: list[np.ndarray] = []
@@ -192,9 +194,10 @@ def stationary_equilibria(
             angle = rng.uniform(0, 2 * np.pi, game.num_states)
             weight = np.stack([np.cos(angle), np.sin(angle)], axis=1)
             start = np.zeros((2, game.num_states))
-            value, change, _ = _weighted(game, weight, start, tolerance, max_sweeps)
-            own = np.asarray(value)[:, state]
-            if change <= tolerance and not any(np.allclose(own, other, atol=1e-6) for other in distinct):
+            value, change, joint = map(np.asarray, _weighted(game, weight, start, tolerance, max_sweeps))
+            own = value[:, state]
+            known = any(np.allclose(own, other, atol=1e-6) for other in distinct)
+            if change <= tolerance and not known and exploitability(game, joint).max() < 1e-6:
                 distinct.append(own)
     return sorted(distinct, key=lambda own: tuple(-own))
 

@@ -57,16 +57,25 @@ def test_grid_game_one_has_the_published_value():
         assert values.action_value[0, start, 3, 2] == pytest.approx(95.059601, abs=1e-9)
 
 
-def test_grid_game_two_has_equilibria_for_either_and_one_in_between():
+@pytest.mark.slow
+def test_grid_game_two_has_equilibria_for_either_and_some_in_between():
     described = grid_games.make(2)
     start = described.index(grid_games.STARTS)
     first, second = (markov_values.solve(described.game, f"nash-{who}", max_sweeps=100) for who in ("first", "second"))
     np.testing.assert_allclose(first.value[:, start], (98.01, 49.005), atol=1e-9)
     np.testing.assert_allclose(second.value[:, start], (49.005, 98.01), atol=1e-9)
-    found = markov_values.start_equilibria(described.game, first, start)
-    assert len(found) >= 3
-    assert any(np.allclose(value, (98.01, 49.005)) for value in found)
-    assert any(np.allclose(value, (49.005, 98.01)) for value in found)
+    found = np.array(markov_values.stationary_equilibria(described.game, start, draws=40))
+    assert len(found) >= 4
+    np.testing.assert_allclose(found[0], (98.01, 49.005), atol=1e-6)
+    np.testing.assert_allclose(found[-1], (49.005, 98.01), atol=1e-6)
+    assert all(49 < pair[0] < 98 and pair[0] == pytest.approx(pair[1], abs=1e-6) for pair in found[1:-1])
+
+
+def test_the_chicken_has_three_equilibria():
+    found = markov_values.start_equilibria(
+        matrix_games.make("chicken").game, markov_values.solve(matrix_games.make("chicken").game, "nash"), 0
+    )
+    np.testing.assert_allclose(found, [(7, 2), (14 / 3, 14 / 3), (2, 7)], atol=1e-9)
 
 
 def test_matrix_games_as_markov_games():

@@ -143,16 +143,21 @@ def test_tabulated_potentials_are_those_of_the_policy():
     truth = exact.evaluate(warehouse, flows)
     sampling = potentials.Sampling(paths=4000, length=60, horizon=30, epsilon=0.0)
     met, paid = potentials.play(warehouse, flows, sampling, jax.random.key(1))
-    gain, table, visits = potentials.tabulate(warehouse, met, paid, sampling.horizon)
-    known = visits > 1000
-    assert known.sum() > 20
-    difference = (table - truth.potentials)[known]
-    assert np.abs(difference - difference.mean()).max() < 0.35
+    batches = [potentials.tabulate(warehouse, met[k::20], paid[k::20], sampling.horizon) for k in range(20)]
+    known = np.all([visits > 20 for _, _, visits in batches], axis=0)
+    assert known.sum() >= 20
+    # A constant is free, so compare with the mean over these stocks; 20 independent estimates of each difference.
+    differences = np.array([table[known] - table[known].mean() for _, table, _ in batches])
+    error = differences.mean(0) - (truth.potentials[known] - truth.potentials[known].mean())
+    deviations = error / (differences.std(0, ddof=1) / np.sqrt(len(batches)))
+    assert np.abs(deviations).max() < 4  # the largest of twenty and more
+    assert np.sqrt((deviations**2).mean()) < 1.5
+    gain, _, _ = potentials.tabulate(warehouse, met, paid, sampling.horizon)
     assert gain == pytest.approx(truth.gain, rel=0.01)
 
 
 def test_random_flows_are_feasible_and_reach_every_stock():
-    warehouse = model.Warehouse((3, 2, 4), (1.0, 1.0, 1.0), (1.0,) * 3, (1.0,) * 3, (1.0,) * 3, (0.0,) * 3, "chain")
+    warehouse = model.Warehouse((3, 2, 4), (0.3, 0.3, 0.3), (1.0,) * 3, (1.0,) * 3, (1.0,) * 3, (0.0,) * 3, "chain")
     sampling = potentials.Sampling(length=20_000, horizon=0, epsilon=1.0)
     met, _ = potentials.play(warehouse, exact.order_nothing(warehouse), sampling, jax.random.key(2))
     assert len(np.unique(met)) == warehouse.num_states
