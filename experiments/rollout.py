@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -34,7 +35,7 @@ class RolloutConfig:
 
     example: str = _setting("chain", "ex1, ex2 or chain")
     levels: int | None = _setting(
-        None, "number of levels of a chain (2 if not given), or the first so many of the rest"
+        None, "number of levels of a chain (3 if not given), or the first so many of the rest"
     )
     reading: str = _setting("R5", "R1, R2, R2b, R4 or R5: who supplies whom, and what the order cost is")
     improve: str = _setting("joint", "joint or agents (in turn, level 1 first)")
@@ -70,8 +71,8 @@ class RolloutConfig:
 
 
 PRESETS = {
-    "default": RolloutConfig(levels=3),
-    "smoke": RolloutConfig(levels=2, path=2000, iterations=3, seeds=1, scale=4),
+    "default": RolloutConfig(),
+    "smoke": RolloutConfig(path=2000, iterations=3, seeds=1, scale=4),
 }
 
 
@@ -84,8 +85,7 @@ def build(config: RolloutConfig) -> Warehouse:
     from envs_jax.games import warehouse as model
     from envs_jax.references import warehouse as exact
 
-    levels = None if config.example != "chain" and config.levels is None else config.levels
-    warehouse = model.make(config.example, config.reading, levels)
+    warehouse = model.make(config.example, config.reading, config.levels)
     if config.order and sorted(config.order) != list(range(1, warehouse.num_levels + 1)):
         raise ValueError(f"order = {config.order}: must name each of the levels 1 to {warehouse.num_levels} once")
     needs_table = warehouse.is_chain or config.potentials != "exact" or config.devices
@@ -131,7 +131,8 @@ def prepare(config: RolloutConfig) -> None:
         raise ValueError(
             f"devices = {config.devices}: allowed are 0 to {MOST_CPU_DEVICES}, the most that a CPU is split into here"
         )
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    # Where jax has computed already, in a test or a notebook, it keeps the devices it has.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", MOST_CPU_DEVICES if config.studies else max(config.devices, 1))
     build(config)
     if config.devices:

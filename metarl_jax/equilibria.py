@@ -89,9 +89,10 @@ def check(gap: chex.Array, what: str, tolerance: float = TOLERANCE) -> None:
 
 
 def _spread(payoff: chex.Array) -> tuple[chex.Array, chex.Array]:
-    """Least entry and range (1 where all are equal)."""
+    """Least entry and range; at least a millionth of the entries' size, below which differences are rounding."""
     low, high = payoff.min(), payoff.max()
-    return low, jnp.where(high > low, high - low, 1.0)
+    spread = jnp.maximum(high - low, 1e-6 * jnp.maximum(jnp.abs(low), jnp.abs(high)))
+    return low, jnp.where(spread > 0, spread, 1.0)
 
 
 # --- linear programmes -----------------------------------------------------------------------------------------------

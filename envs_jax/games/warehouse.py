@@ -130,7 +130,7 @@ def make(example: str, reading: str, num_levels: int | None = None) -> Warehouse
         cap 6, demand 1, h 1, p 9, order cost 3; ours, because only coupled levels refute that what is best for each
         level is best for the team; coupled under the readings R2, R2b and R5).
       reading: a key of :data:`READINGS`.
-      num_levels: for ``chain``, at least 1 (2 if None); of ``ex1`` and ``ex2`` the first ``num_levels``.
+      num_levels: for ``chain``, at least 1 (3 if None); of ``ex1`` and ``ex2`` the first ``num_levels``.
 
     Raises:
       ValueError: naming the unknown example or reading, or a number of levels that the example does not have.
@@ -152,7 +152,7 @@ def make(example: str, reading: str, num_levels: int | None = None) -> Warehouse
         caps, rates, holding = (6,) * 5, (2.0, 3.0, 1.0, 2.0, 3.0), (5.0, 3.0, 4.0, 2.0, 3.0)
         shortage, order = (6.0, 8.0, 7.0, 8.0, 9.0), (2.0, 3.0, 5.0, 3.0, 6.0)
     else:
-        n = 2 if num_levels is None else num_levels
+        n = 3 if num_levels is None else num_levels
         caps, rates, holding, shortage, order = (6,) * n, (1.0,) * n, (1.0,) * n, (9.0,) * n, (3.0,) * n
     n = len(caps) if num_levels is None else num_levels
     if n > len(caps):

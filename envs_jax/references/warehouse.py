@@ -178,6 +178,37 @@ def minimum(
     Returns:
       ``f64[side ** n]`` and flows ``i8[n, side ** n]`` (or a zero). Entries that are no states are large.
     """
+    value, flows = _in_turn(tables, value, is_chain, with_flows)
+    return value, _unroll(flows, tables.cost.shape[1], is_chain) if with_flows else flows
+
+
+def finite_horizon(tables: Tables, num_periods: int, is_chain: bool) -> tuple[chex.Array, chex.Array]:
+    """The least expected cost of so many periods, nothing being worth anything afterwards, and the flows of each turn.
+
+    Pure and vmappable over tables, in their precision.
+
+    Args:
+      tables: of the warehouse; equal caps.
+      num_periods: ``P`` (static).
+      is_chain: whether levels supply each other (static).
+
+    Returns:
+      ``f[side ** n]`` cost from the start, and ``i8[P, n, side ** n]`` the best flow into every level given the stock
+      that it meets in its turn, into level ``n`` first: optimal whatever was done in the turns before.
+    """
+    side = tables.cost.shape[1]
+
+    def period(value: chex.Array, _: None) -> tuple[chex.Array, chex.Array]:
+        value, flows = _in_turn(tables, expected(tables, value), is_chain, with_flows=True)
+        return value, _by_stock(flows, side, is_chain)
+
+    last = jnp.zeros(side ** tables.cost.shape[0], tables.cost.dtype)
+    value, flows = jax.lax.scan(period, last, None, length=num_periods)
+    return value, flows[::-1]
+
+
+def _in_turn(tables: Tables, value: chex.Array, is_chain: bool, with_flows: bool) -> tuple[chex.Array, chex.Array]:
+    """:func:`minimum` with every flow by the stock it meets, in tables whose axes are rolled."""
     n, side = tables.cost.shape
     last = side ** max(n - 2, 0)
 
@@ -198,7 +229,19 @@ def minimum(
         value, flows = jax.lax.scan(coupled, first[0].reshape(-1), (tables.unit[1:], tables.order[1:]))
         value = value.reshape(side, -1).T.reshape(-1)
         flows = jnp.concatenate([first[1].reshape(1, -1), flows]) if with_flows else flows
-    return value, _unroll(flows, side, is_chain) if with_flows else jnp.zeros(())
+    return value, flows
+
+
+def _by_stock(flows: chex.Array, side: int, is_chain: bool) -> chex.Array:
+    """Rolled tables of flows as tables by the stock that the flow meets."""
+    n, size = flows.shape
+    index = np.arange(size)
+    rows = []
+    for level in range(n):
+        front = max(level - 1, 0) if is_chain else level
+        low = side ** (n - front)
+        rows.append(flows[level][(index % low) * side**front + index // low])
+    return jnp.stack(rows)
 
 
 def _unroll(flows: chex.Array, side: int, is_chain: bool) -> chex.Array:

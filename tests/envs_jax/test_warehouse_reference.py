@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,6 +157,13 @@ def test_independent_levels_add_up_policy_by_policy():
         [exact.successive_gains(list(exact.policy_iteration(level))) for level in warehouse.levels()]
     )
     np.testing.assert_allclose(apart, joint, atol=1e-9)
+
+
+def test_many_periods_cost_the_gain_each():
+    warehouse = model.make("chain", "R5", 3)
+    with jax.enable_x64(True):
+        short, long = (exact.finite_horizon(exact.build(warehouse), periods, True)[0][0] for periods in (200, 201))
+    assert float(long - short) == pytest.approx(13.1913077367, abs=1e-9)
 
 
 def test_one_program_serves_any_number_of_levels():

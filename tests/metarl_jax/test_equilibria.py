@@ -136,6 +136,12 @@ def test_nash_equilibria_survive_every_deviation_and_are_the_best_of_those_found
         assert now.sum() >= max(pure, default=-np.inf) - 1e-8
 
 
+def test_payoffs_that_hardly_differ_are_no_failure():
+    drawn = 0.7 + 1e-10 * games((2, 5, 5), 20)
+    assert float(jax.jit(jax.vmap(equilibria.foe))(drawn).gap.max()) < equilibria.TOLERANCE
+    assert float(jax.jit(jax.vmap(equilibria.correlated))(drawn).gap.max()) < equilibria.TOLERANCE
+
+
 def test_zero_sum_games_have_one_nash_value():
     for payoff in games((4, 4), 10):
         outcome = equilibria.nash(np.stack([payoff, -payoff]))

@@ -104,12 +104,11 @@ def test_tables_are_those_of_a_game(described):
 
 
 def learn(game, operator, steps, seeds=2, **changes):
-    settings = equilibrium_q.Settings(behaviour="random", schedule="visits", **changes)
+    settings = equilibrium_q.Settings(**{"behaviour": "random", "schedule": "visits", **changes})
     with jax.enable_x64(True):
         tables = equilibrium_q.start(game, operator, settings, jax.random.key(0), seeds)
-        return equilibrium_q.advance(
-            game, tables, jax.random.key(0), operator, settings, total=steps, steps=steps
-        ), settings
+        tables = equilibrium_q.advance(game, tables, jax.random.key(0), operator, settings, total=steps, steps=steps)
+        return jax.tree.map(np.asarray, tables)
 
 
 @pytest.mark.parametrize(
@@ -124,24 +123,28 @@ def learn(game, operator, steps, seeds=2, **changes):
     ],
 )
 def test_the_one_update_learns_matrix_games_with_any_operator(game, operator, value):
-    tables, _ = learn(matrix_games.make(game).game, operator, 200)
+    tables = learn(matrix_games.make(game).game, operator, 200)
     np.testing.assert_allclose(tables.value[:, :, 0], np.broadcast_to(value, (2, 2)), atol=1e-9)
 
 
 def test_independent_agents_do_not_climb():
-    settings = equilibrium_q.Settings(explore=0.2, learning_rate=0.2)
-    game = matrix_games.make("climbing").game
-    with jax.enable_x64(True):
-        tables = equilibrium_q.start(game, "independent", settings, jax.random.key(1), 8)
-        tables = equilibrium_q.advance(game, tables, jax.random.key(1), "independent", settings, total=2000, steps=2000)
-    assert float(tables.value[:, 0, 0].max()) < 10.5
+    tables = learn(
+        matrix_games.make("climbing").game,
+        "independent",
+        2000,
+        seeds=8,
+        behaviour="explore",
+        schedule="decay",
+        learning_rate=0.2,
+    )
+    assert tables.value[:, 0, 0].max() < 10.5
 
 
+@pytest.mark.slow
 def test_nash_q_finds_grid_game_one():
     described = grid_games.make(1)
-    tables, _ = learn(described.game, "nash", 12_000, seeds=1, power=0.6)
-    value = np.asarray(tables.value)[0, :, described.index(grid_games.STARTS)]
-    np.testing.assert_allclose(value, 97.0299, atol=3.0)
+    tables = learn(described.game, "nash", 15_000, behaviour="explore", explore=0.5, power=0.6)
+    np.testing.assert_allclose(tables.value[:, :, described.index(grid_games.STARTS)], 97.0299, atol=0.05)
 
 
 def test_a_run_cut_in_two_is_the_run_in_one():
