@@ -21,8 +21,9 @@ DOMAINS: dict[str, str] = {
     "smart_grid": "SmartGrid",
     "supply_chain": "SupplyChain",
     "vehicle_fleet": "VehicleFleet",
+    "warehouse": "Warehouse",
 }
 """Name of a domain, which is also its module beside this one, and its class. The order is that of suites and tables."""
 
-EXTRAS: frozenset[str] = frozenset({"recommender"})
+EXTRAS: frozenset[str] = frozenset({"recommender", "warehouse"})
 """Domains beside the standard fifteen: registered and tested like the others, part of an experiment only if named."""

@@ -1,0 +1,274 @@
+"""A warehouse of several levels in a chain, run by a team: the levels act in turn, the cost is everybody's.
+
+Level ``i`` holds ``x_i`` in ``0..cap`` units and takes ``a_i`` from level ``i - 1`` (level 1 buys outside); goods are
+in place at once and leave ``y``. The level's own customers take ``D_i ~ Poisson(lam_i)``, what they do not find is
+lost:
+
+    y_i = x_i + a_i - a_{i+1},   a_{i+1} <= x_i,   y_i <= cap,   x_i' = (y_i - D_i)^+                 units
+    R   = -sum_i [K_i 1(a_i > 0) + h_i (y_i - D_i)^+ + p_i (D_i - y_i)^+]                             money
+
+The last level takes first, level 1 last: every choice then meets exactly the stocks that bound it, and any feasible
+joint order can be reached. Demand rates, shortage and order costs are the task's secret; holding costs are known.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import chex
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import sampling
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.references import warehouse as exact
+
+DEMANDS = 32
+"""Tabulated demands: at rate 2.5 the mass beyond is below float32's resolution."""
+
+
+@struct.dataclass
+class WarehouseState(EnvState):
+    """Attributes:
+    stock: ``i32[N]`` units at every level, after the flows of this period so far.
+    flow: ``i32[N]`` a, units moved into every level this period.
+    sales: ``i32[N]`` units sold last period.
+    """
+
+    stock: chex.Array
+    flow: chex.Array
+    sales: chex.Array
+
+
+@struct.dataclass
+class WarehouseParams(EnvParams):
+    """Attributes:
+    holding: ``f32[N]`` h [money/unit/period].
+    rates: ``f32[N]`` lam [units/period]. Hidden.
+    shortage: ``f32[N]`` p [money/unit]. Hidden.
+    order_cost: ``f32[N]`` K [money/order]. Hidden.
+    """
+
+    holding: chex.Array
+    rates: chex.Array
+    shortage: chex.Array
+    order_cost: chex.Array
+
+
+class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
+    """N levels, N turns a period: turn t moves units into level N - t.
+
+    Action k moves k units into the level whose turn it is; more than its supplier holds or it has room for is illegal.
+
+    ===== =========== ==================================================================================
+    token column      quantity
+    ===== =========== ==================================================================================
+    level urgency     empty share, 1 - y / cap
+    level slack       y / cap
+    level level       y / cap
+    level capacity    1
+    level inflow      a / cap, what has been moved in this period
+    level outflow     sales of the last period / cap
+    level signal_a    its place in the chain, 0 at level 1 to 1 at level N
+    level signal_b    what its supplier holds / cap, 1 at level 1
+    level unit_cost   h / 10
+    level is_turn     1 if its flow is being chosen
+    level decided     a / cap
+    level progress    share of the episode gone
+    level last_reward R of the last period [20 money]
+    ===== =========== ==================================================================================
+
+    Role: ``store``. Shown: stocks, sales, h. Hidden: lam, p, K. Sales tell the rates where stock lasts, rewards the
+    costs.
+
+    Key figures in ``info``: ``expected_reward`` with the demand averaged; ``ordering``, ``holding``, ``shortage``
+    [money]; ``sales``, ``lost``, ``bought`` [units].
+
+    Invariants: bought less sales is the change of the whole stock; ``0 <= x <= cap``; rewards are never positive;
+    all costs doubled double the reward.
+
+    Source: the model of X.-R. Cao's performance potentials, Stochastic Learning and Optimization, Springer 2007
+    (recalled), as the document of :mod:`envs_jax.games.warehouse` has it, reading R5.
+
+    Usage::
+
+        env, params = envs_jax.make("warehouse")
+        task = env.sample_params(jax.random.key(0))
+        seen, state = env.reset_env(jax.random.key(1), task)
+        plan = env.solve(task)
+        action = env.reference_action(plan, state, task, jax.random.key(2))
+        seen, state, reward, _, info = env.step_env(state.key, state, action, task)
+
+    Args:
+      num_levels: N, 1 to 4 (the reference's tables have ``(cap + 1) ** N`` entries).
+      cap: largest stock of a level, at least 1.
+      num_periods: P.
+    """
+
+    name: ClassVar[str] = "warehouse"
+    hidden: ClassVar[tuple[str, ...]] = ("rates", "shortage", "order_cost")
+    reward_unit: ClassVar[str] = "money"
+    reference_kind: ClassVar[str] = "optimal"
+
+    def __init__(self, num_levels: int = 3, cap: int = 6, num_periods: int = 24) -> None:
+        super().__init__()
+        for field, value in (("num_levels", num_levels), ("cap", cap), ("num_periods", num_periods)):
+            if value < 1:
+                raise ValueError(f"{field} = {value}: must be at least 1")
+        if num_levels > 4:
+            raise ValueError(f"num_levels = {num_levels}: must be at most 4")
+        self.num_levels = num_levels
+        self.cap = cap
+        self.num_turns = num_levels
+        self.num_periods = num_periods
+        self.num_tokens = num_levels
+        self.num_actions = cap + 1
+        self.num_uniforms = num_levels
+        self.num_reset_uniforms = num_levels
+
+    @property
+    def default_params(self) -> WarehouseParams:
+        """CHAIN(N): lam 1, h 1, p 9, K 3 at every level."""
+        ones = jnp.ones((self.num_levels,), jnp.float32)
+        return WarehouseParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            holding=ones,
+            rates=ones,
+            shortage=9.0 * ones,
+            order_cost=3.0 * ones,
+        )
+
+    def sample_params(self, key: chex.PRNGKey) -> WarehouseParams:
+        """One task: lam ~ U(.3, 2.5), p ~ U(3, 15), K ~ U(0, 6), h ~ U(.5, 1.5), each level by itself."""
+        rates, shortage, order, holding = sampling.uniforms(key, 0, 4 * self.num_levels).reshape(4, self.num_levels)
+        return self.default_params.replace(
+            rates=0.3 + 2.2 * rates, shortage=3.0 + 12.0 * shortage, order_cost=6.0 * order, holding=0.5 + holding
+        )
+
+    def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: WarehouseParams) -> WarehouseState:
+        """Stocks uniform on ``0..cap``."""
+        del params
+        zeros = jnp.zeros((self.num_levels,), jnp.int32)
+        return WarehouseState(
+            **self.clock(key), stock=sampling.integers(uniforms, 0, self.cap), flow=zeros, sales=zeros
+        )
+
+    def _level(self, turn: chex.Array) -> chex.Array:
+        return self.num_levels - 1 - turn
+
+    def _most(self, state: WarehouseState, level: chex.Array) -> chex.Array:
+        """Units that may be moved into a level."""
+        room = self.cap - state.stock[level]
+        return jnp.where(level > 0, jnp.minimum(room, state.stock[jnp.maximum(level - 1, 0)]), room)
+
+    def choose(
+        self, state: WarehouseState, turn: chex.Array, action: chex.Array, params: WarehouseParams
+    ) -> WarehouseState:
+        """Moves units into the level whose turn it is; more than possible moves what is possible."""
+        del params
+        level = self._level(turn)
+        amount = jnp.clip(action, 0, self._most(state, level))
+        own = jnp.arange(self.num_levels) == level
+        supplier = jnp.arange(self.num_levels) == level - 1
+        return state.replace(stock=state.stock + amount * own - amount * supplier, flow=state.flow + amount * own)
+
+    def advance(
+        self, state: WarehouseState, uniforms: chex.Array, params: WarehouseParams
+    ) -> tuple[WarehouseState, chex.Array, dict[str, chex.Array]]:
+        """Customers come; the uniforms draw their demands."""
+        demand = sampling.categorical(uniforms, sampling.poisson_cdf(params.rates, DEMANDS))
+        sales = jnp.minimum(state.stock, demand)
+        left, lost = state.stock - sales, demand - sales
+        ordering = jnp.sum(params.order_cost * (state.flow > 0))
+        holding = jnp.sum(params.holding * left)
+        shortage = jnp.sum(params.shortage * lost)
+        _, expected = self._tables(params)
+        info = {
+            "expected_reward": -ordering - jnp.sum(expected[jnp.arange(self.num_levels), state.stock]),
+            "ordering": ordering,
+            "holding": holding,
+            "shortage": shortage,
+            "sales": jnp.sum(sales).astype(jnp.float32),
+            "lost": jnp.sum(lost).astype(jnp.float32),
+            "bought": state.flow[0].astype(jnp.float32),
+        }
+        reward = -(ordering + holding + shortage)
+        return state.replace(stock=left, flow=jnp.zeros_like(state.flow), sales=sales), reward, info
+
+    def _tables(self, params: WarehouseParams) -> tuple[chex.Array, chex.Array]:
+        """Laws of the next stock ``f32[N, cap + 1, cap + 1]`` and expected cost of holding and shortage by stock."""
+        cdf = sampling.poisson_cdf(params.rates, self.cap + 1)
+        mass = jnp.diff(cdf, axis=-1, prepend=0.0)
+        y, after = jnp.arange(self.cap + 1)[:, None], jnp.arange(self.cap + 1)[None]
+        sold = jnp.clip(y - after, 0, self.cap)
+        reached = jnp.where((after <= y) & (after > 0), mass[:, sold], 0.0)
+        law = reached.at[..., 0].set(1.0 - reached.sum(-1))
+        # E(y - D)^+ is the sum of the distribution function below y.
+        left = jnp.pad(jnp.cumsum(cdf, axis=-1)[:, :-1], ((0, 0), (1, 0)))
+        lost = jnp.maximum(params.rates[:, None] - jnp.arange(self.cap + 1) + left, 0.0)
+        return law, params.holding[:, None] * left + params.shortage[:, None] * lost
+
+    def observation(self, state: WarehouseState, params: WarehouseParams) -> Observation:
+        """See the class docstring for the columns."""
+        n, level = self.num_levels, self._level(self.turn(state))
+        share = state.stock / jnp.float32(self.cap)
+        flow = state.flow / jnp.float32(self.cap)
+        supplier = jnp.concatenate([jnp.ones(1, jnp.float32), share[:-1]])
+        tokens = token_table(
+            (
+                "store",
+                n,
+                {
+                    "urgency": 1.0 - share,
+                    "slack": share,
+                    "level": share,
+                    "capacity": 1.0,
+                    "inflow": flow,
+                    "outflow": state.sales / jnp.float32(self.cap),
+                    "signal_a": jnp.arange(n) / jnp.float32(max(n - 1, 1)),
+                    "signal_b": supplier,
+                    "unit_cost": bounded(0.1 * params.holding),
+                    "is_turn": (jnp.arange(n) == level).astype(jnp.float32),
+                    "decided": flow,
+                    "progress": self.progress(state),
+                    "last_reward": bounded(0.05 * state.last_reward),
+                },
+            )
+        )
+        amount = jnp.arange(self.num_actions)
+        moved = amount / jnp.float32(self.cap)
+        return Observation(
+            tokens=tokens,
+            token_mask=jnp.ones((n,), bool),
+            actions=action_rows(
+                self.num_actions, is_noop=amount == 0, amount=moved, signed=moved, second_level=supplier[level]
+            ),
+            action_target=jnp.full((self.num_actions,), level, jnp.int32),
+            action_mask=amount <= self._most(state, level),
+        )
+
+    def solve(self, params: WarehouseParams) -> chex.Array:
+        """The optimal flow ``i8[P, N, (cap + 1) ** N]`` by period, level and the stocks it meets in its turn."""
+        law, cost = self._tables(params)
+        tables = exact.Tables(law, cost, jnp.zeros_like(params.order_cost), params.order_cost, None)
+        return exact.finite_horizon(tables, self.num_periods, is_chain=True)[1]
+
+    def reference_action(
+        self, plan: chex.Array, state: WarehouseState, params: WarehouseParams, key: chex.PRNGKey
+    ) -> chex.Array:
+        """The exact optimum of the episode given lam, p and K, also after other choices than its own."""
+        del params, key
+        period = jnp.minimum(self.period(state), self.num_periods - 1)
+        stride = (self.cap + 1) ** jnp.arange(self.num_levels - 1, -1, -1)
+        return plan[period, self._level(self.turn(state)), jnp.sum(state.stock * stride)].astype(jnp.int32)
+
+    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
+        """Order up to five sixths of the cap, as far as possible, once less than a third is left."""
+        del key
+        level, is_turn = (observation.tokens[:, TOKEN_COLUMNS.index(name)] for name in ("level", "is_turn"))
+        own = jnp.sum(level * is_turn)
+        stock = jnp.round(own * self.cap).astype(jnp.int32)
+        wanted = jnp.where(stock < -(-self.cap // 3), -(-5 * self.cap // 6) - stock, 0)
+        legal = jnp.sum(observation.action_mask).astype(jnp.int32) - 1
+        return jnp.minimum(wanted, legal).astype(jnp.int32)
