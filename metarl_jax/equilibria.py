@@ -32,7 +32,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -42,7 +42,7 @@ import numpy as np
 CORRELATED = ("utilitarian", "egalitarian", "republican", "libertarian")
 NASH_CHOICES = ("sum", "first", "second", "coordination", "adversarial")
 
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
 """Largest exploitability, relative to the spread of the payoffs, that :func:`check` lets pass."""
 
 _PIVOT = 1e-9  # smaller entries of a tableau are rounding
@@ -150,7 +150,7 @@ def simplex(constraints: chex.Array, bound: chex.Array, objectives: chex.Array, 
         by_rule = jnp.where(count < max_pivots // 4, jnp.argmin(jnp.where(entering, steep, jnp.inf)), 0)
         column = jnp.where(count < max_pivots // 4, by_rule, jnp.argmax(entering))
         entries = tableau[:rows, column]
-        usable = entries > _PIVOT
+        usable = entries > _PIVOT * jnp.maximum(1.0, jnp.abs(entries).max())  # smaller ones are rounding here
         ratio = jnp.where(usable, tableau[:rows, -1] / jnp.where(usable, entries, 1.0), jnp.inf)
         # Among ties the largest entry, for the sake of rounding; under Bland's rule the first variable.
         tied = usable & (ratio <= ratio.min() + _PIVOT * 1e-3)
@@ -159,6 +159,8 @@ def simplex(constraints: chex.Array, bound: chex.Array, objectives: chex.Array, 
         scaled = tableau[row] / tableau[row, column]
         after = tableau - tableau[:, column][:, None] * scaled[None]
         after = after.at[row].set(scaled)
+        # A row too flat to be a pivot may fall below 0 by rounding; left there, a later pivot would blow it up.
+        after = after.at[:rows, -1].max(0.0)
         unbounded = ~usable.any()
         return jnp.where(unbounded, tableau, after), basis.at[row].set(column), count + 1, unbounded
 
@@ -177,6 +179,19 @@ def simplex(constraints: chex.Array, bound: chex.Array, objectives: chex.Array, 
     return Programme(x, dual, jnp.where(failed, jnp.inf, jnp.maximum(gap, 0.0)), count)
 
 
+def _better(attempt: Callable[[chex.Array], Any], payoff: chex.Array) -> Any:
+    """The best of three attempts, by the last thing they return: at payoffs in [1, 2], and at 26 and 24 bits of them.
+
+    Where payoffs span ten orders of magnitude, as in tables that have just begun to be learned, pivots on the smallest
+    differences lose the rest; without these the answer is as good as the bits that are kept. Elsewhere the first
+    attempt is the best one, and exact.
+    """
+    coarse = [jnp.round(payoff * grid) / grid for grid in (2.0**26, 2.0**24)]
+    tried = jax.vmap(attempt)(jnp.stack([payoff, *coarse]))
+    best = jnp.argmin(jnp.where(jnp.isnan(tried[-1]), jnp.inf, tried[-1]))
+    return jax.tree.map(lambda leaf: leaf[best], tried)
+
+
 def zero_sum(payoff: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
     """Value and optimal strategies of a matrix game; rows maximise.
 
@@ -191,11 +206,15 @@ def zero_sum(payoff: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array, ch
     if payoff.shape == (2, 2):
         rows, columns = _two_by_two(payoff)
     else:
-        positive = 1.0 + (payoff - low) / spread
         ones = jnp.ones(payoff.shape[1], payoff.dtype)
-        solved = simplex(positive, jnp.ones(payoff.shape[0], payoff.dtype), ones[None])
-        columns = jnp.maximum(solved.x, 0.0) / jnp.maximum(solved.x, 0.0).sum()
-        rows = jnp.maximum(solved.dual, 0.0) / jnp.maximum(solved.dual, 0.0).sum()
+
+        def attempt(positive: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
+            solved = simplex(positive, jnp.ones(payoff.shape[0], payoff.dtype), ones[None])
+            columns, rows = jnp.maximum(solved.x, 0.0), jnp.maximum(solved.dual, 0.0)
+            columns, rows = columns / columns.sum(), rows / rows.sum()
+            return rows, columns, (payoff @ columns).max() - (rows @ payoff).min()
+
+        rows, columns, _ = _better(attempt, 1.0 + (payoff - low) / spread)
     above, below = (payoff @ columns).max(), (rows @ payoff).min()
     return (above + below) / 2, rows, columns, (above - below) / spread
 
@@ -408,34 +427,37 @@ def correlated(payoff: chex.Array, kind: str = "utilitarian") -> Outcome:
     low, scale = _spread(payoff)
     scaled = 1.0 + (payoff - low) / scale  # one scale for both: the kinds compare agents
     _, actions, against = payoff.shape
-    flat = scaled.reshape(2, -1)
-    deviations = _deviations(scaled)
-    # Sums to at most 1; payoffs are positive, so it will be 1, and the slack basis is feasible at once.
-    rows = jnp.concatenate([deviations, jnp.ones((1, actions * against), payoff.dtype)])
-    bound = jnp.zeros(rows.shape[0], payoff.dtype).at[-1].set(1.0)
-    ties = [flat.sum(0), flat[0]]
+    truth = _deviations(scaled)
+    own = payoff.reshape(2, -1)
 
-    def solve(objective: chex.Array) -> tuple[chex.Array, chex.Array]:
-        solved = simplex(rows, bound, jnp.stack([objective, *ties]))
-        return _lottery(solved.x, deviations, solved.gap)
-
-    if kind == "utilitarian":
-        lottery, gap = solve(flat.sum(0))
-    elif kind == "egalitarian":
+    def solve(scaled: chex.Array, kind: str, agent: int = 0) -> tuple[chex.Array, chex.Array]:
+        """The lottery ``f64[A B]`` and its certificate."""
+        flat = scaled.reshape(2, -1)
+        # Sums to at most 1; payoffs are positive, so it will be 1, and the slack basis is feasible at once.
+        rows = jnp.concatenate([_deviations(scaled), jnp.ones((1, actions * against), payoff.dtype)])
+        bound = jnp.zeros(rows.shape[0], payoff.dtype).at[-1].set(1.0)
+        ties = [flat.sum(0), flat[0]]
+        if kind != "egalitarian":
+            objective = flat.sum(0) if kind == "utilitarian" else flat[agent]
+            solved = simplex(rows, bound, jnp.stack([objective, *ties]))
+            return _lottery(solved.x, truth, solved.gap)
         # One more variable, the smallest payoff.
         wide = jnp.pad(rows, ((0, 2), (0, 1))).at[-2:].set(jnp.pad(-flat, ((0, 0), (0, 1)), constant_values=1.0))
         least = jnp.zeros(wide.shape[1], payoff.dtype).at[-1].set(1.0)
         solved = simplex(wide, jnp.pad(bound, (0, 2)), jnp.stack([least, *(jnp.pad(tie, (0, 1)) for tie in ties)]))
-        lottery, gap = _lottery(solved.x[:-1], deviations, solved.gap)
-    else:
-        both, gaps = jax.vmap(solve)(flat)
-        if kind == "libertarian":
-            value = jnp.stack([both[i] @ payoff[i].reshape(-1) for i in range(2)])
-            tables = both.reshape(2, actions, against)
-            return Outcome(value, tables[0].sum(1)[:, None] * tables[1].sum(0)[None], gaps.max())
-        best = jnp.argmax(jnp.stack([both[0] @ flat[0] + _TIE, both[1] @ flat[1]]))
-        lottery, gap = both[best], gaps[best]
-    return Outcome(payoff.reshape(2, -1) @ lottery, lottery.reshape(actions, against), gap)
+        return _lottery(solved.x[:-1], truth, solved.gap)
+
+    if kind in ("utilitarian", "egalitarian"):
+        lottery, gap = _better(lambda scaled: solve(scaled, kind), scaled)
+        return Outcome(own @ lottery, lottery.reshape(actions, against), gap)
+    each = [_better(functools.partial(solve, kind=kind, agent=i), scaled) for i in range(2)]
+    value = jnp.stack([own[i] @ each[i][0] for i in range(2)])
+    gap = jnp.maximum(each[0][1], each[1][1])
+    if kind == "libertarian":
+        tables = [lottery.reshape(actions, against) for lottery, _ in each]
+        return Outcome(value, tables[0].sum(1)[:, None] * tables[1].sum(0)[None], gap)
+    lottery = jnp.where(value[0] >= value[1] - _TIE * scale, each[0][0], each[1][0])
+    return Outcome(own @ lottery, lottery.reshape(actions, against), gap)
 
 
 def _deviations(payoff: chex.Array) -> chex.Array:

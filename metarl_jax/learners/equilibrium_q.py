@@ -31,6 +31,9 @@ from metarl_jax import equilibria
 
 INDEPENDENT = "independent"
 SCHEDULES = ("decay", "visits")
+TOLERANCE = 1e-5
+"""Largest certificate that a learner lets pass: its values carry noise far above; exact values are held to less."""
+
 BEHAVIOURS = ("explore", "random-opponent", "random")
 
 
@@ -240,5 +243,5 @@ def advance(
     """
     keys = jax.random.split(jax.random.fold_in(key, 2), tables.step.shape[0])
     tables = _advance(game, tables, keys, operator, settings, total, steps)
-    equilibria.check(tables.gap, f"{operator} (by seed)")
+    equilibria.check(tables.gap, f"{operator} (by seed)", TOLERANCE)
     return tables

@@ -142,6 +142,17 @@ def test_payoffs_that_hardly_differ_are_no_failure():
     assert float(jax.jit(jax.vmap(equilibria.correlated))(drawn).gap.max()) < equilibria.TOLERANCE
 
 
+def test_payoffs_of_twelve_orders_of_magnitude_are_solved():
+    rng = np.random.default_rng(0)
+    drawn = np.sign(rng.normal(size=(20_000, 5, 5))) * 10.0 ** -rng.uniform(0, 12, (20_000, 5, 5))
+    drawn *= rng.uniform(size=drawn.shape) < rng.uniform(0.05, 1, (20_000, 1, 1))
+    gap = np.asarray(jax.jit(jax.vmap(equilibria.zero_sum))(drawn)[3])
+    assert gap.max() < 1e-5
+    assert np.mean(gap < 1e-7) > 0.999
+    pairs = drawn[:400].reshape(200, 2, 5, 5)
+    assert float(jax.jit(jax.vmap(equilibria.correlated))(pairs).gap.max()) < equilibria.TOLERANCE
+
+
 def test_zero_sum_games_have_one_nash_value():
     for payoff in games((4, 4), 10):
         outcome = equilibria.nash(np.stack([payoff, -payoff]))
