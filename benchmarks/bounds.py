@@ -81,6 +81,7 @@ WITHOUT: dict[str, str] = {
     "recommender": "what a user likes is moved by the slates themselves, so that no programme for known noise is "
     "linear; exact for small sessions (a test).",
     "smart_city": "states of a network's queues are too many; exact for one intersection (a test).",
+    "warehouse": "the reference is the exact optimum given the task: its own bound for whoever cannot foresee demand.",
 }
 """Domains without an entry in :data:`BOUNDS`, and why."""
 

@@ -94,6 +94,11 @@ DESCRIPTIONS: dict[str, Description] = {
         "factor loadings, mean reversion",
         "finite-horizon Riccati, rounded to the menu",
     ),
+    "warehouse": Description(
+        "multi-level warehouse run by a team, on Cao 2007",
+        "demand rates, shortage and order costs",
+        "exact backward dynamic programme",
+    ),
     "recommender": Description(
         "slates for an evolving user, RecSim, Ie et al. 2019",
         "topics' quality, interests, attention budget",

@@ -180,13 +180,13 @@ def simplex(constraints: chex.Array, bound: chex.Array, objectives: chex.Array, 
 
 
 def _better(attempt: Callable[[chex.Array], Any], payoff: chex.Array) -> Any:
-    """The best of three attempts, by the last thing they return: at payoffs in [1, 2], and at 26 and 24 bits of them.
+    """The best of three attempts, by the last thing they return: at payoffs in [1, 2], and at 26 and 20 bits of them.
 
     Where payoffs span ten orders of magnitude, as in tables that have just begun to be learned, pivots on the smallest
     differences lose the rest; without these the answer is as good as the bits that are kept. Elsewhere the first
     attempt is the best one, and exact.
     """
-    coarse = [jnp.round(payoff * grid) / grid for grid in (2.0**26, 2.0**24)]
+    coarse = [jnp.round(payoff * grid) / grid for grid in (2.0**26, 2.0**20)]
     tried = jax.vmap(attempt)(jnp.stack([payoff, *coarse]))
     best = jnp.argmin(jnp.where(jnp.isnan(tried[-1]), jnp.inf, tried[-1]))
     return jax.tree.map(lambda leaf: leaf[best], tried)
