@@ -186,10 +186,13 @@ def _better(attempt: Callable[[chex.Array], Any], payoff: chex.Array) -> Any:
     differences lose the rest; without these the answer is as good as the bits that are kept. Elsewhere the first
     attempt is the best one, and exact.
     """
-    coarse = [jnp.round(payoff * grid) / grid for grid in (2.0**26, 2.0**20)]
-    tried = jax.vmap(attempt)(jnp.stack([payoff, *coarse]))
-    best = jnp.argmin(jnp.where(jnp.isnan(tried[-1]), jnp.inf, tried[-1]))
-    return jax.tree.map(lambda leaf: leaf[best], tried)
+    grids = (2.0**26, 2.0**20)
+    tried = jax.vmap(attempt)(jnp.stack([payoff, *(jnp.round(payoff * grid) / grid for grid in grids)]))
+    # What rounding may have cost counts as well, or an attempt that is exact for rounded payoffs would win.
+    gap = tried[-1] + jnp.asarray([0.0, *(2.0 / grid for grid in grids)], payoff.dtype)
+    gap = jnp.where(jnp.isnan(gap), jnp.inf, gap)
+    best = jnp.argmin(gap)
+    return jax.tree.map(lambda leaf: leaf[best], (*tried[:-1], gap))
 
 
 def zero_sum(payoff: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array, chex.Array]:
@@ -212,7 +215,7 @@ def zero_sum(payoff: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array, ch
             solved = simplex(positive, jnp.ones(payoff.shape[0], payoff.dtype), ones[None])
             columns, rows = jnp.maximum(solved.x, 0.0), jnp.maximum(solved.dual, 0.0)
             columns, rows = columns / columns.sum(), rows / rows.sum()
-            return rows, columns, (payoff @ columns).max() - (rows @ payoff).min()
+            return rows, columns, ((payoff @ columns).max() - (rows @ payoff).min()) / spread
 
         rows, columns, _ = _better(attempt, 1.0 + (payoff - low) / spread)
     above, below = (payoff @ columns).max(), (rows @ payoff).min()
