@@ -110,7 +110,7 @@ def sections(config: GamesConfig) -> Sequence[Section]:
                 continue
             behaviours = ("random-opponent", "explore") if game == "soccer" else ("explore",)
             for behaviour in behaviours:
-                settings = Settings(behaviour=behaviour)
+                settings = Settings(behaviour=behaviour, initial=1.0)  # as Littman: hope makes it try
                 if game != "soccer":
                     settings = Settings(behaviour=behaviour, schedule="visits", power=0.6, explore=0.5)
 

@@ -150,7 +150,9 @@ def test_payoffs_of_twelve_orders_of_magnitude_are_solved():
     assert gap.max() < 1e-5
     assert np.mean(gap < 1e-7) > 0.999
     pairs = drawn[:400].reshape(200, 2, 5, 5)
-    assert float(jax.jit(jax.vmap(equilibria.correlated))(pairs).gap.max()) < equilibria.TOLERANCE
+    assert (
+        float(jax.jit(jax.vmap(equilibria.correlated))(pairs).gap.max()) < 1e-5
+    )  # a coarse attempt counts what rounding may cost
 
 
 def test_zero_sum_games_have_one_nash_value():
