@@ -69,6 +69,10 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       reward_unit: unit of the reward.
       hidden: the fields of ``EnvParams`` that an agent must not see; they never enter observation or mask.
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
+      horizon_terminates: whether nothing is worth anything after the horizon: it is part of the task, and progress is
+        observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
+      num_token_features: columns of a token; only foreign tasks have others than the vocabulary's.
+      num_action_features: columns of an action's description, likewise.
     """
 
     name: ClassVar[str] = ""  # gymnax has properties here
@@ -83,6 +87,9 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     hidden: ClassVar[tuple[str, ...]] = ()
     reward_unit: ClassVar[str] = "1"
     reference_kind: ClassVar[str] = "heuristic"
+    horizon_terminates: ClassVar[bool] = True
+    num_token_features: int = NUM_TOKEN_FEATURES
+    num_action_features: int = NUM_ACTION_FEATURES
 
     # ---- what a domain states -------------------------------------------------------------------------------------
 
@@ -222,9 +229,9 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         n, a = self.num_tokens, self.num_actions
         return spaces.Dict(
             {
-                "tokens": spaces.Box(-BOUND, BOUND, (n, NUM_TOKEN_FEATURES), jnp.float32),
+                "tokens": spaces.Box(-BOUND, BOUND, (n, self.num_token_features), jnp.float32),
                 "token_mask": spaces.Box(0, 1, (n,), jnp.bool_),
-                "actions": spaces.Box(-BOUND, BOUND, (a, NUM_ACTION_FEATURES), jnp.float32),
+                "actions": spaces.Box(-BOUND, BOUND, (a, self.num_action_features), jnp.float32),
                 "action_target": spaces.Box(-1, n - 1, (a,), jnp.int32),
                 "action_mask": spaces.Box(0, 1, (a,), jnp.bool_),
             }

@@ -14,7 +14,7 @@ import runpy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from metarl_jax.configs import AdaptationConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import AdaptationConfig, DataConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
 
 Protocol = Literal["both", "pairs", "leave-out"]
 Arm = Literal["reference", "rl-only"]
@@ -86,11 +86,13 @@ class EvaluationConfig:
       shots: numbers K of support episodes an agent adapts from; 0 must be among them, it is the control of all others.
       tasks: new tasks of each domain.
       episodes: query episodes of each task.
+      validation_domains: training domains on which validation compares ways to adapt; 0 takes all.
     """
 
     shots: tuple[int, ...] = (0, 1, 3, 5)
     tasks: int = 64
     episodes: int = 8
+    validation_domains: int = 3
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
@@ -99,6 +101,7 @@ class EvaluationConfig:
             asked = " ".join(map(str, self.shots))
             raise ValueError(f"evaluation.shots must be 0 and at least one larger K, none negative, got {asked}")
         _at_least(self, 1, "episodes", prefix="evaluation.")
+        _at_least(self, 0, "validation_domains", prefix="evaluation.")
         # Below two there is no other task whose support could be swapped in.
         _at_least(self, 2, "tasks", prefix="evaluation.")
 
@@ -174,7 +177,8 @@ SMALL = ("energy_trading", "portfolio", "supply_chain")
 
 _ON_CPU = TransformerMamlDqnConfig(
     network=NetworkConfig(layers=1),
-    data=QLearningConfig(tasks=8, replay=4),
+    data=DataConfig(tasks=8),
+    learning=QLearningConfig(replay=4),
     # Compiling a first-order stage of its own would take longer than it would save.
     context_share=0.93,
     first_order_share=0.0,
@@ -208,7 +212,8 @@ SMOKE = TransferConfig(
     seeds=2,
     agent=TransformerMamlDqnConfig(
         network=NetworkConfig(width=8, layers=1, heads=2, channels=2, head_width=8),
-        data=QLearningConfig(tasks=4, episodes=2, samples=2, periods=8, num_steps=2, updates=1, replay=2),
+        data=DataConfig(tasks=4, episodes=2, periods=8),
+        learning=QLearningConfig(samples=2, num_steps=2, updates=1, replay=2),
         adaptation=AdaptationConfig(steps=1),
         order="first",
         context_share=0.5,
@@ -224,7 +229,8 @@ GPU = TransferConfig(
     seeds=10,
     agent=TransformerMamlDqnConfig(
         network=NetworkConfig(width=64, layers=3, channels=16, head_width=128),
-        data=QLearningConfig(tasks=48, samples=16, periods=128),
+        data=DataConfig(tasks=48, periods=128),
+        learning=QLearningConfig(samples=16),
     ),
     training=TrainingConfig(iterations=3000, interval=50),
     evaluation=EvaluationConfig(tasks=256, episodes=16),

@@ -1,4 +1,4 @@
-"""The part of an experiment that computes: builds agents, trains and evaluates them. Imports jax and the domains.
+"""The part of an experiment that computes: builds learners, trains and evaluates them. Imports jax and the domains.
 
 All randomness comes from keys folded from fixed numbers: the seed, the purpose, and what an agent is trained or tested
 on. It does not depend on the order of the work, on the clock, or on which other domains take part.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.suite import Suite
@@ -24,14 +24,17 @@ from experiments.plan import UNTRAINED, Agent
 from experiments.progress import Display, Kind, duration
 from experiments.results import ANCHORS, Target
 from experiments.runs import VALIDATION, RunFolder
-from metarl_jax import arena, evaluation, learners, statistics, training
-from metarl_jax.arena import Arena
-from metarl_jax.checkpointing import Checkpointer
+from metarl_jax import evaluation, learners, statistics, training
 from metarl_jax.collection import Collector
 from metarl_jax.configs import TransformerDqnConfig
-from metarl_jax.evaluation import Condition
-from metarl_jax.experience import UNKNOWN_SCALE
+from metarl_jax.evaluation import Condition, EvaluationSet
 from metarl_jax.learners.base import Learner
+from metarl_jax.rewards import UNKNOWN_SCALE
+from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.checkpointing import Checkpointer
+from metarl_jax.runtime.programs import Programs
+from metarl_jax.runtime.replicas import place
+from metarl_jax.types import RewardScale
 
 TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET = range(5)
 """Purposes that keys are folded with."""
@@ -49,76 +52,82 @@ def _fold(key: Any, purpose: int, *names: str) -> Any:
     return functools.reduce(jax.random.fold_in, (zlib.crc32(name.encode()) for name in sorted(names)), key)
 
 
-class Laboratory:
-    """Trains and evaluates the agents of one configuration."""
+class Once:
+    """Remembers what was made for a key; each thing is made by one thread, others wait for it."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+        self._locks: dict[Any, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned the first time."""
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+
+class Session:
+    """Trains and evaluates the agents of one configuration.
+
+    Threads work on different domains. What they share, they only read: arrays are placed on the devices once, before a
+    pool starts, because JAX may lose count of an array's buffers if two threads move it.
+    """
 
     def __init__(self, config: TransferConfig):
         self.config = config
         self.suite = Suite.make(config.domains)
         self.conditions = evaluation.conditions(config.evaluation.shots)
-        self.members = len(config.arms) * config.seeds
-        self._trials: dict[tuple[str, int], evaluation.Trials] = {}
-        self._collectors: dict[tuple[str, int], Collector] = {}
+        self.replicas = len(config.arms) * config.seeds
+        self.programs = Programs(self.replicas)
+        self._once = Once()
 
     def collector(self, agent: Agent) -> Collector:
-        """The agent's learner and its programs: one object for all agents that share them."""
-        # Every training domain keeps a place in the replay.
-        replay = max(self.config.agent.data.replay, len(agent.trained_on))
-        if (agent.learner, replay) not in self._collectors:
-            learner = self._make_learner(agent, replay)
-            self._collectors[agent.learner, replay] = Collector(learner, self.suite, self.members)
-        return self._collectors[agent.learner, replay]
+        """The agent's learner and its programs."""
+        return self._once.get(
+            ("collector", agent.learner, agent.trained_on),
+            lambda: Collector(self._make_learner(agent), self.suite, self.programs),
+        )
 
     def learner(self, agent: Agent) -> Learner:
         """The agent's learner."""
         return self.collector(agent).learner
 
-    def _make_learner(self, agent: Agent, replay: int) -> Learner:
-        given = self.config.agent
-        data = dataclasses.replace(given.data, replay=replay)
-        config: Any = dataclasses.replace(given, data=data)
+    def _make_learner(self, agent: Agent) -> Learner:
+        config: Any = self.config.agent
         if agent.role == "multitask":
-            config = TransformerDqnConfig(
-                network=given.network,
-                data=data,
-                adaptation=given.adaptation,
-                learning_rate=given.learning_rate,
-                reference_weight=given.reference_weight,
-            )
-        return learners.make(agent.learner, config, self.suite)
+            # The control shares with the learner under test whatever both have.
+            own = {field.name for field in dataclasses.fields(TransformerDqnConfig)}
+            shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in own}
+            config = TransformerDqnConfig(**shared)
+        return learners.make(agent.learner, config, self.suite.subset(agent.trained_on))
 
-    def arena(self, name: str) -> Arena:
-        """Programs of a domain; the same for all agents, which share a network and hence how they act."""
-        own = self.learner(UNTRAINED)
-        return arena.make(self.suite, name, own.act, own.data, self.members)
+    def domain(self, name: str) -> DomainPrograms:
+        """Programs of a domain, the same for all agents."""
+        return DomainPrograms.of(self.suite, name, self.programs)
 
-    def hyper(self, learner: Learner) -> Any:
-        """Numeric hyperparameters of all members, stacked: arm by arm, one a seed."""
-        weights = {"reference": self.config.agent.reference_weight, "rl-only": 0.0}
-        own = learner.hyper.replace(iterations=jnp.float32(self.config.training.iterations))
-        return training.stack(
-            [
-                own.replace(reference_weight=jnp.float32(weights[arm]))
-                for arm in self.config.arms
-                for _ in range(self.config.seeds)
-            ]
-        )
+    def hyperparams(self, learner: Learner) -> Any:
+        """Numeric hyperparameters of all replicas, stacked: arm by arm, one a seed."""
+        arms = (learner.hyperparams(self.config.training.iterations, arm == "reference") for arm in self.config.arms)
+        return training.stack([own for own in arms for _ in range(self.config.seeds)])
 
     def work(self, agent: Agent, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
         left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
         if agent.role != "random weights":
-            stage, total = self.learner(agent).stage, self.config.training.iterations
-            left.update(("iteration", agent.role, stage(i / total)) for i in range(done, total))
+            schedule, total = self.learner(agent).schedule, self.config.training.iterations
+            left.update(("iteration", agent.role, schedule(i / total).name) for i in range(done, total))
             left["compilation", agent.role] = int(done == 0)
         return left
 
-    def steps(self, agent: Agent) -> tuple[int, float]:
-        """Gradient steps and (mean) environment steps of one meta-iteration of all members."""
-        data = self.config.agent.data
-        choices = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
-        # There are as many support as query episodes.
-        return self.members * data.updates, float(self.members * data.tasks * choices * data.episodes * 2)
+    def choices(self, agent: Agent) -> float:
+        """Choices that one meta-iteration of one replica makes, a mean over the training domains."""
+        needs = self.learner(agent).needs
+        horizon = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
+        return float(needs.tasks * needs.episodes * horizon)
 
     def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
@@ -130,10 +139,10 @@ class Laboratory:
         learner, config = self.learner(agent), self.config.training
         key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
         if agent.role == "random weights":
-            keys = training.member_keys(key, self.members, 0, UNTRAINED_WEIGHTS)
-            fresh = training.initial_states(learner, keys, self.hyper(learner))
-            return training.Run(fresh, UNKNOWN_SCALE)
-        updates, choices = self.steps(agent)
+            keys = training.replica_keys(key, self.replicas, 0, UNTRAINED_WEIGHTS)
+            initial = self.programs.get("init", learner.spec, lambda: learner.init)
+            return training.Run(initial(*place((keys, self.hyperparams(learner)), self.replicas)), UNKNOWN_SCALE)
+        choices = self.choices(agent) * self.replicas
         reached = 0
 
         def on_interval(interval: training.Interval) -> None:
@@ -143,18 +152,19 @@ class Laboratory:
             display.advance(interval.iteration - reached)
             reached = interval.iteration
             display.work.plan(agent.id, self.work(agent, reached))
-            display.work.measured(("iteration", agent.role, interval.stage), count, interval.seconds)
+            display.work.measured(("iteration", agent.role, interval.phase), count, interval.seconds)
             if interval.compiling:
                 display.work.measured(("compilation", agent.role), 1, interval.compiling)
             rate = count / interval.seconds
+            steps = float(np.sum(interval.metrics.get("gradient_steps", 0.0)))
             folder.log(
                 agent.id,
                 interval.iteration,
                 {
-                    "stage": interval.stage,
+                    "phase": interval.phase,
                     "seconds": round(interval.seconds, 3),
                     "compiling": round(interval.compiling, 3),
-                    "updates_per_second": round(rate * updates, 2),
+                    "gradient_steps_per_second": round(rate * steps, 2),
                     "env_steps_per_second": round(rate * choices),
                     "metrics": {name: np.asarray(value).tolist() for name, value in interval.metrics.items()},
                 },
@@ -162,93 +172,131 @@ class Laboratory:
             loss = float(np.mean(interval.metrics["loss"])) if "loss" in interval.metrics else float("nan")
             display.state(
                 f"{agent.label}: train",
-                f"{interval.iteration}/{interval.iterations} ({interval.stage}), loss {loss:.3f}, "
-                f"{rate * updates:,.1f} updates/s, {rate * choices:,.0f} env steps/s",
+                f"{interval.iteration}/{interval.iterations} ({interval.phase}), loss {loss:.3f}, "
+                f"{rate * steps:,.1f} gradient steps/s, {rate * choices:,.0f} environment steps/s",
             )
 
         return training.train(
             learner,
             self.collector(agent),
-            [self.arena(name) for name in agent.trained_on],
+            [self.domain(name) for name in agent.trained_on],
             key,
-            self.hyper(learner),
-            iterations=config.iterations,
-            interval=config.interval,
+            self.hyperparams(learner),
+            training.Pace(config.iterations, config.interval, config.checkpoint_every),
             checkpointer=Checkpointer(folder.agent(agent.id) / "checkpoints", keep=2, notify=display.note),
-            checkpoint_every=config.checkpoint_every,
             resume=True,
-            on_interval=on_interval,
-            on_phase=lambda phase: display.state(f"{agent.label}: {phase}"),
-            should_stop=should_stop,
+            hooks=training.Hooks(
+                on_interval=on_interval,
+                on_phase=lambda phase: display.state(f"{agent.label}: {phase}"),
+                should_stop=should_stop,
+            ),
         )
 
-    def trials(self, name: str, purpose: int = EVALUATION_SET) -> evaluation.Trials:
+    def evaluation_set(self, name: str, purpose: int = EVALUATION_SET) -> EvaluationSet:
         """The evaluation set of a domain, or its validation set, which is one collection's worth of tasks."""
-        if (name, purpose) not in self._trials:
-            asked = self.config.evaluation
-            tasks = asked.tasks if purpose == EVALUATION_SET else min(asked.tasks, self.config.agent.data.tasks)
+
+        def make() -> EvaluationSet:
+            asked, collector = self.config.evaluation, self.collector(UNTRAINED)
+            tasks = asked.tasks if purpose == EVALUATION_SET else min(asked.tasks, collector.needs.tasks)
             key = _fold(jax.random.key(BENCHMARK_SEED), purpose, name)
-            self._trials[name, purpose] = evaluation.make_trials(
-                self.arena(name), self.collector(UNTRAINED), key, tasks, max(asked.shots), asked.episodes
+            return evaluation.make_evaluation_set(
+                self.domain(name), collector, key, tasks, max(asked.shots), asked.episodes
             )
-        return self._trials[name, purpose]
+
+        return self._once.get(("evaluation set", name, purpose), make)
+
+    def support(self, name: str, purpose: int, collector: Collector) -> Any:
+        """Random support of a domain's evaluation set; None for learners that collect their own."""
+        if collector.needs.support == "own":
+            return None
+        return self._once.get(
+            ("support", name, purpose, collector.needs.record),
+            lambda: evaluation.random_support(self.evaluation_set(name, purpose), collector),
+        )
 
     def target(self, name: str) -> Target:
-        """Anchor returns of a domain's evaluation set."""
-        trials = self.trials(name)
-        found = {policy: np.asarray(getattr(trials.anchors, policy)) for policy in ANCHORS}
-        return Target(found, trials.env.reward_unit, trials.env.reference_kind)
+        """Baseline returns of a domain's evaluation set."""
+        own = self.evaluation_set(name)
+        found = {policy: np.asarray(getattr(own.baselines, policy)) for policy in ANCHORS}
+        return Target(found, own.env.reward_unit, own.env.reference_kind)
 
     def evaluate(
         self,
         agent: Agent,
-        state: Any,
+        scales: RewardScale,
         candidates: Sequence[Any],
         target: str,
         asked: tuple[Condition, ...],
         purpose: int = EVALUATION_SET,
     ) -> np.ndarray:
-        """Query returns ``f32[M, C, B, E]`` of an agent in one domain, trained on or not."""
+        """Query returns ``f32[R, C, B, E]`` of an agent in one domain, trained on or not.
+
+        Args:
+          agent: the agent.
+          scales: of its training domains ``[R, D]``, on the host.
+          candidates: trained parameters, placed.
+          target: the domain.
+          asked: the conditions.
+          purpose: which set of tasks.
+        """
         # Only of a domain it was trained on does an agent know the scale of rewards.
         scale = None
         if target in agent.trained_on:
-            scale = jax.tree.map(lambda leaf: leaf[:, agent.trained_on.index(target)], state.scales)
+            scale = jax.tree.map(lambda leaf: leaf[:, agent.trained_on.index(target)], scales)
         key = _fold(jax.random.key(BENCHMARK_SEED), EXPLORATION, target)
-        return evaluation.evaluate(self.collector(agent), candidates, scale, self.trials(target, purpose), asked, key)
+        collector = self.collector(agent)
+        support = self.support(target, purpose, collector)
+        own = self.evaluation_set(target, purpose)
+        return evaluation.evaluate(collector, candidates, scale, own, support, asked, key)
 
-    def validated(self, agent: Agent, state: Any, folder: RunFolder) -> list[Any]:
-        """The trained parameters to test: of each arm the candidate that is best on new tasks of its training domains.
-
-        What is compared is the score at the largest K, a mean over training domains and seeds. An agent that is not
-        tested in its training domains is scored there too, even if there is nothing to choose: what it learned.
-        """
-        learner, arms = self.learner(agent), self.config.arms
-        found = learner.candidates(learner.params(state.learner))
-        labels, candidates = list(found), list(found.values())
-        if not agent.trained_on or (len(candidates) == 1 and agent.tested_on(agent.trained_on) == agent.trained_on):
-            return candidates
-        most = max(self.config.evaluation.shots)
-        asked = (*(Condition(most, candidate=i) for i in range(len(candidates))), Condition(0))
+    def scored(
+        self, agent: Agent, scales: RewardScale, candidates: Sequence[Any], domains: Sequence[str], asked: Any
+    ) -> np.ndarray:
+        """Scores ``[arms, C]`` on the validation sets of some domains: means over domains and seeds."""
 
         def scores(domain: str) -> np.ndarray:
-            returns = self.evaluate(agent, state, candidates, domain, asked, VALIDATION_SET).mean(-1)
-            at = self.trials(domain, VALIDATION_SET).anchors
-            score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [M, C]
-            return score.reshape(len(arms), -1, len(asked)).mean(1)
+            returns = self.evaluate(agent, scales, candidates, domain, asked, VALIDATION_SET).mean(-1)
+            at = self.evaluation_set(domain, VALIDATION_SET).baselines
+            score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [R, C]
+            return score.reshape(len(self.config.arms), -1, len(asked)).mean(1)
 
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
-            table = np.mean(list(pool.map(scores, agent.trained_on)), axis=0)  # [arms, V + 1]
-        best = table[:, :-1].argmax(1)
-        chosen = {
-            arm: {"chosen": labels[i], "scores": dict(zip([*labels, "K=0"], map(float, row), strict=True))}
-            for arm, i, row in zip(arms, best, table, strict=True)
-        }
+            return np.mean(list(pool.map(scores, domains)), axis=0)
+
+    def validated(
+        self, agent: Agent, scales: RewardScale, candidates: Sequence[Any], labels: Sequence[str], folder: RunFolder
+    ) -> np.ndarray:
+        """Which candidate each replica is tested with, ``i64[R]``: of each arm the best on new tasks of training domains.
+
+        What is compared is the score at the largest K, on a few of the training domains. An agent that is not tested in
+        its training domains is scored there too, even if there is nothing to choose: what it learned.
+        """
+        arms, seeds = self.config.arms, self.config.seeds
+        elsewhere = agent.tested_on(agent.trained_on) != agent.trained_on
+        if not agent.trained_on or (len(candidates) == 1 and not elsewhere):
+            return np.zeros(self.replicas, int)
+        most = max(self.config.evaluation.shots)
+        best, table = np.zeros(len(arms), int), np.zeros((len(arms), 0))
+        if len(candidates) > 1:
+            few = spread_out(agent.trained_on, self.config.evaluation.validation_domains)
+            asked = tuple(Condition(most, candidate=i) for i in range(len(candidates)))
+            table = self.scored(agent, scales, candidates, few, asked)
+            best = table.argmax(1)
+        chosen: dict[str, Any] = {}
+        known = np.zeros((len(arms), 2))
+        if elsewhere:
+            for i in sorted(set(best)):
+                asked = (Condition(most, candidate=i), Condition(0, candidate=i))
+                known[best == i] = self.scored(agent, scales, candidates, agent.trained_on, asked)[best == i]
+        for arm, i, row, (adapted, before) in zip(arms, best, table, known, strict=True):
+            chosen[arm] = {"chosen": labels[i], "scores": dict(zip(labels, map(float, row), strict=False))}
+            if elsewhere:
+                chosen[arm]["training domains"] = {f"K={most}": float(adapted), "K=0": float(before)}
         folder.write_json(f"agents/{agent.id}/{VALIDATION}", chosen)
-        of_member, rows = np.repeat(best, self.config.seeds), np.arange(self.members)
-        return [jax.tree.map(lambda *leaves: jnp.stack(leaves)[of_member, rows], *candidates)]
+        return np.repeat(best, seeds)
 
     def targets(self) -> dict[str, Target]:
-        """Anchor returns of every domain."""
+        """Baseline returns of every domain."""
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
 
@@ -258,10 +306,30 @@ class Laboratory:
         """Query returns of an agent in every domain that it is tested on."""
         domains, clock = agent.tested_on(self.config.domains), display.seconds()
         display.state(f"{agent.label}: test on {', '.join(domains)}")
-        candidates = self.validated(agent, state, folder)
+        learner = self.learner(agent)
+        found = learner.candidates(learner.params(state.learner))
+        candidates = [place(params, self.replicas) for params in found.values()]
+        scales = jax.device_get(state.scales)
+        which = self.validated(agent, scales, candidates, list(found), folder)
+
+        def returns(domain: str) -> np.ndarray:
+            """Every replica with its own candidate: all are played with each that was chosen, and their rows picked."""
+            distinct = sorted(set(which))
+            asked = tuple(dataclasses.replace(c, candidate=int(i)) for i in distinct for c in self.conditions)
+            measured = self.evaluate(agent, scales, candidates, domain, asked)
+            blocks = measured.reshape(self.replicas, len(distinct), len(self.conditions), *measured.shape[2:])
+            return blocks[np.arange(self.replicas), np.searchsorted(distinct, which)]
+
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
-            returns = list(pool.map(lambda d: self.evaluate(agent, state, candidates, d, self.conditions), domains))
+            measured = dict(zip(domains, pool.map(returns, domains), strict=True))
         display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
         display.work.plan(agent.id, {})
-        display.note(f"{agent.label}: tested on {len(returns)} domains after {duration(display.seconds())}")
-        return dict(zip(domains, returns, strict=True))
+        display.note(f"{agent.label}: tested on {len(measured)} domains after {duration(display.seconds())}")
+        return measured
+
+
+def spread_out(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """``count`` of the names at equal distances; all of them for 0 or if there are no more."""
+    if not 0 < count < len(names):
+        return names
+    return tuple(names[i * len(names) // count] for i in range(count))

@@ -141,7 +141,7 @@ def training_cost(metrics: list[dict[str, Any]]) -> Table:
         lines = [entry for entry in metrics if entry["agent"] == agent]
         seconds = sum(entry["seconds"] for entry in lines)
         steps = sum(entry["env_steps_per_second"] * entry["seconds"] for entry in lines)
-        updates = sum(entry["updates_per_second"] * entry["seconds"] for entry in lines)
+        updates = sum(entry["gradient_steps_per_second"] * entry["seconds"] for entry in lines)
         compiling = sum(entry["compiling"] for entry in lines)
         rows.append([agent, f"{seconds:,.0f}", f"{compiling:,.0f}", f"{updates:,.0f}", f"{steps:,.0f}"])
     header = ["agent (all members)", "training s", "compiling s", "outer gradient steps", "environment steps"]
@@ -154,10 +154,12 @@ def validation(results: Results, folder: RunFolder) -> Table:
     for agent in results.agents:
         for arm, found in (folder.read_json(f"agents/{agent.id}/{VALIDATION}") or {}).items():
             scores = ", ".join(f"{label}: {tables.number(score)}" for label, score in found["scores"].items())
-            rows.append([agent.label, arm, found["chosen"], scores])
+            known = ", ".join(f"{k}: {tables.number(score)}" for k, score in found.get("training domains", {}).items())
+            rows.append([agent.label, arm, found["chosen"], scores, known])
+    compared = f"score at K={results.most} of what was compared, on a few training domains"
     return Table(
         "Validation tasks of the training domains",
-        ["agent", "arm", "chosen", f"score at K={results.most} (and at K=0), mean over training domains"],
+        ["agent", "arm", "chosen", compared, "of the chosen one, on all training domains"],
         rows,
     )
 

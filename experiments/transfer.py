@@ -108,7 +108,7 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
     import jax
     from rich.console import Console
 
-    from experiments.laboratory import Laboratory
+    from experiments.laboratory import Session
     from experiments.progress import Display
     from experiments.results import Results, load_arrays, save_arrays
     from metarl_jax.training import Stopped
@@ -118,7 +118,7 @@ def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest)
     trained = [agent for agent in plan if agent.role != "random weights"]
     with Display(len(trained) * config.training.iterations, Console()) as display:
         display.state("building domains and evaluation sets")
-        lab = Laboratory(config)
+        lab = Session(config)
         finished = {agent: load_arrays(folder.agent(agent.id) / "returns.npz") for agent in plan}
         for agent in plan:
             if finished[agent] is None:

@@ -208,7 +208,7 @@ def written(pairs: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[p
     path = tmp_path_factory.mktemp("results") / "run"
     with runs.RunFolder(path, config, resume=False) as folder:
         folder.write_json(runs.VERSIONS, {"python": "3"})
-        entry = {"seconds": 1.0, "compiling": 0.0, "updates_per_second": 2.0, "env_steps_per_second": 3.0}
+        entry = {"seconds": 1.0, "compiling": 0.0, "gradient_steps_per_second": 2.0, "env_steps_per_second": 3.0}
         for iteration in (1, 2):
             folder.log("source-portfolio", iteration, {**entry, "metrics": {"loss": [1.0, 2.0]}})
         report.write(pairs, config, folder, {"seconds_of_this_process": 1.0})

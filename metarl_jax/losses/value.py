@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from metarl_jax.networks.transformer import MASKED
+from metarl_jax.types import MASKED
 
 
 def double_q_target(
