@@ -71,6 +71,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
       horizon_terminates: whether nothing is worth anything after the horizon: it is part of the task, and progress is
         observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
+      own_reward_scale: True where learners get rewards as they are: where episodes may end early, taking a mean off
+        would change what is best.
       num_token_features: columns of a token; only foreign tasks have others than the vocabulary's.
       num_action_features: columns of an action's description, likewise.
     """
@@ -88,6 +90,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     reward_unit: ClassVar[str] = "1"
     reference_kind: ClassVar[str] = "heuristic"
     horizon_terminates: ClassVar[bool] = True
+    own_reward_scale: ClassVar[bool] = False
     num_token_features: int = NUM_TOKEN_FEATURES
     num_action_features: int = NUM_ACTION_FEATURES
 
@@ -116,6 +119,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """Moves the world by one period from ``f32[num_uniforms]``: next state, reward ``f32[]``, key figures.
 
         Key figures are ``f32[]`` in the domain's units; ``expected_reward`` is the noise-free reward where one exists.
+        ``continuation``, if stated, multiplies the discount: 0 where what follows is another episode.
         """
         raise NotImplementedError
 
@@ -204,7 +208,10 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
             state, reward, info = jax.lax.cond(last, world, wait, state)
         state = state.replace(time=state.time + 1)
-        info["discount"] = jnp.where(last, jnp.float32(self.discount_factor), jnp.float32(1.0))
+        discount = jnp.float32(self.discount_factor)
+        if "continuation" in info:
+            discount = discount * info.pop("continuation")
+        info["discount"] = jnp.where(last, discount, jnp.float32(1.0))
         observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
         return observation, state, reward, jnp.bool_(False), info
 

@@ -16,19 +16,20 @@ import jax.numpy as jnp
 
 from envs_jax.suite import Suite
 from metarl_jax import rewards
-from metarl_jax.learners.base import Carry, Learner, Needs
+from metarl_jax.learners.base import Carry, Learner, Needs, blamed_on
 from metarl_jax.recording import empty_support, join_trial
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
-from metarl_jax.rollouts import DomainPrograms, PolicyName, RolloutMode, Rollouts
+from metarl_jax.rollouts import ActingError, DomainPrograms, PolicyName, RolloutMode, Rollouts
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
-from metarl_jax.types import MetaBatch, RewardScale, Support
+from metarl_jax.types import REWARD_SCALE, MetaBatch, RewardScale, Support
 
 
-def _prepared(adapt: Callable[..., Any]) -> Callable[..., Any]:
+def _prepared(learner: Learner) -> Callable[..., Any]:
     def prepared(trained: Any, support: Support, scale: RewardScale, episodes: chex.Array, zero: chex.Array) -> Any:
         known = prepare_support(support, scale, episodes, zero)
-        return jax.vmap(adapt, in_axes=(None, 0))(trained, known)
+        with blamed_on(learner.name, "adapt"):
+            return jax.vmap(learner.adapt, in_axes=(None, 0))(trained, known)
 
     return prepared
 
@@ -92,7 +93,7 @@ class Collector:
         self.learner, self.suite, self.programs = learner, suite, programs
         self.replicas, self.needs = programs.replicas, learner.needs
         needs, spec = learner.needs, learner.spec
-        self._adapted = programs.get("adapt", spec, lambda: _prepared(learner.adapt))
+        self._adapted = programs.get("adapt", spec, lambda: _prepared(learner))
         self._acting = programs.get("acting", spec, lambda: learner.acting)
         self._start = programs.get("start", learner.actor, lambda: self._start_of)
         of_trials = needs.order == "sequential"
@@ -103,9 +104,11 @@ class Collector:
         self.nothing = self._to_all(empty_support(suite, needs.record, needs.tasks, max(needs.support_episodes, 1)))
         key = jax.eval_shape(lambda: jax.random.key(0))
         hyperparams = jax.eval_shape(lambda: learner.hyperparams(1, True))
-        trained = jax.eval_shape(lambda key, hyper: learner.params(learner.init(key, hyper)), key, hyperparams)
+        with blamed_on(learner.name, "init"):
+            trained = jax.eval_shape(lambda key, hyper: learner.params(learner.init(key, hyper)), key, hyperparams)
         one = jax.tree.map(lambda leaf: leaf[0], self.nothing.without_gradients())
-        policies = jax.eval_shape(jax.vmap(learner.adapt, in_axes=(None, 0)), trained, one)
+        with blamed_on(learner.name, "adapt"):
+            policies = jax.eval_shape(jax.vmap(learner.adapt, in_axes=(None, 0)), trained, one)
         zeros = lambda leaf: jnp.zeros((self.replicas, *leaf.shape), leaf.dtype)  # noqa: E731
         self._dummy_acting: Any = place(jax.tree.map(zeros, jax.eval_shape(learner.acting, trained)), self.replicas)
         self._dummy_policies: Any = place(jax.tree.map(zeros, policies), self.replicas)
@@ -155,7 +158,7 @@ class Collector:
         """Episodes of a policy that is not the learner: random, noop, heuristic or reference."""
         acting, policies = self._dummy_acting, self._dummy_policies
         carry = self.start(acting, policies, keys)
-        return domain.play(self.learner.actor, acting, policies, carry, tasks, plans, keys, key, RolloutMode.of(name))
+        return self.rollout(domain, acting, policies, carry, tasks, plans, keys, key, RolloutMode.of(name))
 
     def rollout(
         self,
@@ -169,8 +172,16 @@ class Collector:
         key: Any,
         mode: RolloutMode,
     ) -> Rollouts:
-        """Episodes of the learner."""
-        return domain.play(self.learner.actor, acting, policies, carry, tasks, plans, keys, key, mode)
+        """Episodes of the learner, or of whom the mode says.
+
+        Raises:
+          LearnerError: if the learner's actor raised.
+        """
+        try:
+            return domain.play(self.learner.actor, acting, policies, carry, tasks, plans, keys, key, mode)
+        except ActingError as error:
+            with blamed_on(self.learner.name, "act"):
+                raise error.__cause__ or error from None
 
     def unadapted(self, trained: Any, tasks: int) -> Any:
         """Policies ``[R, B, ...]`` of tasks of which nothing is known."""
@@ -233,6 +244,8 @@ class Collector:
         """Reward scale ``[R]`` of a domain under uniformly random choices, from a first collection."""
         task_keys, support_keys, query_keys, _, key, _ = self._keys(keys)
         episodes = support_keys if self.needs.support_episodes else query_keys
+        if domain.env.own_reward_scale:
+            return self._to_all(RewardScale(jnp.float32(0.0), jnp.float32(REWARD_SCALE)))
         played = self.rollout_policy(domain, "random", *domain.draw(task_keys), episodes, key)
         return self._calibrate(domain.record(self.needs.record, played, key).history)
 

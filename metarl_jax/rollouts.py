@@ -66,6 +66,10 @@ class RolloutMode:
         return cls(jnp.int32(POLICIES.index(policy)), acting, jnp.bool_(labelled), jnp.bool_(blank_rewards))
 
 
+class ActingError(Exception):
+    """An actor raised while its program was traced; the cause is chained."""
+
+
 @struct.dataclass
 class Rollouts:
     """E episodes of each of B tasks, as played.
@@ -116,7 +120,10 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
                 shown = jax.lax.cond(mode.blank_rewards, without_last_reward, lambda seen: seen, seen)
 
                 def one(policy: Any, carry: Carry, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Carry]:
-                    return actor.act(acting, policy, carry, seen, key, mode.acting)
+                    try:
+                        return actor.act(acting, policy, carry, seen, key, mode.acting)
+                    except Exception as error:
+                        raise ActingError from error
 
                 return jax.vmap(one)(policies, carry, shown, jax.random.split(key, seen.token_mask.shape[0]))
 

@@ -21,7 +21,7 @@ import numpy as np
 from flax import struct
 
 from metarl_jax.collection import Collector
-from metarl_jax.learners.base import Learner, Phase
+from metarl_jax.learners.base import Learner, Phase, blamed_on
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.checkpointing import Checkpointer
 from metarl_jax.runtime.programs import Programs
@@ -118,7 +118,8 @@ def updates_of(
     def program(phase: Phase) -> tuple[Phase, Any]:
         make = lambda: functools.partial(learner.update, phase=phase)  # noqa: E731
         update = programs.get("update", (learner.spec, phase), make, donate=(0,))
-        return phase, programs.compiled(update, state, batch, keys)
+        with blamed_on(learner.name, "update"):
+            return phase, programs.compiled(update, state, batch, keys)
 
     return [functools.partial(program, phase) for phase in phases(learner, iterations)]
 

@@ -6,8 +6,9 @@ Nothing outside a learner's file knows how it works. What the harness has to pla
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import chex
@@ -107,6 +108,25 @@ class Actor(Protocol):
         """Choices ``i32[E]`` in E episodes of one task, and the next carry; ``mode``: epsilon and temperature."""
 
 
+class LearnerError(RuntimeError):
+    """A function of a learner raised; the message names both."""
+
+
+@contextlib.contextmanager
+def blamed_on(name: str, function: str) -> Iterator[None]:
+    """Errors inside are the learner's: they are raised again with its name.
+
+    Raises:
+      LearnerError: for any exception inside.
+    """
+    try:
+        yield
+    except LearnerError:
+        raise
+    except Exception as error:
+        raise LearnerError(f"learner {name}: {function} raised {type(error).__name__}: {error}") from error
+
+
 def no_choice(params: Params) -> Mapping[str, Params]:
     """Candidates of a learner that leaves nothing to choose after training."""
     return {"as trained": params}
@@ -119,6 +139,7 @@ class Learner(NamedTuple):
     compiled program serves every choice of training domains.
 
     Attributes:
+      name: what it is called, in messages too.
       spec: what tells it from other learners, hashable: equal specifications share compiled programs.
       init: ``(key, hyperparams) -> TrainState``.
       update: ``(state, batch, key, phase) -> (state, metrics)``, one meta-iteration; ``phase`` is static.
@@ -135,6 +156,7 @@ class Learner(NamedTuple):
         chooses before any test. They differ in what ``adapt`` reads only.
     """
 
+    name: str
     spec: Hashable
     init: Callable[[chex.PRNGKey, Hyperparams], TrainState]
     update: Callable[[TrainState, MetaBatch, chex.PRNGKey, Phase], tuple[TrainState, Metrics]]

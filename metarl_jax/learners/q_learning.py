@@ -269,6 +269,7 @@ def make_learner(
         return Hyperparams(jnp.float32(config.learning_rate), jnp.float32(weight), jnp.float32(iterations))
 
     return Learner(
+        name=name,
         spec=(name, config, replay_size, suite.shapes),
         init=init,
         update=update,
