@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import fao56, irrigation
@@ -165,8 +165,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_fields: F, at least 1.
-      num_periods: P, days.
+      num_fields: F, at most 512.
+      num_periods: P, days, at most 10,000; F x P is at most 2^18.
     """
 
     name: ClassVar[str] = "agriculture"
@@ -184,9 +184,11 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
 
     def __init__(self, num_fields: int = 6, num_periods: int = 120) -> None:
         super().__init__()
-        for field, value in (("num_fields", num_fields), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_fields, num_periods = checks.whole_numbers(
+            self.name, num_fields=(num_fields, 1, 512), num_periods=(num_periods, 1, 10_000)
+        )
+        # The reference tabulates 320 values a field and day.
+        checks.product(self.name, {"num_fields": num_fields, "num_periods": num_periods}, 2**18)
         self.num_fields = num_fields
         self.num_turns = 1
         self.num_periods = num_periods

@@ -13,6 +13,7 @@ the separation that pilots and weather really need, phi, are the task's secret; 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import chex
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import data, sampling
+from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import aircraft_landing
@@ -30,6 +31,8 @@ SLOT = 10.0
 """Seconds of a slot of the sampled tasks."""
 SEPARATION = ((96.0, 157.0, 196.0), (60.0, 69.0, 131.0), (60.0, 69.0, 82.0))
 """Seconds from a landing (row) to the next (column); classes heavy, large, small."""
+DELAY = 24
+"""Slots after a bank's last target in which the reference's search may still land aircraft."""
 CLASS_MIX = (0.3, 0.5, 0.2)
 WEIGHTS = (1.0, 30.0)
 """Range of w, cost units per slot late; log-uniform."""
@@ -161,7 +164,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
       num_airlines: Q, at least 2.
       num_runways: R; the reference needs 1.
       window: W, at most n; ``num_aircraft`` is no limit.
-      num_slots: H, slots after a bank's earliest E over which the reference searches.
+      num_slots: H, slots after a bank's earliest E over which the reference searches; by default as many as banks of
+        the tasks need, at least 176.
     """
 
     name: ClassVar[str] = "air_traffic"
@@ -176,20 +180,22 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         num_airlines: int = 3,
         num_runways: int = 1,
         window: int = 6,
-        num_slots: int = 176,
+        num_slots: int | None = None,
     ) -> None:
         super().__init__()
-        for field, value, low, high in (
-            ("num_aircraft", num_aircraft, 2, 20),
-            ("num_periods", num_periods, 1, None),
-            ("num_airlines", num_airlines, 2, None),
-            ("num_runways", num_runways, 1, None),
-            ("window", window, 2, num_aircraft),
-            ("num_slots", num_slots, 1, None),
-        ):
-            if value < low or (high is not None and value > high):
-                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ValueError(f"{field} = {value}: must be {allowed}")
+        num_aircraft, num_periods, num_airlines, num_runways = checks.whole_numbers(
+            self.name,
+            num_aircraft=(num_aircraft, 2, 20),
+            num_periods=(num_periods, 1, 10_000),
+            num_airlines=(num_airlines, 2, 100),
+            num_runways=(num_runways, 1, 20),
+        )
+        window = checks.whole_number(self.name, "window", window, 2, num_aircraft)
+        # A bank's targets are at most 12 slots after its first E and 20 apart; the rest is room for delay.
+        needed = 12 + 20 * (num_aircraft - 1) + DELAY
+        if num_slots is None:
+            num_slots = max(176, needed)
+        num_slots = checks.whole_number(self.name, "num_slots", num_slots, needed, 4096)
         self.num_airlines = num_airlines
         self.num_runways = num_runways
         self.window = window
@@ -210,11 +216,19 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         An aircraft's class and its penalty (early = late) are one and the same thing in these files: 30 for the class
         with separation 8, 10 for the one with separation 3. They are the weights of the first two airlines.
+
+        Raises:
+          ValueError: for another number, too few aircraft in the file, or targets beyond ``num_slots``.
         """
-        record = data.airland(number)
+        record = data.airland(checks.whole_number(self.name, "number", number, 1, 4))
         n = self.num_turns
         if n > len(record["target"]):
-            raise ValueError(f"num_aircraft = {n}: airland{number} has {len(record['target'])}")
+            allowed = f"at most {len(record['target'])}, all aircraft of airland{number}"
+            raise checks.refusal(self.name, "num_aircraft", allowed, str(n))
+        span = math.ceil(record["target"][:n].max() - record["earliest"][:n].min())
+        if span + DELAY > self.num_slots:
+            allowed = f"at least {span + DELAY}, for the targets of airland{number}"
+            raise checks.refusal(self.name, "num_slots", allowed, str(self.num_slots))
         light = (record["late"] == 10.0).astype(int)
         pairs = record["separation"]
         separation = np.full((3, 3), pairs.max())

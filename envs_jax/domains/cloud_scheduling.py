@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import booking, slowdown_index
@@ -171,16 +171,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         deeprm: bool = False,
     ) -> None:
         super().__init__()
-        bounds = {
-            "num_slots": (num_slots, 2, 24),
-            "num_resources": (num_resources, 1, 6),
-            "num_picks": (num_picks, 1, 1000),
-            "num_periods": (num_periods, 1, 100_000),
-            "num_arrivals": (num_arrivals, 1, num_periods),
-        }
-        for field, (value, low, high) in bounds.items():
-            if not low <= value <= high:
-                raise ValueError(f"{field} = {value}: must be an integer in [{low}, {high}]")
+        num_slots, num_resources, num_picks, num_periods = checks.whole_numbers(
+            self.name,
+            num_slots=(num_slots, 2, 24),
+            num_resources=(num_resources, 1, 6),
+            num_picks=(num_picks, 1, 1000),
+            num_periods=(num_periods, 1, 100_000),
+        )
+        num_arrivals = checks.whole_number(self.name, "num_arrivals", num_arrivals, 1, num_periods)
+        deeprm = checks.flag(self.name, "deeprm", deeprm)
         self.num_slots, self.num_resources, self.num_turns = num_slots, num_resources, num_picks
         self.num_periods, self.num_arrivals, self.deeprm = num_periods, num_arrivals, deeprm
         self.num_tokens = num_slots + num_resources + 1

@@ -13,7 +13,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import setup_queue
@@ -134,7 +134,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_servers: N.
+      num_servers: N, at most 1024; N Q is at most 2^20.
       num_periods: P, jobs of an episode, at most N Q.
       queue: Q, most jobs of a server, the one in service included.
     """
@@ -153,11 +153,15 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
 
     def __init__(self, num_servers: int = 6, num_periods: int = 128, queue: int = 24) -> None:
         super().__init__()
-        for field, value in (("num_servers", num_servers), ("num_periods", num_periods), ("queue", queue)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_servers, num_periods, queue = checks.whole_numbers(
+            self.name, num_servers=(num_servers, 1, 1024), num_periods=(num_periods, 1, 2**20), queue=(queue, 1, 2**20)
+        )
+        room = {"num_servers": num_servers, "queue": queue}
+        checks.product(self.name, room, 2**20)
         if num_servers * queue < num_periods:
-            raise ValueError(f"{num_servers} queues of {queue} cannot hold the {num_periods} jobs of an episode")
+            allowed = f"at least num_periods = {num_periods}, to hold the jobs of an episode"
+            got = f"{num_servers} x {queue} = {num_servers * queue}"
+            raise checks.refusal(self.name, " x ".join(room), allowed, got)
         self.num_servers, self.num_periods, self.queue = num_servers, num_periods, queue
         self.num_turns = 1
         self.num_tokens = num_servers + 1

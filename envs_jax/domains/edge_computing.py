@@ -18,7 +18,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import offloading
@@ -161,14 +161,13 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
 
     def __init__(self, num_tasks: int = 20, num_servers: int = 3, num_periods: int = 5, window: int = 6) -> None:
         super().__init__()
-        for field, value, high in (
-            ("num_tasks", num_tasks, 64),
-            ("num_servers", num_servers, 8),
-            ("num_periods", num_periods, 10_000),
-            ("window", window, min(num_tasks, 30 - num_servers)),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field} = {value!r}: must be an integer from 1 to {high}")
+        num_tasks, num_servers, num_periods = checks.whole_numbers(
+            self.name,
+            num_tasks=(num_tasks, 1, 64),
+            num_servers=(num_servers, 1, 8),
+            num_periods=(num_periods, 1, 10_000),
+        )
+        window = checks.whole_number(self.name, "window", window, 1, min(num_tasks, 30 - num_servers))
         self.num_servers = num_servers
         self.window = window
         self.num_turns = num_tasks

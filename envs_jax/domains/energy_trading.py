@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp
@@ -180,17 +180,21 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         cycle_hours: int = 24,
     ) -> None:
         """Static shapes: hours P, devices D, largest capacity (units), grid points Z, hours C of the price cycle."""
-        odd = range(3, 1000, 2)
-        counts = (num_periods, num_devices, max_capacity, num_prices, cycle_hours)
-        ranges = (range(1, 100_000), range(1, 25), range(1, 1000), odd, range(1, 100_000))
-        names = ("num_periods", "num_devices", "max_capacity", "num_prices", "cycle_hours")
-        for name, count, allowed in zip(names, counts, ranges, strict=True):
-            if count not in allowed:
-                kind = "odd integer" if allowed is odd else "integer"
-                raise ValueError(f"{name}={count!r}: must be an {kind} in [{allowed[0]}, {allowed[-1]}]")
-        self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = counts
-        self.num_turns = num_devices
-        self.num_tokens = num_devices + MARKET_HOURS
+        self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = checks.whole_numbers(
+            self.name,
+            num_periods=(num_periods, 1, 99_999),
+            num_devices=(num_devices, 1, 24),
+            max_capacity=(max_capacity, 1, 999),
+            num_prices=(num_prices, 3, 999),
+            cycle_hours=(cycle_hours, 1, 99_999),
+        )
+        if self.num_prices % 2 == 0:
+            raise checks.refusal(self.name, "num_prices", "odd, for a price in the middle", str(self.num_prices))
+        # The reference's plan holds a byte for each of these.
+        entries = ("num_periods", "num_devices", "max_capacity", "num_prices")
+        checks.product(self.name, {name: getattr(self, name) for name in entries}, 2**30)
+        self.num_turns = self.num_devices
+        self.num_tokens = self.num_devices + MARKET_HOURS
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -254,10 +258,12 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         """A record such as :func:`envs_jax.data.pjm_prices` as a task: period ``t`` clears at ``prices[t]``.
 
         The default's devices; the record's mean as reference and day-ahead price. ``len(prices)`` is ``cycle_hours``.
+
+        Raises:
+          ValueError: for prices that are not so many finite numbers [$/MWh].
         """
+        checks.numbers(self.name, "prices", prices, shape=(self.cycle_hours,), per="one an hour of cycle_hours")
         record = np.asarray(prices, np.float32)
-        if record.shape != (self.cycle_hours,):
-            raise ValueError(f"prices of shape {record.shape}: this environment replays ({self.cycle_hours},)")
         mean = jnp.float32(record.mean())
         zero, profile = jnp.float32(0.0), jnp.asarray(np.roll(record, 1))  # period t clears hour t + 1 of the cycle
         certain = self.default_params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)

@@ -18,14 +18,15 @@ it from the ward's own patients of tomorrow, and stays longer there (kappa >= 1)
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import chex
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import bed_pools
@@ -46,7 +47,7 @@ PROFILE_JITTER = 0.3  # sd of the log of a task's profiles around the two above
 START_LOAD = 0.9  # of the beds, public
 
 MAX_WAITING = 63  # patients of a class; more are turned away
-POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed; beyond, it is taken as constant
+POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed, more in long episodes; then it is constant
 MOVES = 8  # later moves of the same epoch that the reference reckons with
 HEURISTIC = (4.0, 0.15)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
 # What the observation shows as 1: patients, b, h, cost of an epoch.
@@ -149,7 +150,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
       num_days: days of an episode.
       epochs_per_day: E.
       max_beds: most beds of a ward.
-      max_arrivals: end of the tables of arrivals [patients/epoch].
+      max_arrivals: end of the tables of arrivals [patients/epoch]; by default 15 or what the busiest task needs.
     """
 
     name: ClassVar[str] = "healthcare"
@@ -166,18 +167,38 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(
-        self, num_wards: int = 4, num_days: int = 4, epochs_per_day: int = 8, max_beds: int = 20, max_arrivals: int = 15
+        self,
+        num_wards: int = 4,
+        num_days: int = 4,
+        epochs_per_day: int = 8,
+        max_beds: int = 20,
+        max_arrivals: int | None = None,
     ) -> None:
         super().__init__()
-        for field, value, high in (
-            ("num_wards", num_wards, 10),
-            ("num_days", num_days, 10_000),
-            ("epochs_per_day", epochs_per_day, 1440),
-            ("max_beds", max_beds, 64),
-            ("max_arrivals", max_arrivals, 63),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        num_wards, num_days, epochs_per_day, max_beds = checks.whole_numbers(
+            self.name,
+            num_wards=(num_wards, 1, 10),
+            num_days=(num_days, 1, 10_000),
+            epochs_per_day=(epochs_per_day, 1, 1440),
+            max_beds=(max_beds, 1, 64),
+        )
+        # The busiest ward of a task: arrivals a day, and at most in an epoch with a profile that peaks by four standard
+        # deviations of its jitter.
+        busiest = LOAD_RANGE[1] * min(max_beds, BEDS_RANGE[1]) / STAY_RANGE[0]
+        peak = max(ARRIVAL_PROFILE) if epochs_per_day == len(ARRIVAL_PROFILE) else 1.0 / epochs_per_day
+        peak *= math.exp(4.0 * PROFILE_JITTER)
+        peak /= peak + 1.0 - peak * math.exp(-4.0 * PROFILE_JITTER)
+        fewest = checks.poisson_quantile(busiest * peak, 1.0 - checks.TAIL)
+        if max_arrivals is None:
+            max_arrivals = max(15, fewest)
+        max_arrivals = checks.whole_number(self.name, "max_arrivals", max_arrivals, fewest, 63)
+        # Queues that a task's reference looks at: those of a short episode, or what a longer one at the largest load
+        # lets grow, three and a half standard deviations included.
+        surplus = busiest * (1.0 - 1.0 / LOAD_RANGE[1]) * num_days
+        grown = math.ceil(surplus + 3.5 * math.sqrt(busiest * num_days))
+        self.pool_size = max_beds + min(max(POOL_QUEUE, grown), MAX_WAITING + 1)
+        epochs = {"num_days": num_days, "epochs_per_day": epochs_per_day, "num_wards": num_wards}
+        checks.product(self.name, epochs | {"censuses": self.pool_size}, 2**28)
         self.num_wards = self.num_turns = self.num_reset_uniforms = num_wards
         self.epochs_per_day, self.max_beds, self.max_arrivals = epochs_per_day, max_beds, max_arrivals
         self.num_periods = num_days * epochs_per_day
@@ -192,7 +213,12 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """The nominal hospital with other values of some fields; a scalar stands for all wards or epochs.
 
         Nominal: equal wards at load .9, a mean stay of 4.3 days, the middle of the ranges; overflow costs 15.
+
+        Raises:
+          ValueError: for an unknown field, values that are no such quantities, or arrivals that do not fit the tables
+            of ``max_arrivals``.
         """
+        self._check_instance(fields)
         w, e = self.num_wards, self.epochs_per_day
         profiles = (DISCHARGE_PROFILE, ARRIVAL_PROFILE) if e == len(DISCHARGE_PROFILE) else ((1.0 / e,) * e,) * 2
         beds = jnp.broadcast_to(jnp.asarray(fields.get("beds", min(14, self.max_beds)), jnp.int32), (w,))
@@ -207,8 +233,6 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "discharge_profile": jnp.asarray(profiles[0]),
             "arrival_profile": jnp.asarray(profiles[1]),
         }
-        if unknown := sorted(fields.keys() - nominal.keys()):
-            raise ValueError(f"unknown fields {unknown}; a hospital has {', '.join(nominal)}")
         given = {
             name: jnp.broadcast_to(jnp.asarray(fields.get(name, value), value.dtype), value.shape)
             for name, value in nominal.items()
@@ -216,6 +240,33 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         given["overflow_cost"] *= 1.0 - jnp.eye(w)
         law = self._law(given["arrival_rate"], given["arrival_profile"])
         return HealthcareParams(max_steps_in_episode=jnp.int32(self.horizon), arrival_cdf=law, **given)
+
+    def _check_instance(self, fields: Mapping[str, object]) -> None:
+        """Refuses what is no hospital, and arrivals that the tables of this environment would cut."""
+        w, e = (self.num_wards,), (self.epochs_per_day,)
+        wards = {"shape": w, "per": "one a ward", "scalar": True}
+        epochs = {"shape": e, "per": "one an epoch of a day", "scalar": True}
+        allowed: dict[str, dict[str, Any]] = {
+            "beds": {"low": 1, "high": self.max_beds, "whole": True, **wards},
+            "start_census": {"low": 0.0, "high": 1e3, **wards},
+            "holding_cost": {"low": 0.0, **wards},
+            "overflow_cost": {"low": 0.0, "shape": w * 2, "per": "by class and ward", "scalar": True},
+            "arrival_rate": {"low": 0.0, "high": 1e4, **wards},
+            "discharge_rate": {"low": 0.0, "above": True, **wards},
+            "off_service": {"low": 0.0, "above": True},
+            "discharge_profile": {"low": 0.0, "high": 1.0, **epochs},
+            "arrival_profile": {"low": 0.0, "high": 1.0, **epochs},
+        }
+        checks.known(f"{self.name}.instance", fields, allowed)
+        found = {name: checks.numbers(self.name, name, value, **allowed[name]) for name, value in fields.items()}
+        beds = found.get("beds", np.asarray(min(14.0, self.max_beds)))
+        usual = None if beds is None else np.asarray(0.9 * beds / 4.3)
+        rate = found.get("arrival_rate", usual)
+        nominal = max(ARRIVAL_PROFILE) if e == (len(ARRIVAL_PROFILE),) else 1.0 / e[0]
+        share = found.get("arrival_profile", np.asarray(nominal))
+        if rate is not None and share is not None:
+            peak = float(rate.max() * share.max())
+            checks.poisson_table(self.name, "arrival_rate x arrival_profile", peak, self.max_arrivals, "max_arrivals")
 
     def _law(self, rate: chex.Array, profile: chex.Array) -> chex.Array:
         return sampling.poisson_cdf(profile[:, None] * rate, self.max_arrivals + 1)
@@ -404,7 +455,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
         arrivals = params.arrival_profile[:, None] * params.arrival_rate
         pools = bed_pools.Pools(params.beds, chance, arrivals, params.holding_cost)
-        return bed_pools.values(pools, self.num_periods, self.max_beds + POOL_QUEUE, self.max_beds)
+        return bed_pools.values(pools, self.num_periods, self.pool_size, self.max_beds)
 
     def reference_action(
         self, plan: chex.Array, state: HealthcareState, params: HealthcareParams, key: chex.PRNGKey

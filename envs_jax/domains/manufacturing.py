@@ -21,9 +21,10 @@ from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import data, sampling
+from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import job_shop
@@ -144,8 +145,8 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     (breakdowns): all recalled, none re-read. Machine factors and hidden weights are choices made here.
 
     Args:
-      num_jobs: J, at least 1; J + M at most 31.
-      num_machines: M, at least 1.
+      num_jobs: J; J + M at most 31.
+      num_machines: M.
       max_holds: holds per episode; 0 is the classical class of non-delay schedules.
     """
 
@@ -155,12 +156,12 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def __init__(self, num_jobs: int = 6, num_machines: int = 6, max_holds: int = 2) -> None:
         super().__init__()
-        sizes = {"num_jobs": (num_jobs, 1), "num_machines": (num_machines, 1), "max_holds": (max_holds, 0)}
-        for field, (value, low) in sizes.items():
-            if value < low:
-                raise ValueError(f"{field} = {value}: must be at least {low}")
+        num_jobs, num_machines, max_holds = checks.whole_numbers(
+            self.name, num_jobs=(num_jobs, 1, 30), num_machines=(num_machines, 1, 30), max_holds=(max_holds, 0, 10_000)
+        )
         if num_jobs + num_machines > 31:
-            raise ValueError(f"num_jobs + num_machines = {num_jobs + num_machines}: must be at most 31")
+            total = f"{num_jobs} + {num_machines} = {num_jobs + num_machines}"
+            raise checks.refusal(self.name, "num_jobs + num_machines", "at most 31", total)
         self.num_jobs = num_jobs
         self.num_machines = num_machines
         self.max_holds = max_holds
@@ -195,12 +196,20 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
           weight: ``f32[J]``, by default :func:`~envs_jax.references.job_shop.weights`.
 
         Raises:
-          ValueError: if the tables have the wrong shape.
+          ValueError: for tables of another shape, a job that does not visit every machine once, minutes or a weight
+            below 0, a tightness that is not above 0.
         """
-        shape = (self.num_jobs, self.num_machines)
-        for field, table in (("route", route), ("minutes", minutes)):
-            if jnp.shape(table) != shape:
-                raise ValueError(f"{field} has shape {jnp.shape(table)}: must be {shape} (num_jobs, num_machines)")
+        per, shape = "a row a job", (self.num_jobs, self.num_machines)
+        visits = checks.numbers(self.name, "route", route, 0, self.num_machines - 1, shape=shape, per=per, whole=True)
+        if visits is not None:
+            for job, row in enumerate(np.sort(visits)):
+                if (row != np.arange(self.num_machines)).any():
+                    got = f"{visits[job].astype(int).tolist()} for job {job}"
+                    raise checks.refusal(self.name, "route", "every machine once for each job", got)
+        checks.numbers(self.name, "minutes", minutes, 0.0, shape=shape, per=per)
+        checks.number(self.name, "tightness", tightness, 0.0, above=True)
+        if weight is not None:
+            checks.numbers(self.name, "weight", weight, 0.0, shape=(self.num_jobs,), per="one a job")
         order, nominal = job_shop.by_machine(route, minutes)
         return ManufacturingParams(
             max_steps_in_episode=jnp.int32(self.horizon),

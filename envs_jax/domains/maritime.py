@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -166,10 +166,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def __init__(self, network: str = "5p", num_periods: int = 17, season: bool = False, scarce: bool = False) -> None:
         super().__init__()
-        if network not in cim.NETWORKS:
-            raise ValueError(f"network={network!r}: must be one of {', '.join(cim.NETWORKS)}")
-        if not isinstance(num_periods, int) or num_periods < 2:
-            raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 2")
+        network = checks.one_of(self.name, "network", network, cim.NETWORKS)
+        num_periods = checks.whole_number(self.name, "num_periods", num_periods, 2, 10_000)
+        season, scarce = (checks.flag(self.name, *field) for field in (("season", season), ("scarce", scarce)))
         self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
         p, v = len(self.network.ports), len(self.network.vessels)
         self.num_ports, self.num_turns, self.num_periods = p, v, num_periods

@@ -15,11 +15,15 @@ What a service class is worth (c), success rates mu, connectivities p, arrival r
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import chex
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import max_weight
@@ -187,18 +191,14 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         activations: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_flows": (num_flows, 31),
-            "slots_per_frame": (slots_per_frame, 16),
-            "num_periods": (num_periods, 10**7),
-        }
-        for field, (value, high) in sizes.items():
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
-        singles = tuple((k,) for k in range(num_flows))
-        menu = max_weight.menu(singles if activations is None else activations, num_flows)
-        if not 1 <= len(menu) <= 31:
-            raise ValueError(f"activations has {len(menu)} sets of flows: must be from 1 to 31")
+        num_flows, slots_per_frame, num_periods = checks.whole_numbers(
+            self.name,
+            num_flows=(num_flows, 1, 31),
+            slots_per_frame=(slots_per_frame, 1, 16),
+            num_periods=(num_periods, 1, 10**7),
+        )
+        sets = [(k,) for k in range(num_flows)] if activations is None else self._activations(activations, num_flows)
+        menu = max_weight.menu(sets, num_flows)
         self.num_flows = num_flows
         self.num_turns = slots_per_frame
         self.num_periods = num_periods
@@ -209,6 +209,19 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         self.num_reset_uniforms = 2 * num_flows
         self.menu = menu
         self.largest = int(menu.sum(-1).max())
+
+    def _activations(self, sets: object, num_flows: int) -> list[tuple[int, ...]]:
+        """The menu as given, if it is 1 to 31 sets of distinct flows."""
+        if isinstance(sets, str) or not isinstance(sets, Sequence | np.ndarray) or not 1 <= len(sets) <= 31:
+            got = f"{len(sets)} sets" if isinstance(sets, list | tuple) else checks.shown(sets)
+            raise checks.refusal(self.name, "activations", "1 to 31 sets of flows", got)
+        found = []
+        for i, flows in enumerate(sets):
+            field = f"activations[{i}]"
+            found.append(checks.whole_sequence(self.name, field, flows, 0, num_flows - 1, (1, num_flows)))
+            if len(set(found[-1])) < len(found[-1]):
+                raise checks.refusal(self.name, field, "distinct flows", checks.shown(found[-1]))
+        return found
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -225,7 +238,18 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         loss: chex.Numeric = 20.0,
         start: chex.Numeric = 0,
     ) -> NetworkTrafficParams:
-        """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow."""
+        """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow.
+
+        Raises:
+          ValueError: for values that are no such quantities, or more arrivals than an on source can send: at most one
+            packet in each slot in which it is on, ``arrival_rate <= on_fraction R``.
+        """
+        self._check_instance(
+            arrival_rate, success_rate, connectivity, class_weight, service_class, on_fraction, on_length
+        )
+        checks.numbers(self.name, "buffer", buffer, 1, 2**30, whole=True)
+        checks.number(self.name, "loss", loss, 0.0)
+        checks.numbers(self.name, "start", start, 0, 2**30, whole=True)
 
         def flows(x: chex.Numeric, dtype: type = jnp.float32) -> chex.Array:
             return jnp.broadcast_to(jnp.asarray(x, dtype), (self.num_flows,))
@@ -245,6 +269,32 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             **scalars,
             **self._laws(rates["arrival_rate"], rates["success_rate"], scalars["on_fraction"]),
         )
+
+    def _check_instance(
+        self,
+        arrival_rate: object,
+        success_rate: object,
+        connectivity: object,
+        class_weight: object,
+        service_class: object,
+        on_fraction: object,
+        on_length: object,
+    ) -> None:
+        """Refuses what no flow or source can have."""
+        flows = functools.partial(checks.numbers, self.name, shape=(self.num_flows,), per="one a flow", scalar=True)
+        rates = flows("arrival_rate", arrival_rate, 0.0, self.num_turns)
+        flows("success_rate", success_rate, 0.0, 1.0)
+        flows("connectivity", connectivity, 0.0, 1.0)
+        checks.numbers(
+            self.name, "class_weight", class_weight, 0.0, shape=(NUM_CLASSES,), per="one a class", scalar=True
+        )
+        if service_class is not None:
+            flows("service_class", service_class, 0, NUM_CLASSES - 1, whole=True)
+        on = checks.number(self.name, "on_fraction", on_fraction, 0.0, 1.0, above=True)
+        checks.number(self.name, "on_length", on_length, 1.0)
+        if rates is not None and on is not None and rates.max() > on * self.num_turns * (1.0 + 1e-6):
+            allowed = f"at most on_fraction x slots_per_frame = {on * self.num_turns:g}"
+            raise checks.refusal(self.name, "arrival_rate", allowed, f"{rates.max():g}")
 
     def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
         slots = self.num_turns

@@ -19,7 +19,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded
 from envs_jax.references import linear_quadratic
@@ -134,8 +134,8 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_assets: N, at least 1.
-      num_factors: K, at least 1; the asset rows repeat the first two.
+      num_assets: N, at most 256.
+      num_factors: K, at most 31; the asset rows repeat the first two.
       num_periods: P.
     """
 
@@ -147,9 +147,12 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
 
     def __init__(self, num_assets: int = 4, num_factors: int = 2, num_periods: int = 32) -> None:
         super().__init__()
-        for field, value in (("num_assets", num_assets), ("num_factors", num_factors), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_assets, num_factors, num_periods = checks.whole_numbers(
+            self.name,
+            num_assets=(num_assets, 1, 256),
+            num_factors=(num_factors, 1, 31),
+            num_periods=(num_periods, 1, 10_000),
+        )
         self.num_assets = num_assets
         self.num_factors = num_factors
         self.num_turns = num_assets

@@ -21,7 +21,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import fractional_slate
@@ -163,9 +163,9 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     ``interest_evolution.py`` and ``choice_model.py`` were read. Task ranges, presets and empty slots are ours.
 
     Args:
-      num_topics: G, at least 2.
-      num_candidates: m.
-      slate_size: k, at most m.
+      num_topics: G, 2 to 1000.
+      num_candidates: m, at most 1000.
+      slate_size: k, at most m and 64.
       num_periods: P.
       preset: a field of :data:`PRESETS`.
     """
@@ -185,12 +185,14 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         preset: str = "video",
     ) -> None:
         super().__init__()
-        if num_topics < 2 or num_periods < 1:
-            raise ValueError(f"num_topics = {num_topics}, num_periods = {num_periods}: at least 2, 1 are needed")
-        if not 1 <= slate_size <= num_candidates:
-            raise ValueError(f"slate_size = {slate_size}: must be from 1 to num_candidates = {num_candidates}")
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+        num_topics, num_candidates, num_periods = checks.whole_numbers(
+            self.name,
+            num_topics=(num_topics, 2, 1000),
+            num_candidates=(num_candidates, 1, 1000),
+            num_periods=(num_periods, 1, 10_000),
+        )
+        slate_size = checks.whole_number(self.name, "slate_size", slate_size, 1, min(num_candidates, 64))
+        preset = checks.one_of(self.name, "preset", preset, PRESETS)
         self.num_topics = num_topics
         self.num_candidates = num_candidates
         self.slate_size = slate_size
@@ -200,7 +202,10 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         self.noop_action = num_topics
         self.num_uniforms = num_candidates + 3
         self.num_reset_uniforms = num_candidates + num_topics
-        self.sets = fractional_slate.candidate_sets(num_topics, num_candidates, 16)
+        # As many sets as it takes to offer every topic at least once.
+        self.sets = fractional_slate.candidate_sets(
+            num_topics, num_candidates, max(16, -(-num_topics // num_candidates))
+        )
 
     @property
     def default_params(self) -> RecommenderParams:

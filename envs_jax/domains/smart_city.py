@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import grid, max_pressure
@@ -204,9 +204,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
     def __init__(self, num_periods: int = 48) -> None:
         super().__init__()
-        if not isinstance(num_periods, int) or not 1 <= num_periods <= 100_000:
-            raise ValueError(f"num_periods={num_periods!r}: must be an integer from 1 to 100000")
-        self.num_periods = num_periods
+        self.num_periods = checks.whole_number(self.name, "num_periods", num_periods, 1, 100_000)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 

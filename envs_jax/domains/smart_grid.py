@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -165,8 +165,9 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     Args:
       num_periods: hours P.
       storage_buses: bus of each storage, from 1 to 14; one to four storages.
-      levels: charges a storage can have, full and empty included.
-      num_wind, num_cloud: grid points of the weather's two indices.
+      levels: charges a storage can have, full and empty included. Periods x weather x joint charges of all storages
+        are at most 2^30.
+      num_wind, num_cloud: grid points of the weather's two indices, at most 99.
     """
 
     name = "smart_grid"
@@ -190,13 +191,17 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         num_cloud: int = 3,
     ) -> None:
         super().__init__()
-        sizes = {"num_periods": (num_periods, 1), "levels": (levels, 2), "num_wind": (num_wind, 1)}
-        for field, (value, least) in {**sizes, "num_cloud": (num_cloud, 1)}.items():
-            if value < least:
-                raise ValueError(f"{field} = {value}: must be at least {least}")
-        buses = tuple(storage_buses)
-        if not 1 <= len(buses) <= 4 or not all(1 <= bus <= len(ieee14.BUS_LOAD) for bus in buses):
-            raise ValueError(f"storage_buses = {buses}: must be one to four buses from 1 to {len(ieee14.BUS_LOAD)}")
+        num_periods, levels, num_wind, num_cloud = checks.whole_numbers(
+            self.name,
+            num_periods=(num_periods, 1, 100_000),
+            levels=(levels, 2, 1000),
+            num_wind=(num_wind, 1, 99),
+            num_cloud=(num_cloud, 1, 99),
+        )
+        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, len(ieee14.BUS_LOAD), (1, 4))
+        # The reference's plan holds a byte for each of these.
+        entries = {"num_periods": num_periods, "num_wind": num_wind, "num_cloud": num_cloud}
+        checks.product(self.name, entries | {f"levels^{len(buses)}": levels ** len(buses)}, 2**30)
         self.num_periods, self.storage_buses, self.levels = num_periods, buses, levels
         self.num_turns = len(buses)
         self.num_tokens = self.num_turns + len(ieee14.UNIT_BUS) + 4

@@ -18,14 +18,16 @@ can be shipped on only in the next one.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import base_stock
@@ -44,6 +46,10 @@ FLOW_SCALE = 10.0
 COST_SCALE = 100.0
 """Cost of a period [money] that ``last_reward`` shows as -1."""
 UNLIMITED = 2**20  # the outside supplier's stock [units]
+MAX_GRID = 1024
+"""Largest grid of the reference that a long demand table may ask for; the tasks' own demand may ask for more."""
+# Standard deviations from the largest mean of a task to the end of the default table.
+_TABLE_SPREAD = (31 - DEMAND_RANGE[1]) / math.sqrt(DEMAND_RANGE[1])
 
 
 @struct.dataclass
@@ -157,7 +163,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
       num_periods: P.
       max_lead_time: longest lead time [periods]; tasks draw from 1 up to it.
       max_adjustment: largest |x| [units].
-      max_demand: end of the demand table [units]; the law is cut off there and rescaled.
+      max_demand: end of the demand table [units]; the law is rescaled to it. It also sizes the reference's grid, for
+        mean demands whose table is about as roomy as the default one is for the busiest task.
     """
 
     name = "supply_chain"
@@ -173,15 +180,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         max_adjustment: int = 6,
         max_demand: int = 31,
     ):
-        for field, value, high in (
-            ("num_stages", num_stages, 8),
-            ("num_periods", num_periods, 10_000),
-            ("max_lead_time", max_lead_time, 8),
-            ("max_adjustment", max_adjustment, 15),
-            ("max_demand", max_demand, 127),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        num_stages, num_periods, max_lead_time, max_adjustment, max_demand = checks.whole_numbers(
+            self.name,
+            num_stages=(num_stages, 1, 8),
+            num_periods=(num_periods, 1, 10_000),
+            max_lead_time=(max_lead_time, 1, 8),
+            max_adjustment=(max_adjustment, 1, 15),
+            max_demand=(max_demand, checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL), 127),
+        )
         self.num_turns = num_stages
         self.num_periods = num_periods
         self.num_tokens = num_stages + 2
@@ -192,8 +198,12 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         self.max_lead_time = max_lead_time
         self.max_adjustment = max_adjustment
         self.max_demand = max_demand
-        # Room for the highest level a task can need: mean demand over all lead times and six standard deviations.
-        mean = DEMAND_RANGE[1] * num_stages * max_lead_time
+        # Room for the highest level a task can need: mean demand over all lead times and six standard deviations. The
+        # largest mean is that of a task, or what a longer table is for; with a grid beyond MAX_GRID, what fits it.
+        longest = num_stages * max_lead_time
+        roomy = round((math.sqrt(_TABLE_SPREAD**2 / 4.0 + max_demand) - _TABLE_SPREAD / 2.0) ** 2, 6)
+        fitting = (math.sqrt(9.0 + MAX_GRID) - 3.0) ** 2
+        mean = max(DEMAND_RANGE[1] * longest, min(roomy * longest, fitting))
         self.grid_size = math.ceil(mean + 6.0 * math.sqrt(mean))
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
@@ -207,7 +217,13 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         nominal_demand: chex.Numeric = 5.0,
         start: tuple[float, float] = (0.0, 2.0),
     ) -> SupplyChainParams:
-        """A published instance; initial stocks within ``start``, in units of ``ceil(nominal_demand * lead_time)``."""
+        """A published instance; initial stocks within ``start``, in units of ``ceil(nominal_demand * lead_time)``.
+
+        Raises:
+          ValueError: for values that are no such quantities, a demand that does not fit the table of ``max_demand``, or
+            optimal levels that do not fit the reference's grid.
+        """
+        self._check_instance(demand_mean, echelon_cost, lead_time, backlog_cost, nominal_demand, start)
         lead_time = jnp.asarray(lead_time, jnp.int32)
         echelon_cost = jnp.asarray(echelon_cost, jnp.float32)
         nominal_demand = jnp.asarray(nominal_demand, jnp.float32)
@@ -223,6 +239,38 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             demand_mean=jnp.asarray(demand_mean, jnp.float32),
             demand_cdf=self._law(demand_mean),
         )
+
+    def _check_instance(
+        self,
+        demand_mean: object,
+        echelon_cost: object,
+        lead_time: object,
+        backlog_cost: object,
+        nominal_demand: object,
+        start: object,
+    ) -> None:
+        """Refuses what is no instance, and what tables and grid of this environment would cut."""
+        stages = functools.partial(checks.numbers, self.name, shape=(self.num_turns,), per="one a stage")
+        mean = checks.number(self.name, "demand_mean", demand_mean, 0.0, 1e3)
+        echelon = stages("echelon_cost", echelon_cost, 0.0)
+        lead = stages("lead_time", lead_time, 1, self.max_lead_time, whole=True)
+        backlog = checks.number(self.name, "backlog_cost", backlog_cost, 0.0)
+        checks.number(self.name, "nominal_demand", nominal_demand, 0.0, 1e3, above=True)
+        stock = checks.numbers(self.name, "start", start, 0.0, 1e3, shape=(2,), per="lowest and highest")
+        if stock is not None and stock[0] > stock[1]:
+            raise checks.refusal(self.name, "start", "increasing", checks.shown(start))
+        checks.poisson_table(self.name, "demand_mean", mean, self.max_demand, "max_demand")
+        if mean is None or echelon is None or lead is None or backlog is None:
+            return
+        # No level is above this quantile of the demand over a stage's own and all lower lead times (Shang and Song).
+        upstream = backlog + echelon.sum() - np.cumsum(echelon)
+        ratios = upstream / np.maximum(upstream + echelon, 1e-30)
+        means = mean * np.cumsum(lead)
+        needed = max(map(checks.poisson_quantile, means.tolist(), ratios.tolist()))
+        if needed > self.grid_size - 3:
+            allowed = f"small enough for order-up-to levels of at most {self.grid_size - 3} (max_demand sizes the grid)"
+            got = f"{mean:g} x {lead.astype(int).tolist()} periods, which needs levels of up to {needed}"
+            raise checks.refusal(self.name, "demand_mean x lead_time", allowed, got)
 
     def _law(self, demand_mean: chex.Numeric) -> chex.Array:
         cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)

@@ -11,6 +11,7 @@ docs/domains/vehicle_fleet.md says what was checked, and names the fluid model o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.data import AmodCity
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -149,7 +150,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
       num_periods: P.
       fractions: increasing shares in (0, 1] that can be sent; at most 32 actions in all.
       max_travel_time: longest travel time [periods], L - 1; by default that of generated tasks, twice the diameter.
-      max_requests: largest number of trips asked for between two regions in a period; the Poisson law is cut off there.
+      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there.
     """
 
     name: ClassVar[str] = "vehicle_fleet"
@@ -167,25 +168,33 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         max_requests: int = 48,
     ) -> None:
         super().__init__()
+        rows, columns, num_periods, max_requests = checks.whole_numbers(
+            self.name,
+            rows=(rows, 1, 32),
+            columns=(columns, 1, 32),
+            num_periods=(num_periods, 1, 10_000),
+            max_requests=(max_requests, 2, 128),
+        )
         n, longest = rows * columns, 2 * (rows + columns - 2)
-        actions = 1 + len(fractions) * (n - 1)
-        shares = np.asarray(fractions, np.float32)
-        increase = len(shares) > 0 and (np.diff(shares, prepend=0) > 0).all() and shares[-1] <= 1
-        travel = longest if max_travel_time is None else max_travel_time
-        for valid, message in (
-            (rows >= 1, f"rows = {rows}: must be at least 1"),
-            (columns >= 1, f"columns = {columns}: must be at least 1"),
-            (n >= 2, f"rows * columns = {n}: there must be at least 2 regions"),
-            (num_periods >= 1, f"num_periods = {num_periods}: must be at least 1"),
-            (increase, f"fractions = {tuple(fractions)}: must increase within (0, 1]"),
-            (actions <= 32, f"{n} regions, fractions = {tuple(fractions)}: make {actions} actions, 32 are allowed"),
-            (travel >= longest, f"max_travel_time = {max_travel_time}: must be at least {longest} on this grid"),
-            (2 <= max_requests <= 128, f"max_requests = {max_requests}: must be in [2, 128]"),
-        ):
-            if not valid:
-                raise ValueError(message)
+        if n < 2:
+            raise checks.refusal(self.name, "rows x columns", "at least 2 regions", f"{rows} x {columns} = {n}")
+        count = len(fractions) if isinstance(fractions, list | tuple) or getattr(fractions, "ndim", 0) == 1 else 0
+        increasing = checks.refusal(self.name, "fractions", "numbers that increase in (0, 1]", checks.shown(fractions))
+        if not count:
+            raise increasing
+        given = checks.numbers(self.name, "fractions", fractions, 0.0, 1.0, shape=(count,), above=True)
+        if given is None or (np.diff(given) <= 0).any():
+            raise increasing
+        actions, shares = 1 + count * (n - 1), given.astype(np.float32)
+        if actions > 32:
+            allowed = "at most 31 (choices beside the no-op)"
+            got = f"{count} x {n - 1} = {actions - 1}"
+            raise checks.refusal(self.name, "fractions x (rows x columns - 1)", allowed, got)
+        travel = longest
+        if max_travel_time is not None:
+            travel = checks.whole_number(self.name, "max_travel_time", max_travel_time, longest, 1000)
         self.num_regions, self.num_turns, self.num_periods, self.num_uniforms = n, n, num_periods, n * n
-        self.num_tokens, self.num_actions, self.fractions = n + 1, actions, tuple(fractions)
+        self.num_tokens, self.num_actions, self.fractions = n + 1, actions, tuple(given.tolist())
         self.max_travel_time, self.max_requests = travel, max_requests
         row, column = np.divmod(np.arange(n), columns)
         self._distance = np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
@@ -246,13 +255,23 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
-        """A recorded city as a task; the source rebalances after the first matching only, here that is period 1."""
-        shape = (self.num_periods, self.num_regions, self.num_regions)
-        longest = max(city.trip_time.max(), city.move_time.max())
-        if city.requests.shape != shape:
-            raise ValueError(f"city with requests of shape {city.requests.shape}: must be {shape} here")
-        if longest > self.max_travel_time:
-            raise ValueError(f"city with max_travel_time = {longest}: must be at most {self.max_travel_time} here")
+        """A recorded city as a task; the source rebalances after the first matching only, here that is period 1.
+
+        Raises:
+          ValueError: for tables that do not fit this environment's periods, regions, longest travel time or most
+            requests, or that hold no such quantities.
+        """
+        pairs = (self.num_regions, self.num_regions)
+        table = functools.partial(
+            checks.numbers, self.name, shape=(self.num_periods, *pairs), per="by period, from and to"
+        )
+        requests = table("city.requests", city.requests, 0.0)
+        checks.poisson_table(self.name, "city.requests", requests, self.max_requests - 1, "max_requests - 1")
+        table("city.price", city.price, 0.0)
+        table("city.trip_time", city.trip_time, 1, self.max_travel_time, whole=True)
+        table("city.move_time", city.move_time, 1, self.max_travel_time, whole=True, shape=pairs, per="by from and to")
+        checks.numbers(self.name, "city.vehicles", city.vehicles, 0, 2**20, shape=pairs[:1], whole=True, scalar=True)
+        checks.number(self.name, "city.driving_cost", city.driving_cost, 0.0)
         return self._task(
             initial=city.vehicles,
             cost=city.driving_cost,

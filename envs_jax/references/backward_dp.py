@@ -43,10 +43,15 @@ def solve(stage: Callable[[chex.Array, chex.Array], chex.Array], salvage: chex.A
       stage: ``(t i32[], V_{t+1} f32[Z, S]) -> Q_t f32[Z, S, A]`` with at most 127 actions; ``-inf`` bars an action.
       salvage: ``f32[Z, S]`` value of the state after the last period.
       num_periods: ``P`` (static).
+
+    Raises:
+      ValueError: for more actions, which a byte could not number.
     """
 
     def backward(value: chex.Array, t: chex.Array) -> tuple[chex.Array, chex.Array]:
         q = stage(t, value)
+        if q.shape[-1] > 127:
+            raise ValueError(f"backward_dp.solve: stage must have at most 127 actions (a byte), got {q.shape[-1]}")
         return q.max(-1), q.argmax(-1).astype(jnp.int8)
 
     value, actions = jax.lax.scan(backward, salvage, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)

@@ -110,9 +110,11 @@ def values(pools: Pools, num_periods: int, size: int, max_beds: int) -> chex.Arr
 
 def gains(value: chex.Array, census: chex.Array, overflow: chex.Array, burden: chex.Array) -> chex.Array:
     """Change of cost ``f32[W, W]`` by moving one patient of class j into ward w, on values ``f32[W, size]``."""
-    here = jnp.take_along_axis(value, census[:, None], axis=1)[:, 0]
-    less = jnp.take_along_axis(value, jnp.maximum(census - 1, 0)[:, None], axis=1)[:, 0]
-    more = jnp.take_along_axis(value, jnp.minimum(census + 1, value.shape[1] - 1)[:, None], axis=1)[:, 0]
+    # Beyond the last census the value is that of the last; an index beyond it would read NaN.
+    here, less, more = (
+        jnp.take_along_axis(value, jnp.clip(census + change, 0, value.shape[1] - 1)[:, None], axis=1)[:, 0]
+        for change in (0, -1, 1)
+    )
     return overflow + (less - here)[:, None] + burden * (more - here)[None, :]
 
 

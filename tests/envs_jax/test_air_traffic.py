@@ -446,13 +446,13 @@ def test_agreement_with_scalar_and_vector_models(last):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_aircraft": 1}, "num_aircraft = 1: must be from 2 to 20"),
-        ({"num_aircraft": 21}, "num_aircraft = 21: must be from 2 to 20"),
-        ({"num_airlines": 1}, "num_airlines = 1: must be at least 2"),
-        ({"num_periods": 0}, "num_periods = 0: must be at least 1"),
-        ({"num_runways": 0}, "num_runways = 0: must be at least 1"),
-        ({"window": 9}, "window = 9: must be from 2 to 8"),
-        ({"num_slots": 0}, "num_slots = 0: must be at least 1"),
+        ({"num_aircraft": 1}, "num_aircraft must be a whole number from 2 to 20, got 1"),
+        ({"num_aircraft": 21}, "num_aircraft must be a whole number from 2 to 20, got 21"),
+        ({"num_airlines": 1}, "num_airlines must be a whole number from 2 to 100, got 1"),
+        ({"num_periods": 0}, "num_periods must be a whole number from 1 to 10000, got 0"),
+        ({"num_runways": 0}, "num_runways must be a whole number from 1 to 20, got 0"),
+        ({"window": 9}, "window must be a whole number from 2 to 8, got 9"),
+        ({"num_slots": 0}, "num_slots must be a whole number from 176 to 4096, got 0"),
     ],
 )
 def test_bad_sizes_are_refused_by_name(arguments, message):
@@ -463,5 +463,5 @@ def test_bad_sizes_are_refused_by_name(arguments, message):
 def test_unknown_instances_are_refused():
     with pytest.raises(ValueError, match="number=5"):
         data.airland(5)
-    with pytest.raises(ValueError, match="airland1 has 10"):
+    with pytest.raises(ValueError, match="num_aircraft must be at most 10, all aircraft of airland1, got 12"):
         AirTraffic(num_aircraft=12).instance(1)

@@ -386,7 +386,7 @@ def test_impossible_shapes_are_refused_by_name():
         ("num_periods", 0),
         ("num_arrivals", 65),
     ):
-        with pytest.raises(ValueError, match=f"{field} = {value}"):
+        with pytest.raises(ValueError, match=f"{field} must be a whole number from . to [0-9]+, got {value}"):
             CloudScheduling(**{field: value})
 
 

@@ -384,9 +384,9 @@ def test_a_full_server_passes_a_job_on_to_the_emptiest():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match="num_servers = 0"):
+    with pytest.raises(ValueError, match="num_servers must be a whole number from 1 to 1024, got 0"):
         DataCenter(num_servers=0)
-    with pytest.raises(ValueError, match="2 queues of 24 cannot hold the 128 jobs"):
+    with pytest.raises(ValueError, match=r"num_servers x queue must be at least num_periods = 128, .*got 2 x 24 = 48"):
         DataCenter(num_servers=2)
 
 

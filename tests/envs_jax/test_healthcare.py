@@ -358,12 +358,12 @@ def test_a_crowded_hospital_discharges_its_beds_by_the_profile():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_wards": 0}, "num_wards=0: must be an integer from 1 to 10"),
-        ({"num_wards": 11}, "num_wards=11"),
-        ({"num_days": 0}, "num_days=0"),
-        ({"epochs_per_day": 2.5}, "epochs_per_day=2.5"),
-        ({"max_beds": 65}, "max_beds=65: must be an integer from 1 to 64"),
-        ({"max_arrivals": 0}, "max_arrivals=0"),
+        ({"num_wards": 0}, "num_wards must be a whole number from 1 to 10, got 0"),
+        ({"num_wards": 11}, "num_wards must be .* got 11"),
+        ({"num_days": 0}, "num_days must be .* got 0"),
+        ({"epochs_per_day": 2.5}, "epochs_per_day must be .* got 2.5"),
+        ({"max_beds": 65}, "max_beds must be a whole number from 1 to 64, got 65"),
+        ({"max_arrivals": 0}, "max_arrivals must be .* got 0"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(fields, message):
@@ -372,7 +372,9 @@ def test_impossible_shapes_are_refused_by_name(fields, message):
 
 
 def test_unknown_fields_of_an_instance_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"unknown fields .'bed'.; a hospital has beds, "):
+    with pytest.raises(
+        ValueError, match=r"healthcare.instance has no argument 'bed' .*must be one of beds, .*did you mean 'beds'"
+    ):
         ENV.instance(bed=10)
 
 

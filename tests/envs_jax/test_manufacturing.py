@@ -367,14 +367,14 @@ def test_sampled_tasks_keep_to_the_stated_ranges():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_jobs": 0}, "num_jobs = 0: must be at least 1"),
-        ({"num_machines": 0}, "num_machines = 0: must be at least 1"),
-        ({"max_holds": -1}, "max_holds = -1: must be at least 0"),
-        ({"num_jobs": 20, "num_machines": 12}, r"num_jobs \+ num_machines = 32: must be at most 31"),
+        ({"num_jobs": 0}, "num_jobs must be a whole number from 1 to 30, got 0"),
+        ({"num_machines": 0}, "num_machines must be a whole number from 1 to 30, got 0"),
+        ({"max_holds": -1}, "max_holds must be a whole number from 0 to 10000, got -1"),
+        ({"num_jobs": 20, "num_machines": 12}, r"num_jobs \+ num_machines must be at most 31, got 20 \+ 12 = 32"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         Manufacturing(**arguments)
-    with pytest.raises(ValueError, match=r"route has shape \(2, 2\): must be \(6, 6\)"):
+    with pytest.raises(ValueError, match=r"route must be an array of shape \(6, 6\) .*got shape \(2, 2\)"):
         ENV.instance(np.array([[0, 1], [1, 0]]), np.ones((2, 2)))

@@ -511,8 +511,8 @@ def follow(params, key):
     ("arguments", "message"),
     [
         ({"network": "7p"}, "must be one of 4p, 5p, 6p"),
-        ({"num_periods": 1}, "at least 2"),
-        ({"num_periods": 1.5}, "integer"),
+        ({"num_periods": 1}, "from 2 to 10000, got 1"),
+        ({"num_periods": 1.5}, "whole number"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(arguments, message):

@@ -427,12 +427,12 @@ def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_flows": 0}, "num_flows=0: must be an integer from 1 to 31"),
-        ({"slots_per_frame": 17}, "slots_per_frame=17: must be an integer from 1 to 16"),
-        ({"num_periods": 2.5}, "num_periods=2.5: must be an integer"),
-        ({"activations": ()}, "activations has 0 sets of flows: must be from 1 to 31"),
-        ({"activations": ((0, 8),)}, r"activations has \(0, 8\): must be distinct queues from 0 to 7"),
-        ({"activations": ((1, 1),)}, r"activations has \(1, 1\): must be distinct"),
+        ({"num_flows": 0}, "num_flows must be a whole number from 1 to 31, got 0"),
+        ({"slots_per_frame": 17}, "slots_per_frame must be a whole number from 1 to 16, got 17"),
+        ({"num_periods": 2.5}, "num_periods must be a whole number from 1 to 10000000, got 2.5"),
+        ({"activations": ()}, "activations must be 1 to 31 sets of flows, got 0 sets"),
+        ({"activations": ((0, 8),)}, r"activations\[0\]\[1\] must be a whole number from 0 to 7, got 8"),
+        ({"activations": ((1, 1),)}, r"activations\[0\] must be distinct flows, got \(1, 1\)"),
     ],
 )
 def test_bad_sizes_are_refused_by_name(arguments, message):

@@ -394,7 +394,7 @@ def test_truncates_at_the_horizon_and_never_terminates():
 
 @pytest.mark.parametrize("field", ["num_assets", "num_factors", "num_periods"])
 def test_impossible_shapes_are_refused_by_name(field):
-    with pytest.raises(ValueError, match=f"{field} = 0"):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number from 1 to [0-9]+, got 0"):
         Portfolio(**{field: 0})
 
 

@@ -337,11 +337,11 @@ def test_what_is_hidden_changes_what_the_reference_chooses():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"num_topics": 1}, "num_topics = 1"),
-        ({"num_periods": 0}, "num_periods = 0"),
-        ({"slate_size": 0}, "slate_size = 0"),
-        ({"slate_size": 11}, "slate_size = 11"),
-        ({"preset": "radio"}, "unknown preset 'radio'"),
+        ({"num_topics": 1}, "num_topics must be .* got 1"),
+        ({"num_periods": 0}, "num_periods must be .* got 0"),
+        ({"slate_size": 0}, "slate_size must be .* got 0"),
+        ({"slate_size": 11}, "slate_size must be a whole number from 1 to 10, got 11"),
+        ({"preset": "radio"}, "preset must be one of video, .* got 'radio'"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(shapes, message):

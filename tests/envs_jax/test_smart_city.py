@@ -302,7 +302,7 @@ def test_a_single_approach_is_the_bulk_service_queue():
 
 @pytest.mark.parametrize("value", [0, -3, 2.5, "48"])
 def test_impossible_shapes_are_refused_by_name(value):
-    with pytest.raises(ValueError, match="num_periods="):
+    with pytest.raises(ValueError, match="num_periods must be a whole number from 1 to 100000, got "):
         SmartCity(num_periods=value)
 
 

@@ -510,7 +510,7 @@ def test_average_task_rebuilds_the_law_of_demand():
     ],
 )
 def test_bad_shapes_are_refused_by_name(field, value):
-    with pytest.raises(ValueError, match=f"{field}={value}"):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number from [0-9]+ to [0-9]+, got {value}"):
         SupplyChain(**{field: value})
 
 

@@ -381,15 +381,15 @@ def test_tasks_that_look_alike_have_different_best_choices():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rows": 0}, "rows = 0"),
-        ({"rows": 1, "columns": 1}, "rows \\* columns = 1"),
-        ({"num_periods": 0}, "num_periods = 0"),
+        ({"rows": 0}, "rows must be a whole number from 1 to 32, got 0"),
+        ({"rows": 1, "columns": 1}, "rows x columns must be at least 2 regions, got 1 x 1 = 1"),
+        ({"num_periods": 0}, "num_periods must be .* got 0"),
         ({"fractions": (0.5, 0.5)}, "fractions"),
         ({"fractions": (0.5, 1.5)}, "fractions"),
         ({"fractions": ()}, "fractions"),
-        ({"rows": 4, "columns": 5}, "39 actions"),
-        ({"max_travel_time": 3}, "max_travel_time = 3"),
-        ({"max_requests": 1}, "max_requests = 1"),
+        ({"rows": 4, "columns": 5}, "must be at most 31 .*got 2 x 19 = 38"),
+        ({"max_travel_time": 3}, "max_travel_time must be a whole number from 6 to 1000, got 3"),
+        ({"max_requests": 1}, "max_requests must be .* got 1"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(wrong, message):
