@@ -18,7 +18,10 @@ _LEARNERS: dict[str, str] = {
     "ppo": "PpoConfig",
     "rl2": "Rl2Config",
 }
-"""Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module."""
+"""Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.
+
+A learner of another package gives its module too: ``"package.module:Class"``.
+"""
 
 
 def registered() -> tuple[str, ...]:
@@ -33,8 +36,26 @@ def _check(name: str) -> None:
         raise ValueError(f"unknown learner {name!r}{hint}; registered: {', '.join(_LEARNERS)}")
 
 
+def register(name: str, config: str) -> None:
+    """Adds a learner of another package for this process: what a line of the registry does for one that lives here.
+
+    Args:
+      name: of the learner.
+      config: ``"package.module:Class"``: the module has ``make(config, suite)`` and the configuration's class.
+
+    Raises:
+      ValueError: if the name is taken, or the module is not named.
+    """
+    if name in _LEARNERS:
+        raise ValueError(f"learner {name!r} is registered already")
+    if ":" not in config:
+        raise ValueError(f"config must be 'package.module:Class', got {config!r}")
+    _LEARNERS[name] = config
+
+
 def _module(name: str) -> Any:
-    return importlib.import_module(f"metarl_jax.learners.{name}")
+    module, _, _ = _LEARNERS[name].rpartition(":")
+    return importlib.import_module(module or f"metarl_jax.learners.{name}")
 
 
 def config_class(name: str) -> type:
@@ -44,8 +65,9 @@ def config_class(name: str) -> type:
       ValueError: for an unknown name.
     """
     _check(name)
-    found = getattr(configs, _LEARNERS[name], None)
-    return getattr(_module(name), _LEARNERS[name]) if found is None else found
+    module, _, own = _LEARNERS[name].rpartition(":")
+    found = None if module else getattr(configs, own, None)
+    return getattr(_module(name), own) if found is None else found
 
 
 def make(name: str, config: Any, suite: Suite) -> Learner:
@@ -60,4 +82,4 @@ def make(name: str, config: Any, suite: Suite) -> Learner:
     return _module(name).make(config, suite)
 
 
-__all__ = ["config_class", "make", "registered"]
+__all__ = ["config_class", "make", "register", "registered"]

@@ -9,6 +9,8 @@ Training is staged by cost: context alone, then first-order, then second-order i
 
 from __future__ import annotations
 
+from typing import Any
+
 from envs_jax.suite import Suite
 from metarl_jax import adaptation
 from metarl_jax.configs import TransformerMamlDqnConfig
@@ -20,10 +22,17 @@ from metarl_jax.networks.agent import Params
 from metarl_jax.types import Support
 
 
-def make(config: TransformerMamlDqnConfig, suite: Suite) -> Learner:
-    """Builds the learner for the training domains of ``suite``."""
+def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transformer_maml_dqn", **changed: Any) -> Learner:
+    """Builds the learner for the training domains of ``suite``.
+
+    Args:
+      config: its configuration.
+      suite: the training domains.
+      name: that of a variant.
+      **changed: what a variant has in its :class:`~metarl_jax.learners.q_learning.Recipe` instead.
+    """
     inner = config.adaptation
-    recipe = Recipe(config.network, config.data, config.learning, inner.reward_weight)
+    recipe = Recipe(config.network, config.data, config.learning, inner.reward_weight, **changed)
     names = adaptation.adapted_names(inner.adapt)
 
     def adapt(trained: Trained, support: Support, phase: Phase) -> Policy:
@@ -54,7 +63,7 @@ def make(config: TransformerMamlDqnConfig, suite: Suite) -> Learner:
         return adaptation.init_step_sizes(params, inner.adapt, inner.steps, inner.step_size)
 
     return q_learning.make_learner(
-        "transformer_maml_dqn",
+        name,
         config,
         suite,
         recipe,
