@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import compile_suite
-from benchmarks.compile_suite import TOGETHER, Config, Measurement
+from benchmarks.speed import compile_suite
+from benchmarks.speed.compile_suite import TOGETHER, Config, Measurement
 from envs_jax.suite import Suite
 from tests.envs_jax.toys import Toy
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import envs_jax
-from benchmarks import headroom
-from benchmarks.headroom import Config
+from benchmarks.quality import headroom
+from benchmarks.quality.headroom import Config
 from tests.envs_jax.toys import Toy
 
 
@@ -61,7 +61,7 @@ def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, mon
     assert list(stored["domains"]) == ["portfolio", "smart_grid"]  # the registry's order
     assert stored["domains"]["portfolio"]["headroom"] == headroom.headroom(rows)
     assert headroom.document(stored) == out.read_text()
-    assert "`python -m benchmarks.headroom --domains portfolio smart_grid`" in out.read_text()
+    assert "`python -m benchmarks.quality.headroom --domains portfolio smart_grid`" in out.read_text()
     with pytest.raises(SystemExit, match=r"stored with other settings .*: smart_grid; choose another --out"):
         headroom.main(["--domains", "portfolio", "--seed", "1", "--out", str(out)])
     assert headroom.load(tmp_path / "headroom.md") == stored

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.irrigation_rules import Config, driest, mean_return, roll_out, weighted_depletion
+from benchmarks.studies.irrigation_rules import Config, driest, mean_return, roll_out, weighted_depletion
 from envs_jax.domains.agriculture import Agriculture
 
 ENV = Agriculture(num_fields=2, num_periods=30)

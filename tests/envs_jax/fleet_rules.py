@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import optimize, stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.vehicle_fleet import Scalar
+from benchmarks.numpy_models.vehicle_fleet import Scalar
+from benchmarks.speed.subjects import leaves_by_name
 
 
 def equal_distribution(idle, move_time):

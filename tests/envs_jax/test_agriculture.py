@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.irrigation_rules import driest, roll_out, weighted_depletion
-from benchmarks.peers.agriculture import Scalar, Vector
-from benchmarks.programmes.agriculture import least_loss
+from benchmarks.numpy_models.agriculture import Scalar, Vector
+from benchmarks.quality.oracles.agriculture import least_loss
+from benchmarks.speed.subjects import leaves_by_name
+from benchmarks.studies.irrigation_rules import driest, roll_out, weighted_depletion
 from envs_jax import sampling, suite
 from envs_jax.domains.agriculture import Agriculture
 from envs_jax.observation import TOKEN_COLUMNS

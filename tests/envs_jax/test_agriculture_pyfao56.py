@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.peers.agriculture import Scalar
+from benchmarks.numpy_models.agriculture import Scalar
 
 pyfao56 = pytest.importorskip("pyfao56")
 DAYS, SET, EFFICIENCY, ROOTS, WATER, FRACTION = 126, 40.0, 0.75, 1.2, 150.0, 0.55

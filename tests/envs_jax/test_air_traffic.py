@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import landing_optimum
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.air_traffic import Scalar, Vector, timing
+from benchmarks.numpy_models.air_traffic import Scalar, Vector, timing
+from benchmarks.speed.subjects import leaves_by_name
+from benchmarks.studies import landing_optimum
 from envs_jax import data, sampling, suite
 from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
 from envs_jax.observation import TOKEN_COLUMNS

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.cloud_scheduling import Scalar, Vector
+from benchmarks.numpy_models.cloud_scheduling import Scalar, Vector
 from envs_jax import anchors, suite
 from envs_jax.domains.cloud_scheduling import LONGEST, UNITS, CloudScheduling
 from envs_jax.observation import TOKEN_COLUMNS

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import dispatch_gap
-from benchmarks.peers.data_center import Scalar, Vector
+from benchmarks.numpy_models.data_center import Scalar, Vector
+from benchmarks.studies import dispatch_gap
 from envs_jax import sampling
 from envs_jax.domains.data_center import DataCenter, cooling_factor
 from envs_jax.observation import TOKEN_COLUMNS

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from benchmarks import offloading_bound
-from benchmarks.peers.edge_computing import Scalar, Vector, one_server
+from benchmarks.numpy_models.edge_computing import Scalar, Vector, one_server
+from benchmarks.studies import offloading_bound
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.edge_computing import EdgeComputing
 from envs_jax.observation import TOKEN_COLUMNS

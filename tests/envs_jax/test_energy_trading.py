@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from benchmarks.peers.energy_trading import Scalar, Vector
+from benchmarks.numpy_models.energy_trading import Scalar, Vector
 from envs_jax import anchors, sampling, suite
 from envs_jax.data import pjm_prices
 from envs_jax.domains.energy_trading import PAIRS, TWO_PEAK, EnergyTrading

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import ward_gap
-from benchmarks.peers.healthcare import Scalar, Vector
+from benchmarks.numpy_models.healthcare import Scalar, Vector
+from benchmarks.studies import ward_gap
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains import healthcare
 from envs_jax.domains.healthcare import Healthcare

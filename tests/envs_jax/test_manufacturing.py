@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.manufacturing import Scalar, Vector
+from benchmarks.numpy_models.manufacturing import Scalar, Vector
 from envs_jax import data, sampling, suite
 from envs_jax.domains.manufacturing import TA01_SEEDS, Manufacturing
 from envs_jax.observation import TOKEN_COLUMNS

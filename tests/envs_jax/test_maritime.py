@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.maritime import Scalar, Vector
-from benchmarks.programmes.maritime import constraints, hindsight, most_served
+from benchmarks.numpy_models.maritime import Scalar, Vector
+from benchmarks.quality.oracles.maritime import constraints, hindsight, most_served
+from benchmarks.speed.subjects import leaves_by_name
 from envs_jax import sampling
 from envs_jax.data import cim
 from envs_jax.domains.maritime import Maritime

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.network_traffic import Scalar, Vector
+from benchmarks.numpy_models.network_traffic import Scalar, Vector
 from envs_jax import sampling, suite
 from envs_jax.domains.network_traffic import CLASS_WEIGHTS, NetworkTraffic
 from envs_jax.observation import TOKEN_COLUMNS

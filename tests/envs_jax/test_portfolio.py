@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.portfolio import Scalar, Vector
+from benchmarks.numpy_models.portfolio import Scalar, Vector
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.portfolio import Portfolio
 from envs_jax.observation import TOKEN_COLUMNS

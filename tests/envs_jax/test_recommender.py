@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.recommender import Scalar, Vector
+from benchmarks.numpy_models.recommender import Scalar, Vector
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.recommender import PRESETS, Recommender
 from envs_jax.observation import TOKEN_COLUMNS

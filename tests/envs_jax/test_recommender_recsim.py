@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from benchmarks.peers.recommender import Scalar
+from benchmarks.numpy_models.recommender import Scalar
 
 interest_evolution = pytest.importorskip("recsim.environments.interest_evolution")
 G, M, K = 20, 10, 3

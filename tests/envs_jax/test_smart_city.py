@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.peers.smart_city import Scalar, Vector
+from benchmarks.numpy_models.smart_city import Scalar, Vector
 from envs_jax import sampling, suite
 from envs_jax.domains.smart_city import PLAN, SmartCity, binomial, poisson
 from envs_jax.observation import TOKEN_COLUMNS

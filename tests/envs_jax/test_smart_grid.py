@@ -12,7 +12,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse
 
-from benchmarks.peers.smart_grid import Scalar, Vector, chain
+from benchmarks.numpy_models.smart_grid import Scalar, Vector, chain
 from envs_jax import sampling, suite
 from envs_jax.data import ieee14
 from envs_jax.domains.smart_grid import OVERLOAD_COST, SHED_COST, SmartGrid

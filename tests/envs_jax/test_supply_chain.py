@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.peers.supply_chain import Scalar, Vector
+from benchmarks.numpy_models.supply_chain import Scalar, Vector
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.supply_chain import SupplyChain
 from envs_jax.observation import TOKEN_COLUMNS

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.vehicle_fleet import Scalar, Vector
-from benchmarks.programmes.vehicle_fleet import clairvoyant, requests
+from benchmarks.numpy_models.vehicle_fleet import Scalar, Vector
+from benchmarks.quality.oracles.vehicle_fleet import clairvoyant, requests
+from benchmarks.speed.subjects import leaves_by_name
 from envs_jax import anchors, sampling, suite
 from envs_jax.data import amod_city
 from envs_jax.domains.vehicle_fleet import VehicleFleet
