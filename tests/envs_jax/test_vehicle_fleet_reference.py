@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from benchmarks.quality.oracles.vehicle_fleet import best_flows, clairvoyant, requests
-from benchmarks.speed.subjects import leaves_by_name
 from envs_jax import anchors, suite
 from envs_jax.domains.vehicle_fleet import SMOOTHING, VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.testing import leaves_by_name
 from tests.envs_jax.fleet_rules import with_flows
 
 ENV = VehicleFleet()

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks.quality.oracles import Floats, least, unattended
-from benchmarks.speed.subjects import leaves_by_name
 from envs_jax.domains.agriculture import Agriculture, AgricultureParams
+from envs_jax.testing import leaves_by_name
 
 
 def least_loss(params: AgricultureParams, eto: Floats, rain: Floats, sets: float) -> float:

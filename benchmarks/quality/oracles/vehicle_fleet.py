@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from benchmarks.quality.oracles import Floats, least, unattended
-from benchmarks.speed.subjects import leaves_by_name
 from envs_jax import sampling
 from envs_jax.domains.vehicle_fleet import VehicleFleet, VehicleFleetParams
+from envs_jax.testing import leaves_by_name
 
 
 def best_flows(
