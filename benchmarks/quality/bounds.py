@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import command
 from benchmarks.quality import headroom
-from benchmarks.quality.store import chosen, kept, load, merged, publish
+from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish
 
 Kind = Literal["foresight bound", "relaxation", "best found"]
 
@@ -120,13 +121,13 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what has no bound, and numbers without a meaning."""
+        command.check_domains(self.domains)
         for name in self.domains:
             if name not in BOUNDS:
                 raise ValueError(f"no bound for {name!r}; there is one for {', '.join(BOUNDS)}")
         for name in ("tasks", "episodes"):
-            most = getattr(headroom.Config(), name)
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be from 1 to {most}, got {getattr(self, name)}")
+            command.check_range(self, 1, getattr(headroom.Config(), name), name)
+        command.check_seed(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,28 +262,25 @@ def settings(config: Config) -> dict[str, int]:
 
 def document(stored: dict[str, Any]) -> str:
     """The Markdown page of stored results."""
-    command = f"`python -m benchmarks.quality.bounds{chosen(stored, settings(Config()))}`"
+    shown = f"`python -m benchmarks.quality.bounds{chosen(stored, settings(Config()))}`"
     rows = table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
     without = "".join(f"- **{name}**: {reason}\n" for name, reason in WITHOUT.items())
     head = HEADER.format(**stored["settings"])
-    return f"# Bounds\n\n{command}\n\n{head}\n{rows}\n## Domains without one\n\n{without}"
+    return f"# Bounds\n\n{shown}\n\n{head}\n{rows}\n## Domains without one\n\n{without}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    import sys
-
-    import tyro
-
-    config = tyro.cli(Config, args=arguments, description=__doc__)
+    config = command.parse(Config, __doc__, arguments)
     names = config.domains or tuple(BOUNDS)
     try:
         stored = load(config.out)
         kept(stored, settings(config), names)  # refuses before minutes of measuring
-        entries = {name: {"rows": [dataclasses.asdict(row) for row in measure(name, config)]} for name in names}
-        result = merged(stored, settings(config), entries, everything=not config.domains)
+        prepare(config.out)
     except ValueError as error:
-        sys.exit(str(error))
+        command.refuse(error)
+    entries = {name: {"rows": [dataclasses.asdict(row) for row in measure(name, config)]} for name in names}
+    result = merged(stored, settings(config), entries, everything=not config.domains)
     publish(config.out, document(result), result)
 
 

@@ -8,19 +8,31 @@ a check takes no time.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import pathlib
-import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from benchmarks import command
 
 ROOT = pathlib.Path(__file__).parents[2]
 BEGIN = "<!-- domains: written by python -m benchmarks.quality.domain_table -->"
 END = "<!-- domains: end -->"
 UNMEASURED = "not measured"
 KINDS = {"optimal": "exact", "heuristic": "heuristic"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Attributes:
+      check: write nothing; exit with 1 if README.md is out of date.
+    """
+
+    check: bool = False
 
 
 class Description(NamedTuple):
@@ -172,10 +184,9 @@ def stored(root: pathlib.Path) -> str:
 
     def read(path: str, part: str, default: Any) -> Any:
         file = root / path
-        return json.loads(file.read_text())[part] if file.exists() else default
+        return json.loads(file.read_text(encoding="utf-8"))[part] if file.exists() else default
 
-    # By its path: importing the package loads gymnax, several seconds.
-    registry = runpy.run_path(str(ROOT / "envs_jax" / "domains" / "names.py"))
+    registry = command.registry()
     return table(
         tuple(registry["DOMAINS"]),
         registry["EXTRAS"],
@@ -198,19 +209,17 @@ def placed(readme: str, text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> None:
     """Command line; ``root`` holds README.md and docs."""
-    parser = argparse.ArgumentParser(prog="benchmarks.quality.domain_table", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if README.md is out of date")
-    asked = parser.parse_args(arguments)
+    config = command.parse(Config, __doc__, arguments)
     file = root / "README.md"
-    old = file.read_text()
+    old = file.read_text(encoding="utf-8")
     try:
         new = placed(old, stored(root))
     except ValueError as error:
         sys.exit(str(error))
-    if asked.check and new != old:
+    if config.check and new != old:
         sys.exit("README.md is out of date: python -m benchmarks.quality.domain_table")
-    if not asked.check:
-        file.write_text(new)
+    if not config.check:
+        file.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

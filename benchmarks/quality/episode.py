@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from benchmarks import command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,11 @@ class Config:
     domains: tuple[str, ...] = ()
     seed: int = 0
     out: pathlib.Path = pathlib.Path("docs/domains")
+
+    def __post_init__(self) -> None:
+        """Refuses what is not registered, and numbers without a meaning."""
+        command.check_domains(self.domains)
+        command.check_seed(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +133,15 @@ def draw(env: ResourceEnv, episodes: dict[str, Episode]) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    import tyro
-
-    config = tyro.cli(Config, args=arguments, description=__doc__)
+    config = command.parse(Config, __doc__, arguments)
+    try:
+        command.prepare_folder(config.out)
+    except ValueError as error:
+        command.refuse(error)
 
     import envs_jax
 
-    try:
-        envs = [envs_jax.make(name)[0] for name in config.domains or envs_jax.registered()]
-        config.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    for env in envs:
+    for env in [envs_jax.make(name)[0] for name in config.domains or envs_jax.registered()]:
         path = config.out / f"{env.name}.png"
         # No date and no version in the file: the same episode makes the same bytes.
         draw(env, play(env, config.seed)).savefig(path, dpi=80, metadata={"Software": None})

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.store import chosen, kept, load, merged, publish
+from benchmarks import command
+from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish
 
 HEADER = """\
 Returns J are means over {tasks} tasks x {episodes} episodes of each domain with common random numbers (seed {seed}),
@@ -51,9 +52,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        for name in ("tasks", "episodes", "population"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        command.check_domains(self.domains)
+        command.check_range(self, 1, 10**6, "tasks", "episodes", "population")
+        command.check_seed(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,21 +164,15 @@ def document(stored: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    import sys
-
-    import tyro
-
-    config = tyro.cli(Config, args=arguments, description=__doc__)
-
-    import envs_jax
-
-    names = config.domains or envs_jax.registered()
+    config = command.parse(Config, __doc__, arguments)
+    names = config.domains or tuple(command.registry()["DOMAINS"])
     try:
         stored = load(config.out)
         kept(stored, settings(config), names)  # refuses before minutes of measuring
-        result = joined(stored, config, {name: measure(name, config) for name in names})
+        prepare(config.out)
     except ValueError as error:
-        sys.exit(str(error))
+        command.refuse(error)
+    result = joined(stored, config, {name: measure(name, config) for name in names})
     publish(config.out, document(result), result)
 
 

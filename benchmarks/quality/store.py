@@ -11,14 +11,41 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks.command import prepare_folder
+
 
 def load(page: pathlib.Path | None) -> dict[str, Any]:
-    """Results stored beside a page; a page that does not exist has none."""
+    """Results stored beside a page; a page that does not exist has none.
+
+    Raises:
+      ValueError: if there is a file that holds something else.
+    """
     path = None if page is None else page.with_suffix(".json")
     if path is None or not path.exists():
         return {"settings": {}, "asked": [], "domains": {}}
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"out: cannot read {path}: {error}") from error
+    if not isinstance(results, dict) or not {"settings", "asked", "domains"} <= results.keys():
+        raise ValueError(f"out: {path} holds no stored results; choose another --out")
+    return results
+
+
+def prepare(page: pathlib.Path | None) -> None:
+    """Sees, before minutes of measuring, that a page can be written.
+
+    Raises:
+      ValueError: saying what is in the way.
+    """
+    if page is None:
+        return
+    if page.suffix == ".json":
+        raise ValueError(f"out: {page.name} is the page, beside which the results go as .json; name it .md")
+    for file in (page, page.with_suffix(".json")):
+        if file.is_dir():
+            raise ValueError(f"out: {file} is a folder")
+    prepare_folder(page.parent)
 
 
 def kept(stored: dict[str, Any], settings: dict[str, Any], measured: Iterable[str]) -> list[str]:
@@ -65,6 +92,5 @@ def publish(out: pathlib.Path | None, page: str, results: dict[str, Any]) -> Non
     """Prints the page; if there is a file for it, writes it there and the results beside it, as JSON."""
     print(page)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page)
-        out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        out.write_text(page, encoding="utf-8")
+        out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -14,13 +14,14 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from benchmarks import command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 POLICIES = ("random", "reference")
 TOGETHER = "all domains, one program"
-NAMES = pathlib.Path(__file__).parents[2] / "envs_jax" / "domains" / "names.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        for name in ("batch", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        command.check_domains(self.domains)
+        command.check_range(self, 1, 2**24, "batch")
+        command.check_range(self, 1, 1000, "repeats")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +186,8 @@ def fresh(folder: str, **asked: Any) -> tuple[Measurement, dict[str, Any]]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    command = [sys.executable, "-c", "from benchmarks.speed.compile_suite import child; child()"]
-    done = subprocess.run(command, input=json.dumps(asked), env=environment, stdout=subprocess.PIPE, text=True)
+    child_command = [sys.executable, "-c", "from benchmarks.speed.compile_suite import child; child()"]
+    done = subprocess.run(child_command, input=json.dumps(asked), env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"measuring {asked['program']} ({asked['policy']}, {asked['cache']}) failed")
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -228,17 +228,16 @@ def table(rows: Sequence[Measurement]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    import tyro
     from rich.console import Console
 
-    config = tyro.cli(Config, args=arguments, description=__doc__)
+    config = command.parse(Config, __doc__, arguments)
     # This process stays without jax: on Linux a child's peak memory starts from its parent's.
-    registry = runpy.run_path(str(NAMES))
+    registry = command.registry()
     names = config.domains or tuple(name for name in registry["DOMAINS"] if name not in registry["EXTRAS"])
-    if unknown := sorted(set(names) - set(registry["DOMAINS"])):
-        print(f"unknown domain {', '.join(unknown)}; registered: {', '.join(registry['DOMAINS'])}", file=sys.stderr)
-        sys.exit(2)
-    config.out.mkdir(parents=True, exist_ok=True)
+    try:
+        command.prepare_folder(config.out)
+    except ValueError as error:
+        command.refuse(error)
     load = os.getloadavg()
     rows: list[Measurement] = []
     machine: dict[str, Any] = {}
@@ -268,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "load_after": os.getloadavg(),
         "compile": [dataclasses.asdict(row) for row in rows],
     }
-    (config.out / "compile.json").write_text(json.dumps(result, indent=1) + "\n")
-    (config.out / "compile.txt").write_text(console.export_text())
+    (config.out / "compile.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (config.out / "compile.txt").write_text(console.export_text(), encoding="utf-8")
     print(f"written to {config.out}/compile.json and compile.txt")
 
 

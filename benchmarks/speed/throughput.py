@@ -18,6 +18,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import command
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -54,12 +56,13 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        if self.repeats < 5:
-            raise ValueError(f"repeats must be at least 5, got {self.repeats}")
-        if not self.batches or min(self.batches) < 1:
-            raise ValueError(f"batches must be at least 1 each, got {self.batches}")
-        if self.steps < 0 or self.seconds < 0:
-            raise ValueError(f"steps and seconds must not be negative, got {self.steps} and {self.seconds}")
+        command.check_domains(self.domains)
+        command.check_range(self, 5, 1000, "repeats")
+        command.check_range(self, 1, 2**24, "batches")
+        command.check_range(self, 0, 10**6, "steps")
+        command.check_range(self, 0, 3600, "seconds")
+        if not self.batches:
+            raise ValueError("batches: expected at least one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,25 +314,22 @@ def run(config: Config, suite: Suite, console: Console) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    import tyro
-
-    config = tyro.cli(Config, args=arguments, description=__doc__)
+    config = command.parse(Config, __doc__, arguments)
+    try:
+        command.prepare_folder(config.out)
+    except ValueError as error:
+        command.refuse(error)
 
     from rich.console import Console
 
     import envs_jax
     from envs_jax.suite import Suite
 
-    try:
-        suite = Suite.make(config.domains or envs_jax.registered())
-        config.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    suite = Suite.make(config.domains or envs_jax.registered())
     console = Console(record=True, width=None if sys.stdout.isatty() else 150)
     result = run(config, suite, console)
-    (config.out / "throughput.json").write_text(json.dumps(result, indent=1))
-    (config.out / "throughput.txt").write_text(console.export_text())
+    (config.out / "throughput.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (config.out / "throughput.txt").write_text(console.export_text(), encoding="utf-8")
     print(f"written to {config.out}/throughput.json and throughput.txt")
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -30,9 +32,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        for name in ("tasks", "queue"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        command.check_range(self, 1, 10**6, "tasks")
+        command.check_range(self, 1, 1000, "queue")
+        command.check_seed(self)
 
 
 def states(queue: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,14 +132,7 @@ def compare(env: Any, task: Any, queue: int, tolerance: float = 1e-6) -> dict[st
 
 def main() -> None:
     """Command line."""
-    import sys
-
-    import tyro
-
-    try:
-        config = tyro.cli(Config, description=__doc__)
-    except ValueError as error:
-        sys.exit(str(error))
+    config = command.parse(Config, __doc__)
 
     import jax
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chex
-import jax
-import jax.numpy as jnp
+from benchmarks import command
 
-from envs_jax import anchors, suite
-from envs_jax.domains.agriculture import Agriculture, AgricultureParams, AgricultureState
-from envs_jax.references import fao56
+if TYPE_CHECKING:
+    import chex
 
-Rule = Callable[[Agriculture, AgricultureState, AgricultureParams], chex.Array]
+    from envs_jax.anchors import PolicyName
+    from envs_jax.domains.agriculture import Agriculture, AgricultureParams, AgricultureState
+
+Rule = Callable[["Agriculture", "AgricultureState", "AgricultureParams"], "chex.Array"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        for name in ("tasks", "episodes", "population"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        command.check_range(self, 1, 10**6, "tasks", "episodes", "population")
+        command.check_seed(self)
 
 
 def driest(env: Agriculture, state: AgricultureState, params: AgricultureParams) -> chex.Array:
@@ -67,6 +66,8 @@ def weighted_depletion(env: Agriculture, state: AgricultureState, params: Agricu
 
 
 def _first(env: Agriculture, state: AgricultureState, params: AgricultureParams, merit: chex.Array) -> chex.Array:
+    import jax.numpy as jnp
+
     farm, day = env.farm(params), env.period(state)
     ready = state.depletion + 2.0 * farm.demand[:, day] > farm.fraction * farm.available
     growing = (state.sets >= 1.0) & (params.kc_left[:, day] > 0.0)
@@ -76,6 +77,11 @@ def _first(env: Agriculture, state: AgricultureState, params: AgricultureParams,
 
 def roll_out(env: Agriculture, state: AgricultureState, params: AgricultureParams) -> chex.Array:
     """Choice ``i32[]`` after which weighted depletion loses least until harvest, were all weather at its mean."""
+    import jax
+    import jax.numpy as jnp
+
+    from envs_jax.references import fao56
+
     farm, fields = env.farm(params), jnp.arange(1, env.num_actions)
 
     def loss(first: chex.Array) -> chex.Array:
@@ -98,25 +104,43 @@ def roll_out(env: Agriculture, state: AgricultureState, params: AgricultureParam
     return jnp.argmin(jnp.where(legal, jax.vmap(loss)(jnp.arange(env.num_actions)), jnp.inf)).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("env", "rule"))
 def mean_return(
     env: Agriculture, rule: Rule, tasks: AgricultureParams, believed: AgricultureParams, keys: chex.PRNGKey
 ) -> chex.Array:
     """Mean return ``f32[B]`` of a rule on the episodes ``keys[B, E]`` of ``tasks[B]``, told ``believed[B]``."""
-    axes = suite.state_axes(env, tasks)
-    over_episodes = jax.vmap(functools.partial(rule, env), in_axes=(axes, None))
-    choose = jax.vmap(over_episodes, in_axes=(axes, 0))
+    return _program(env, rule)(tasks, believed, keys)
 
-    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
-        del seen, key
-        return (choose(states[0], believed),)
 
-    (reward,), _ = suite.rollout((env,), (tasks,), (keys,), act, keys[0, 0], record=lambda _, step: step.reward)
-    return reward.sum(0).mean(-1)
+@functools.cache
+def _program(env: Agriculture, rule: Rule) -> Callable[..., chex.Array]:
+    """:func:`mean_return` of one rule, compiled once."""
+    import jax
+
+    from envs_jax import suite
+
+    def run(tasks: AgricultureParams, believed: AgricultureParams, keys: chex.PRNGKey) -> chex.Array:
+        axes = suite.state_axes(env, tasks)
+        over_episodes = jax.vmap(functools.partial(rule, env), in_axes=(axes, None))
+        choose = jax.vmap(over_episodes, in_axes=(axes, 0))
+
+        def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+            del seen, key
+            return (choose(states[0], believed),)
+
+        (reward,), _ = suite.rollout((env,), (tasks,), (keys,), act, keys[0, 0], record=lambda _, step: step.reward)
+        return reward.sum(0).mean(-1)
+
+    return jax.jit(run)
 
 
 def measure(config: Config) -> dict[str, chex.Array]:
     """Mean returns ``f32[tasks]`` of everything compared, and ``bound``."""
+    import jax
+    import jax.numpy as jnp
+
+    from envs_jax import anchors
+    from envs_jax.domains.agriculture import Agriculture
+
     env = Agriculture()
     sample = jax.jit(jax.vmap(env.sample_params))
     task_key, population_key, episode_key = jax.random.split(jax.random.key(config.seed), 3)
@@ -124,7 +148,7 @@ def measure(config: Config) -> dict[str, chex.Array]:
     soil = sample(jax.random.split(population_key, config.population)).available_water.mean(0)
     average = tasks.replace(available_water=jnp.broadcast_to(soil, tasks.available_water.shape))
     keys = jax.random.split(episode_key, (config.tasks, config.episodes))
-    names: tuple[anchors.PolicyName, ...] = ("noop", "random", "heuristic", "reference")
+    names: tuple[PolicyName, ...] = ("noop", "random", "heuristic", "reference")
     found: dict[str, chex.Array] = {name: anchors.returns(env, name, tasks, keys).mean(-1) for name in names}
     found |= {
         "driest field": mean_return(env, driest, tasks, tasks, keys),
@@ -138,14 +162,7 @@ def measure(config: Config) -> dict[str, chex.Array]:
 
 def main() -> None:
     """Command line."""
-    import sys
-
-    import tyro
-
-    try:
-        config = tyro.cli(Config, description=__doc__)
-    except ValueError as error:
-        sys.exit(str(error))
+    config = command.parse(Config, __doc__)
     for name, found in measure(config).items():
         print(f"{name:28s} {float(found.mean()):7.3f}")
 

@@ -27,7 +27,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import command
+
 STORED = pathlib.Path(__file__).parents[2] / "tests" / "envs_jax" / "job_shop_schedules.json"
+INSTANCES = ("ft06", "ft10", "la01", "la17", "la20", "ta01")
 """Where the schedules that the tests check are kept."""
 
 
@@ -54,6 +57,16 @@ class Config:
     workers: int = 8
     seed: int = 0
     store: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses instances that are not there, and numbers without a meaning."""
+        for name in self.instances:
+            if name not in INSTANCES:
+                raise ValueError(command.unknown("instance", name, INSTANCES))
+        command.check_range(self, 0, 10**6, "tasks")
+        command.check_range(self, 0, 10**6, "seconds", "improve")
+        command.check_range(self, 1, 1024, "workers")
+        command.check_seed(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,13 +230,10 @@ def sampled(config: Config) -> None:
 def main() -> None:
     """Command line."""
     import importlib.util
-    import sys
 
-    import tyro
-
-    config = tyro.cli(Config, description=__doc__)
+    config = command.parse(Config, __doc__)
     if importlib.util.find_spec("ortools") is None:
-        sys.exit("this benchmark needs OR-Tools: uv run --with ortools python -m benchmarks.studies.job_shop_optimum")
+        command.refuse("this study needs OR-Tools: uv run --with ortools python -m benchmarks.studies.job_shop_optimum")
     published(config)
     if config.tasks:
         sampled(config)

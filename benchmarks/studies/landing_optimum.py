@@ -25,6 +25,8 @@ import time
 
 import numpy as np
 
+from benchmarks import command
+
 PUBLISHED = {1: (700, 90, 0), 2: (1480, 210, 0), 3: (820, 60, 0), 4: (2520, 640, 130)}
 """Published optima of airland1 to airland4 on one, two and three runways."""
 PAST_LATEST = 10.0
@@ -41,6 +43,11 @@ class Config:
 
     instances: tuple[int, ...] = (1, 2, 3, 4)
     runways: tuple[int, ...] = (1, 2, 3)
+
+    def __post_init__(self) -> None:
+        """Refuses instances that are not there, and numbers without a meaning."""
+        command.check_range(self, 1, len(PUBLISHED), "instances")
+        command.check_range(self, 1, 5, "runways")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +187,7 @@ def airland(number: int) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Command line."""
-    import tyro
-
-    config = tyro.cli(Config, description=__doc__)
+    config = command.parse(Config, __doc__)
     print("| instance | runways | least cost, proven | published | seconds |\n|---|---:|---:|---:|---:|")
     for number, runways in itertools.product(config.instances, config.runways):
         began = time.perf_counter()

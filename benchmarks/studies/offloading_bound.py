@@ -17,6 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks import command
+
 MEBIBYTE = 1024.0 * 1024.0
 
 
@@ -40,10 +42,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        if self.tasks < 1 or self.moves < 1:
-            raise ValueError(f"tasks and moves must be at least 1, got {self.tasks} and {self.moves}")
-        if self.optima < 0:
-            raise ValueError(f"optima must not be negative, got {self.optima}")
+        command.check_range(self, 1, 10**6, "tasks")
+        command.check_range(self, 1, 10**9, "moves")
+        command.check_range(self, 0, 10**6, "optima")
+        command.check_seed(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,17 +177,13 @@ def compare(tasks: int, moves: int, seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Command line."""
-    import sys
-
-    import tyro
-
-    config = tyro.cli(Config, description=__doc__)
+    config = command.parse(Config, __doc__)
     if config.graphs is None:
         found = compare(config.tasks, config.moves, config.seed)
     else:
         files = sorted(config.graphs.glob("*.gv"), key=lambda path: int(path.stem.split(".")[-1]))
         if not files:
-            sys.exit(f"no .gv files in {config.graphs}")
+            command.refuse(f"graphs: no .gv files in {config.graphs}")
         found = published([read_graph(path.read_text()) for path in files], config.optima)
     print("| plan | mean makespan [s] |\n|---|---:|")
     for name, value in sorted(found.items(), key=lambda item: -item[1]):

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
+
 LINK, SLOT, CHANGE = 300, 10, 4  # m; s; s
 LEFT, RIGHT = 0.2, 0.2  # share of all who turn left; of the through lane who turn right
 SIDES = ((0, 1), (1, 0), (0, -1), (-1, 0))  # N, E, S, W
@@ -39,6 +41,11 @@ class Config:
 
     seconds: int = 2000
     seeds: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses numbers without a meaning."""
+        command.check_range(self, 1, 10**6, "seconds")
+        command.check_range(self, 1, 1000, "seeds")
 
 
 Place = tuple[int, int]
@@ -184,13 +191,10 @@ def simulate(folder: pathlib.Path, routes: pathlib.Path, controller: Controller,
 def main() -> None:
     """Command line."""
     import importlib.util
-    import sys
 
-    import tyro
-
-    config = tyro.cli(Config, description=__doc__)
+    config = command.parse(Config, __doc__)
     if importlib.util.find_spec("libsumo") is None or importlib.util.find_spec("sumo") is None:
-        sys.exit(
+        command.refuse(
             "this study needs SUMO: uv run --with libsumo --with eclipse-sumo python -m benchmarks.studies.sumo_ranks"
         )
     print(f"| demand NS, EW | seed | {' | '.join(CONTROLLERS)} |\n|---|---|{'---:|' * len(CONTROLLERS)}")

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import binom, poisson
+
+from benchmarks import command
 
 if TYPE_CHECKING:
     import chex
@@ -46,9 +47,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses numbers without a meaning."""
-        for name in ("beds", "queue", "episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        command.check_range(self, 1, 100, "beds", "queue")
+        command.check_range(self, 0, 10**6, "tasks")
+        command.check_range(self, 1, 10**6, "episodes")
+        command.check_seed(self)
 
 
 class TwoWards:
@@ -78,6 +80,8 @@ class TwoWards:
 
     def _ahead(self, value: np.ndarray, period: int) -> np.ndarray:
         """Holding cost and expected cost of the next period, after the decisions of ``period``."""
+        from scipy.stats import binom, poisson
+
         epoch = (period + 1) % len(self.leave)
         value = value[self.admit]
         for axis, (patients, ward) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1)), start=2):
@@ -113,6 +117,8 @@ class TwoWards:
 
     def cost(self, rule: Rule | None = None) -> float:
         """Expected cost of an episode from the environment's initial law, under a rule or the optimum."""
+        from scipy.stats import poisson
+
         value = np.zeros(self.shape)
         for period in reversed(range(self.num_periods)):
             value = self._ahead(value, period)
@@ -218,9 +224,7 @@ def compare(env: Any, params: Any, config: Config) -> dict[str, float]:
 
 def main() -> None:
     """Command line."""
-    import tyro
-
-    config = tyro.cli(Config, description=__doc__)
+    config = command.parse(Config, __doc__)
 
     import jax
 

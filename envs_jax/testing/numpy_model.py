@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import chex
 import jax
@@ -24,6 +24,7 @@ from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation
 
 
+@runtime_checkable
 class LoopModel(Protocol):
     """One environment in plain Python loops and float64, for one task.
 
@@ -59,6 +60,7 @@ class LoopModel(Protocol):
         """``f32[N, F]`` or ``f64[N, F]``: what is seen before the next choice, dimensionless, in [-10, 10]."""
 
 
+@runtime_checkable
 class BatchModel(Protocol):
     """``B`` environments in vectorised NumPy and float32 that share a clock, each with its own task.
 
@@ -270,13 +272,16 @@ def check_numpy_model(
 
     Raises:
       AssertionError: names domain, recording, period, turn, model and field.
-      ValueError: if there is no model to check.
+      ValueError: if there is no model to check, or a recording is no whole episode.
     """
     if loop_model is None and batch_model is None:
         raise ValueError(f"{env.name}: no model to check")
     if not recordings:
         tasks = [env.default_params, *(env.sample_params(jax.random.key(seed)) for seed in (1, 2))]
         recordings = [record_episode(env, task, jax.random.key(seed)) for seed, task in enumerate(tasks)]
+    for i, recording in enumerate(recordings):
+        if (length := min(len(recording.tokens), len(recording.action_mask), len(recording.action))) < env.horizon:
+            raise ValueError(f"{env.name}: recording {i} has {length} choices, an episode {env.horizon}")
     rows = list(recordings) * (2 if len(recordings) == 1 else 1)
     loops = [] if loop_model is None else [loop_model(r.task, num_periods=env.num_periods) for r in recordings]
     for loop, recording in zip(loops, recordings, strict=False):

@@ -145,9 +145,11 @@ def test_meta_steps_are_compared_second_against_first_order():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"repeats": 4}, "repeats must be at least 5, got 4"),
-        ({"batches": (64, 0)}, "batches must be at least 1"),
-        ({"steps": -1}, "must not be negative"),
+        ({"repeats": 4}, "repeats must be from 5 to 1000, got 4"),
+        ({"batches": (64, 0)}, "batches must be from 1 to"),
+        ({"steps": -1}, "steps must be from 0"),
+        ({"seconds": float("nan")}, "seconds must be from 0 to 3600, got nan"),
+        ({"domains": ("portfolioo",)}, "unknown domain 'portfolioo'; did you mean portfolio"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(changes, message):
@@ -159,7 +161,7 @@ def test_unknown_domains_are_named_in_one_line(capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         throughput.main(["--domains", "atlantis", "--out", str(tmp_path)])
     assert stop.value.code == 2
-    assert "unknown domain 'atlantis'" in capsys.readouterr().err
+    assert "unknown domain 'atlantis'; known: agriculture, " in capsys.readouterr().err
 
 
 def test_suites_without_numpy_models_are_measured_against_each_other():

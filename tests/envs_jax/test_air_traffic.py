@@ -97,7 +97,7 @@ def test_published_optima_and_first_come_values(number):
             _, info = model.step(action, np.full(n, 0.5))
         assert info["cost"] == OPTIMA[number][runways - 1]
         # Soft latest times bought nothing.
-        assert all(time <= model.latest[0][i] for i, time in peer.landed.items())
+        assert all(time <= model.latest[0][i] for i, time in model.landed.items())
 
 
 @pytest.mark.parametrize("runways", [2, 3])
