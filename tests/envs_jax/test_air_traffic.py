@@ -1,5 +1,6 @@
 """Aircraft landing: OR-Library optima, exact orders by enumeration, invariants, agreement with two NumPy models."""
 
+import functools
 import itertools
 import math
 
@@ -10,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import landing_optimum
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.air_traffic import Scalar, Vector, timing
+from benchmarks.numpy_models.air_traffic import BatchModel, LoopModel, timing
+from benchmarks.studies import landing_optimum
 from envs_jax import data, sampling, suite
 from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import aircraft_landing
+from envs_jax.testing import Recording, Tolerances, check_numpy_model, leaves_by_name
 
 ENV = AirTraffic()
 N, P, Q = ENV.num_turns, ENV.num_periods, ENV.num_airlines
@@ -88,15 +89,15 @@ def test_published_optima_and_first_come_values(number):
     print(f"airland{number}: random orders cost {mean:.0f} +- {error:.0f}")
     assert RANDOM_ORDER[0] - 3 * error < mean < RANDOM_ORDER[1] + 3 * error
     for runways in (1, 2, 3):
-        peer = Scalar(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
-        peer.reset(np.zeros(0))
+        model = LoopModel(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
+        model.reset(np.zeros(0))
         given = BEST_RUNWAYS.get((number, runways), tuple(i % runways for i in range(n)))
         for i in order if runways == 1 else range(n):
-            action = peer.waiting().index(i) * runways + given[i]
-            _, info = peer.step(action, np.full(n, 0.5))
+            action = model.waiting().index(i) * runways + given[i]
+            _, info = model.step(action, np.full(n, 0.5))
         assert info["cost"] == OPTIMA[number][runways - 1]
         # Soft latest times bought nothing.
-        assert all(time <= peer.latest[0][i] for i, time in peer.landed.items())
+        assert all(time <= model.latest[0][i] for i, time in model.landed.items())
 
 
 @pytest.mark.parametrize("runways", [2, 3])
@@ -409,34 +410,30 @@ def test_tasks_are_as_stated():
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_agreement_with_scalar_and_vector_models(last):
+def test_agreement_with_both_numpy_models(last):
     batch = 6
     keys = jax.random.split(jax.random.key(11), batch)
     tasks = jax.vmap(sample)(keys)
-    _, (seen, action, uniforms, reward, info) = jax.device_get(
+    (final, _), (seen, action, uniforms, reward, info) = jax.device_get(
         jax.jit(jax.vmap(play, in_axes=(0, 0, 0, None)))(tasks, keys, keys[::-1], last)
     )
-    whole = leaves_by_name(tasks)
-    vector = Vector(whole, num_periods=P, window=ENV.window)
-    vector.reset(np.zeros((batch, 0)))
-    scalars = [Scalar({k: v[b] for k, v in whole.items()}, P, ENV.window) for b in range(batch)]
-    for each in scalars:
-        each.reset(np.zeros(0))
-    close = {"rtol": 2e-4, "atol": 2e-4}
-    for time in range(ENV.horizon):
-        np.testing.assert_allclose(vector.tokens(), seen.tokens[:, time], **close, err_msg=str(time))
-        np.testing.assert_array_equal(vector.action_mask(), seen.action_mask[:, time])
-        paid, figures = vector.step(action[:, time], uniforms[:, time])
-        np.testing.assert_allclose(paid, reward[:, time], **close)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][:, time], **close, err_msg=name)
-        for b in range(2):
-            np.testing.assert_allclose(scalars[b].tokens(), seen.tokens[b, time], **close)
-            np.testing.assert_array_equal(scalars[b].action_mask(), seen.action_mask[b, time])
-            paid, figures = scalars[b].step(action[b, time], uniforms[b, time])
-            np.testing.assert_allclose(paid, reward[b, time], **close)
-            for name, value in figures.items():
-                np.testing.assert_allclose(value, info[name][b, time], **close, err_msg=name)
+    recordings = [
+        Recording.of(
+            *jax.tree.map(
+                lambda x, b=b: x[b], (tasks, np.zeros((batch, 0)), seen, action, uniforms, reward, info, final)
+            )
+        )
+        for b in range(batch)
+    ]
+    close = (2e-4, 2e-4)
+    window = {"window": ENV.window}
+    check_numpy_model(
+        ENV,
+        functools.partial(LoopModel, **window),
+        functools.partial(BatchModel, **window),
+        recordings,
+        Tolerances(tokens=close, reward=close, figures=close),
+    )
     assert reward.min() < -1
 
 

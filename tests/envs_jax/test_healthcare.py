@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import ward_gap
-from benchmarks.peers.healthcare import Scalar, Vector
+from benchmarks.numpy_models.healthcare import BatchModel, LoopModel
+from benchmarks.studies import ward_gap
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains import healthcare
 from envs_jax.domains.healthcare import Healthcare
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import bed_pools
+from envs_jax.testing import Recording, check_numpy_model
 
 ENV = Healthcare()
 W, E, P = ENV.num_wards, ENV.epochs_per_day, ENV.num_periods
@@ -159,40 +160,27 @@ def test_binomial_quantiles_are_exact():
     )
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(params, key, greedy):
+def models_agree(params, key, greedy):
     start, trace, _ = jax.device_get(play(params, key, jax.random.fold_in(key, 9), greedy))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    scalar = Scalar(leaves(params), P)
-    vector = Vector({k: np.stack([v, v]) for k, v in leaves(params).items()}, P)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose([reward, rewards_v[1]], rewards[t], rtol=1e-5, atol=1e-5)
-        for name, value in figures.items():
-            np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=1e-5, atol=1e-5)
+    recording = Recording.of(params, start, seen, actions, uniforms, rewards, info)
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording])
     assert not terminated.any()
-    assert info.keys() == figures.keys() | {"discount"}
     return seen, info
 
 
 @pytest.mark.parametrize("greedy", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_nominal_instance(greedy):
-    _, info = peers_agree(ENV.default_params, jax.random.key(5), greedy)
+    _, info = models_agree(ENV.default_params, jax.random.key(5), greedy)
     assert (info["overflowed"].sum() > 0) == (greedy >= 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    seen, _ = peers_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    seen, _ = models_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
     assert (seen.tokens[..., COLUMN["unit_cost"]] > 0).any()
 
 
@@ -204,7 +192,7 @@ def test_agrees_with_the_independent_models_when_the_hospital_overflows():
         arrival_cdf=ENV._law(rate, params.arrival_profile),
         discharge_rate=0.1 * params.discharge_rate,
     )
-    _, info = peers_agree(params, jax.random.key(8), 1)
+    _, info = models_agree(params, jax.random.key(8), 1)
     assert info["dropped"].sum() > 0
 
 

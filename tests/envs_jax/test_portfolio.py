@@ -1,6 +1,5 @@
 """Portfolio: published figures, invariants, and step-by-step agreement with two independent NumPy models."""
 
-import dataclasses
 import itertools
 
 import hypothesis
@@ -10,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.portfolio import Scalar, Vector
+from benchmarks.numpy_models.portfolio import BatchModel, LoopModel
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.portfolio import Portfolio
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import linear_quadratic as lq
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = Portfolio()
 N, K, P = ENV.num_assets, ENV.num_factors, ENV.num_periods
@@ -209,42 +209,29 @@ def test_rounding_carry_is_the_conditional_minimiser():
         np.testing.assert_array_equal(np.triu(carry), 0)
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(params, key, push):
-    start, trace, _ = jax.device_get(play(params, key, jax.random.fold_in(key, 9), push))
+def models_agree(params, key, push):
+    start, trace, (last, _) = jax.device_get(play(params, key, jax.random.fold_in(key, 9), push))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    scalar, vector = Scalar(leaves, P), Vector({k: np.stack([v, v]) for k, v in leaves.items()}, P)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-4, atol=1e-4)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][t], rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-4, atol=1e-4)
+    recording = Recording.of(params, start, seen, actions, uniforms, rewards, info, last)
+    tolerances = Tolerances(tokens=(1e-4, 2e-5), reward=(1e-4, 1e-4), figures=(1e-4, 1e-4))
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording], tolerances)
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("push", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
-    seen, *_ = peers_agree(ENV.default_params, jax.random.key(5), push)
+    seen, *_ = models_agree(ENV.default_params, jax.random.key(5), push)
     # Pushed episodes reach the limit, where the mask must bite; the noise is the same for all three.
     assert (not seen.action_mask.all()) == (push != 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    peers_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    models_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
 
 
 def test_single_asset_matches_the_published_code_of_brini_and_tantari():

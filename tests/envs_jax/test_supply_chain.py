@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.peers.supply_chain import Scalar, Vector
+from benchmarks.numpy_models.supply_chain import BatchModel, LoopModel
 from envs_jax import anchors, sampling, suite
 from envs_jax.domains.supply_chain import SupplyChain
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import base_stock
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = SupplyChain()
 N, P = ENV.num_turns, ENV.num_periods
@@ -309,36 +310,23 @@ def test_the_reference_earns_its_computed_value():
 
 # ---- agreement with the independent models --------------------------------------------------------------------------
 
+CLOSE = Tolerances(tokens=(2e-5, 2e-5), reward=(1e-5, 1e-4), figures=(2e-4, 2e-3))
+
+
+def recorded(seed, follow):
+    task, start, trace, _ = episode(seed, follow=follow)
+    names = ("seen", "action", "uniforms", "reward", "info")
+    return Recording.of(task, start, *(trace[name] for name in names))
+
 
 @hypothesis.given(SEEDS, st.booleans())
 @hypothesis.settings(max_examples=6)
-def test_scalar_twin_agrees_step_by_step(seed, follow):
-    task, start, trace, _ = episode(seed, follow=follow)
-    twin = Scalar(leaves(task))
-    twin.reset(start)
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(twin.tokens(), trace["seen"].tokens[t], rtol=2e-5, atol=2e-5)
-        np.testing.assert_array_equal(twin.action_mask(), trace["seen"].action_mask[t])
-        reward, info = twin.step(int(trace["action"][t]), trace["uniforms"][t])
-        np.testing.assert_allclose(reward, trace["reward"][t], rtol=1e-5, atol=1e-4)
-        for name, value in info.items():
-            np.testing.assert_allclose(value, trace["info"][name][t], rtol=2e-4, atol=2e-3, err_msg=name)
+def test_both_numpy_models_agree_step_by_step(seed, follow):
+    check_numpy_model(ENV, LoopModel, BatchModel, [recorded(seed, follow)], CLOSE)
 
 
-def test_vector_twin_agrees_step_by_step():
-    seeds = range(40, 46)
-    runs = [episode(seed, follow=seed % 2 == 0) for seed in seeds]
-    params = {k: np.stack([leaves(task)[k] for task, *_ in runs]) for k in leaves(runs[0][0])}
-    twin = Vector(params)
-    twin.reset(np.stack([start for _, start, *_ in runs]))
-    trace = jax.tree.map(lambda *x: np.stack(x, axis=1), *[trace for _, _, trace, _ in runs])
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(twin.tokens(), trace["seen"].tokens[t], rtol=2e-5, atol=2e-5)
-        np.testing.assert_array_equal(twin.action_mask(), trace["seen"].action_mask[t])
-        reward, info = twin.step(trace["action"][t], trace["uniforms"][t])
-        np.testing.assert_allclose(reward, trace["reward"][t], rtol=1e-5, atol=1e-4)
-        for name, value in info.items():
-            np.testing.assert_allclose(value, trace["info"][name][t], rtol=2e-4, atol=2e-3, err_msg=name)
+def test_rows_of_a_batch_are_tasks_of_their_own():
+    check_numpy_model(ENV, LoopModel, BatchModel, [recorded(seed, seed % 2 == 0) for seed in range(40, 46)], CLOSE)
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------

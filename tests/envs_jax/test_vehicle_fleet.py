@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.vehicle_fleet import Scalar, Vector
-from benchmarks.programmes.vehicle_fleet import clairvoyant, requests
+from benchmarks.numpy_models.vehicle_fleet import BatchModel, LoopModel
+from benchmarks.quality.oracles.vehicle_fleet import clairvoyant, requests
 from envs_jax import anchors, sampling, suite
 from envs_jax.data import amod_city
 from envs_jax.domains.vehicle_fleet import VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fluid_fleet
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 from tests.envs_jax.fleet_rules import equal_distribution, with_flows
 
 ENV = VehicleFleet()
@@ -116,38 +116,35 @@ def test_base_policy_climbs():
 # ---- agreement with the independent models --------------------------------------------------------------------------
 
 
-def peers_agree(env, params, key, push):
-    trace, _ = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
+def models_agree(env, params, key, push):
+    trace, (last, _) = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
     seen, states, actions, uniforms, rewards, terminated, info = trace
-    own = leaves_by_name(params)
-    static = (env.num_periods, env.fractions, env.max_requests)
-    scalar, vector = Scalar(own, *static), Vector({k: np.stack([v, v]) for k, v in own.items()}, *static)
-    scalar.reset(np.zeros(0))
-    vector.reset(np.zeros((2, 0)))
-    for t in range(env.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        np.testing.assert_array_equal(scalar.idle, states.idle[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        reward_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose([reward, reward_v[1]], rewards[t], rtol=1e-4, atol=1e-3)
-        for name, value in figures.items():
-            np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=1e-4, atol=1e-3)
+    static = {"fractions": env.fractions, "max_requests": env.max_requests}
+
+    def idle_vehicles(model, t):
+        np.testing.assert_array_equal(model.idle, states.idle[t])
+
+    check_numpy_model(
+        env,
+        functools.partial(LoopModel, **static),
+        functools.partial(BatchModel, **static),
+        [Recording.of(params, np.zeros(0), seen, actions, uniforms, rewards, info, last)],
+        Tolerances(tokens=(1e-4, 2e-5), reward=(1e-4, 1e-3), figures=(1e-4, 1e-3)),
+        inspect=idle_vehicles,
+    )
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("push", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
-    _, _, actions, *_ = peers_agree(ENV, ENV.default_params, jax.random.key(5), push)
+    _, _, actions, *_ = models_agree(ENV, ENV.default_params, jax.random.key(5), push)
     assert (actions > 0).mean() > 0.2
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    peers_agree(ENV, sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    models_agree(ENV, sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
 
 
 CITIES = {
@@ -158,7 +155,7 @@ CITIES = {
 
 def test_agrees_with_the_independent_models_on_a_recorded_city():
     env = CITIES["san_francisco"]
-    peers_agree(env, env.city_params(amod_city("san_francisco")), jax.random.key(1), 0)
+    models_agree(env, env.city_params(amod_city("san_francisco")), jax.random.key(1), 0)
 
 
 # ---- check figures --------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.programmes.vehicle_fleet import best_flows, clairvoyant, requests
+from benchmarks.quality.oracles.vehicle_fleet import best_flows, clairvoyant, requests
 from envs_jax import anchors, suite
 from envs_jax.domains.vehicle_fleet import SMOOTHING, VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.testing import leaves_by_name
 from tests.envs_jax.fleet_rules import with_flows
 
 ENV = VehicleFleet()
