@@ -219,14 +219,14 @@ def measure(name: str, config: Config) -> list[Row]:
     import jax
 
     import envs_jax
-    from envs_jax import anchors
+    from envs_jax import scoring
 
     env, _ = envs_jax.make(name)
     sizes = [(min(b.tasks, config.tasks), min(b.episodes, config.episodes)) for b in BOUNDS[name]]
     many, most = (max(size) for size in zip(*sizes, strict=True))
     tasks, _, keys = headroom.frozen(env, headroom.Config(population=1, seed=config.seed))
     tasks, keys = jax.tree.map(lambda x: x[:many], tasks), keys[:many, :most]
-    found = {k: np.asarray(v, np.float64) for k, v in vars(anchors.anchor_episodes(env, tasks, keys)).items()}
+    found = {k: np.asarray(v, np.float64) for k, v in vars(scoring.reference_episodes(env, tasks, keys)).items()}
     rows = []
     for bound, (count, episodes) in zip(BOUNDS[name], sizes, strict=True):
         began = time.process_time()

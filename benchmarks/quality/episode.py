@@ -64,16 +64,16 @@ def play(env: ResourceEnv, seed: int) -> dict[str, Episode]:
     """One episode of every anchor policy, on the same task and noise."""
     import jax
 
-    from envs_jax import anchors
+    from envs_jax import policies
     from envs_jax.observation import ACTION_COLUMNS, ROLES, TOKEN_COLUMNS
-    from envs_jax.suite import rollout
+    from envs_jax.rollout import rollout
 
     task_key, episode_key, act_key = jax.random.split(jax.random.key(seed), 3)
     tasks = jax.tree.map(lambda leaf: leaf[None], env.sample_params(task_key))
-    names: tuple[anchors.PolicyName, ...] = ("random", "noop", *SHOWN)
+    names: tuple[policies.PolicyName, ...] = ("random", "noop", *SHOWN)
     found: dict[str, Episode] = {}
     for name in names:
-        act = anchors.policy(env, name, tasks)
+        act = policies.policy(env, name, tasks)
         (steps,), _ = jax.jit(lambda act=act: rollout((env,), (tasks,), (episode_key[None, None],), act, act_key))()
         seen, action, paid = jax.device_get(
             jax.tree.map(lambda leaf: leaf[:, 0, 0], (steps.observation, steps.action, steps.info["expected_reward"]))

@@ -94,16 +94,16 @@ def frozen(env: Any, config: Config) -> tuple[Any, Any, Any]:
 def measure(name: str, config: Config) -> list[Row]:
     """All policies on one domain."""
     import envs_jax
-    from envs_jax import anchors
+    from envs_jax import policies, scoring
     from metarl_jax import statistics
 
     env, _ = envs_jax.make(name)
     tasks, population, keys = frozen(env, config)
-    found = anchors.anchors(env, tasks, keys)
-    average = anchors.returns(env, "average", tasks, keys, population).mean(-1)
+    found = scoring.reference_returns(env, tasks, keys)
+    average = scoring.returns(env, "average", tasks, keys, population).mean(-1)
     returns = {
         policy: np.asarray(average if policy == "average" else getattr(found, policy), np.float64)
-        for policy in anchors.POLICIES
+        for policy in policies.POLICIES
     }
     floor = np.maximum(returns["random"], returns["noop"])
     mark = "+" if env.reference_kind == "heuristic" else ""

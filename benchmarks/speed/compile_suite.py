@@ -94,13 +94,14 @@ def play(suite: Suite, policy: str) -> Callable[..., Any]:
     """A function of tasks, episode keys and a key: each domain's returns ``[B, 1]`` and a checksum of what was seen."""
     import jax
 
-    from envs_jax import anchors
-    from envs_jax.suite import Step, reference_actions, rollout
+    from envs_jax import policies, scoring
+    from envs_jax.policies import reference_actions
+    from envs_jax.rollout import Step, rollout
 
     def record(domain: int, step: Step) -> Any:
         # Summed up, because XLA would drop features that nothing reads.
         seen = step.observation
-        return anchors.score_reward(domain, step), seen.tokens.sum((-1, -2)) + seen.actions.sum((-1, -2))
+        return scoring.score_reward(domain, step), seen.tokens.sum((-1, -2)) + seen.actions.sum((-1, -2))
 
     def run(tasks: Any, keys: Any, key: Any) -> Any:
         plans = suite.solve(tasks) if policy == "reference" else ()
@@ -110,7 +111,7 @@ def play(suite: Suite, policy: str) -> Callable[..., Any]:
             parts = enumerate(zip(suite.envs, plans, states, tasks, strict=True))
             return tuple(reference_actions(*part, jax.random.fold_in(key, d)) for d, part in parts)
 
-        act = reference if policy == "reference" else suite.random_act
+        act = reference if policy == "reference" else policies.random_act
         recorded, _ = rollout(suite.envs, tasks, keys, act, key, record)
         return jax.tree.map(lambda leaf: leaf.sum(0), recorded)
 

@@ -18,12 +18,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.numpy_models import models
-from envs_jax import suite as suites
+from envs_jax import policies
+from envs_jax import rollout as engine
 from envs_jax.environment import ResourceEnv
 from envs_jax.observation import Observation
-from envs_jax.suite import Suite, Tasks
+from envs_jax.rollout import Tasks
+from envs_jax.suite import Suite
 from envs_jax.testing.numpy_model import BatchModel, LoopModel, leaves_by_name
-from metarl_jax.lanes import AXIS, lane_mesh
+from metarl_jax.runtime.replicas import AXIS, replica_mesh
 
 
 def read_out(seen: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -42,21 +44,21 @@ def lockstep(suite: Suite, length: int, tasks: Tasks, keys: tuple[chex.PRNGKey, 
     and ``keys`` ``[B, 1]`` are those of each domain. A domain with a shorter horizon goes on stepping: cost per step is
     what is compared.
     """
-    # Not suite.rollout: it plays whole episodes (--steps asks for a part of one), and in a batch of many domains those
+    # Not engine.rollout: it plays whole episodes (--steps asks for a part of one), and in a batch of many domains those
     # that are done stand still, which would count as steps what are none. For one whole domain both take the same time
     # (portfolio and maritime, 1024 in parallel: ratios of CPU time 1.000 and 1.002, the same checksums).
     sizes = [k.shape[0] for k in keys]
-    starts = [suites.lockstep_reset(env, t, k)[1] for env, t, k in zip(suite.envs, tasks, keys, strict=True)]
+    starts = [engine.lockstep_reset(env, t, k)[1] for env, t, k in zip(suite.envs, tasks, keys, strict=True)]
 
     def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], None]:
         states, checksum, total = carry
         seen = suite.join(
-            [suites.lockstep_observe(env, t, s) for env, t, s in zip(suite.envs, tasks, states, strict=True)]
+            [engine.lockstep_observe(env, t, s) for env, t, s in zip(suite.envs, tasks, states, strict=True)]
         )
-        actions = suite.split(suites.random_actions(seen, jax.random.fold_in(key, time)), sizes)
+        actions = suite.split(policies.random_actions(seen, jax.random.fold_in(key, time)), sizes)
         following = []
         for env, params, state, action in zip(suite.envs, tasks, states, actions, strict=True):
-            _, state, reward, _ = suites.lockstep_step(env, params, state, action)
+            _, state, reward, _ = engine.lockstep_step(env, params, state, action)
             following.append(state)
             total = total + reward.sum()
         return (tuple(following), checksum + read_out(seen, key), total), None
@@ -80,7 +82,7 @@ def over_devices(
     Returns:
       A function to compile, and its arguments where they belong.
     """
-    mesh = lane_mesh(batch)
+    mesh = replica_mesh(batch)
 
     def local(keys: chex.PRNGKey, *own: Any) -> chex.Array:
         return function(*own, keys[0])[None]

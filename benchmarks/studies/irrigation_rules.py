@@ -18,8 +18,8 @@ from benchmarks import command
 
 if TYPE_CHECKING:
     import chex
-
     from envs_jax.anchors import PolicyName
+
     from envs_jax.domains.agriculture import Agriculture, AgricultureParams, AgricultureState
 
 Rule = Callable[["Agriculture", "AgricultureState", "AgricultureParams"], "chex.Array"]
@@ -116,10 +116,10 @@ def _program(env: Agriculture, rule: Rule) -> Callable[..., chex.Array]:
     """:func:`mean_return` of one rule, compiled once."""
     import jax
 
-    from envs_jax import suite
+    from envs_jax import rollout as engine
 
     def run(tasks: AgricultureParams, believed: AgricultureParams, keys: chex.PRNGKey) -> chex.Array:
-        axes = suite.state_axes(env, tasks)
+        axes = engine.state_axes(env, tasks)
         over_episodes = jax.vmap(functools.partial(rule, env), in_axes=(axes, None))
         choose = jax.vmap(over_episodes, in_axes=(axes, 0))
 
@@ -127,7 +127,7 @@ def _program(env: Agriculture, rule: Rule) -> Callable[..., chex.Array]:
             del seen, key
             return (choose(states[0], believed),)
 
-        (reward,), _ = suite.rollout((env,), (tasks,), (keys,), act, keys[0, 0], record=lambda _, step: step.reward)
+        (reward,), _ = engine.rollout((env,), (tasks,), (keys,), act, keys[0, 0], record=lambda _, step: step.reward)
         return reward.sum(0).mean(-1)
 
     return jax.jit(run)
@@ -138,7 +138,7 @@ def measure(config: Config) -> dict[str, chex.Array]:
     import jax
     import jax.numpy as jnp
 
-    from envs_jax import anchors
+    from envs_jax import scoring
     from envs_jax.domains.agriculture import Agriculture
 
     env = Agriculture()
@@ -149,7 +149,7 @@ def measure(config: Config) -> dict[str, chex.Array]:
     average = tasks.replace(available_water=jnp.broadcast_to(soil, tasks.available_water.shape))
     keys = jax.random.split(episode_key, (config.tasks, config.episodes))
     names: tuple[PolicyName, ...] = ("noop", "random", "heuristic", "reference")
-    found: dict[str, chex.Array] = {name: anchors.returns(env, name, tasks, keys).mean(-1) for name in names}
+    found: dict[str, chex.Array] = {name: scoring.returns(env, name, tasks, keys).mean(-1) for name in names}
     found |= {
         "driest field": mean_return(env, driest, tasks, tasks, keys),
         "weighted depletion": mean_return(env, weighted_depletion, tasks, tasks, keys),

@@ -208,12 +208,12 @@ def sampled(config: Config) -> None:
     import jax
 
     import envs_jax
-    from envs_jax import anchors
+    from envs_jax import scoring
 
     env, _ = envs_jax.make("manufacturing")
     tasks = jax.vmap(env.sample_params)(jax.random.split(jax.random.key(config.seed), config.tasks))
     keys = jax.random.split(jax.random.key(config.seed + 1), (config.tasks, 1))
-    found = anchors.anchors(env, tasks, keys)
+    found = scoring.reference_returns(env, tasks, keys)
     _, states = jax.vmap(env.reset_env)(keys[:, 0], tasks)
     params: Any = jax.device_get(tasks)
     # Tenths of minutes: rounding moves an optimum by far less than the policies differ.

@@ -169,24 +169,25 @@ def _player(env: Any, episodes: int) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    from envs_jax import anchors, suite
+    from envs_jax import policies, scoring
+    from envs_jax import rollout as engine
 
     @jax.jit
     def play(params: Any, patience: jax.Array, reserve: jax.Array, keys: jax.Array) -> jax.Array:
         tasks = jax.tree.map(lambda leaf: leaf[None], params)
         plan = jax.vmap(env.solve)(tasks)
-        axes = suite.state_axes(env, tasks)
+        axes = engine.state_axes(env, tasks)
 
         def index(state: Any) -> jax.Array:
             return index_action(env, state, params, patience, reserve)
 
         def act(seen: Any, states: Any, key: jax.Array) -> tuple[jax.Array]:
             del seen
-            both = suite.reference_actions(env, plan, states[0], tasks, key)
+            both = policies.reference_actions(env, plan, states[0], tasks, key)
             other = jax.vmap(jax.vmap(index, in_axes=(axes,)), in_axes=(axes,))(states[0])
             return (jnp.where(jnp.arange(2 * episodes) < episodes, both, other),)
 
-        (rewards,), _ = suite.rollout((env,), (tasks,), (keys,), act, jax.random.key(0), record=anchors.score_reward)
+        (rewards,), _ = engine.rollout((env,), (tasks,), (keys,), act, jax.random.key(0), record=scoring.score_reward)
         return -rewards.sum(0)[0]
 
     return play

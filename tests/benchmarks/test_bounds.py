@@ -10,7 +10,7 @@ import pytest
 import envs_jax
 from benchmarks.quality import bounds, headroom
 from benchmarks.quality.bounds import BOUNDS, WITHOUT, Bound, Config
-from envs_jax import anchors
+from envs_jax import scoring
 from envs_jax.domains.names import DOMAINS
 from tests.envs_jax.toys import Toy
 
@@ -70,7 +70,7 @@ def test_episodes_are_the_first_of_those_that_headroom_is_measured_on(monkeypatc
         jax.tree.map(np.testing.assert_array_equal, task, jax.tree.map(lambda x, i=i: x[i], tasks))
         assert (seen == keys[i, :3]).all()
     assert [len(seen) for _, seen in met] == [3] * 4 + [4] * 2
-    found = anchors.anchor_episodes(ENV, jax.tree.map(lambda x: x[:4], tasks), keys[:4, :4])
+    found = scoring.reference_episodes(ENV, jax.tree.map(lambda x: x[:4], tasks), keys[:4, :4])
     np.testing.assert_allclose(first.reference, np.mean(found.reference[:, :3]), rtol=1e-6)
     np.testing.assert_allclose(second.reference, np.mean(found.reference[:2]), rtol=1e-6)
 

@@ -20,7 +20,7 @@ from benchmarks.quality.oracles import (
     supply_chain,
     vehicle_fleet,
 )
-from envs_jax import anchors
+from envs_jax import scoring
 from envs_jax.domains.agriculture import Agriculture
 from envs_jax.domains.cloud_scheduling import CloudScheduling
 from envs_jax.domains.edge_computing import EdgeComputing
@@ -55,7 +55,7 @@ def all_sequences(env):
 
 def returns(env, params, keys, name):
     """Returns ``[E]`` of a named policy."""
-    return np.asarray(anchors.returns(env, name, jax.tree.map(lambda x: x[None], params), keys[None]))[0]
+    return np.asarray(scoring.returns(env, name, jax.tree.map(lambda x: x[None], params), keys[None]))[0]
 
 
 SMALL = [
@@ -73,7 +73,7 @@ SMALL = [
 def test_no_policy_beats_the_bound_in_any_episode(env, bound):
     tasks = jax.jit(jax.vmap(env.sample_params))(jax.random.split(jax.random.key(0), 3))
     keys = jax.random.split(jax.random.key(1), (3, 3))
-    earned = vars(anchors.anchor_episodes(env, tasks, keys))
+    earned = vars(scoring.reference_episodes(env, tasks, keys))
     possible = np.stack([bound(env, jax.tree.map(lambda x, i=i: x[i], tasks), keys[i]) for i in range(3)])
     for name, total in earned.items():
         assert (total <= possible + 1e-4 * (1 + np.abs(possible))).all(), name

@@ -11,7 +11,7 @@ from scipy import stats
 from benchmarks.speed import meta_step, subjects, throughput, timing
 from benchmarks.speed.throughput import BATCH, CARTPOLE, JAX, LOOP, MIXED, Config, Entry, Row
 from benchmarks.speed.timing import Timing
-from envs_jax import suite as suites
+from envs_jax import rollout as engine
 from envs_jax.suite import Suite
 from metarl_jax.configs import AdaptationConfig, QLearningConfig, TransformerMamlDqnConfig
 from tests.envs_jax.toys import Toy
@@ -71,7 +71,7 @@ def test_every_feature_is_read():
 
     @jax.jit
     def sensitivity():
-        seen, _ = suites.lockstep_reset(env, tasks, keys)
+        seen, _ = engine.lockstep_reset(env, tasks, keys)
 
         def read(tokens, actions):
             return subjects.read_out(seen.replace(tokens=tokens, actions=actions), jax.random.key(2))

@@ -13,7 +13,8 @@ import pytest
 from benchmarks.numpy_models.agriculture import BatchModel, LoopModel
 from benchmarks.quality.oracles.agriculture import least_loss
 from benchmarks.studies.irrigation_rules import driest, roll_out, weighted_depletion
-from envs_jax import sampling, suite
+from envs_jax import policies, sampling
+from envs_jax import rollout as engine
 from envs_jax.domains.agriculture import Agriculture
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fao56, irrigation
@@ -63,7 +64,7 @@ def play(params, key):
 
     def body(carry, time):
         seen, state = carry
-        action = suite.random_actions(seen, jax.random.fold_in(key, 1000 + time))
+        action = policies.random_actions(seen, jax.random.fold_in(key, 1000 + time))
         # Doing nothing half of the time lets some soils dry out.
         action = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5000 + time)), action, 0)
         uniforms = sampling.uniforms(key, time, ENV.num_uniforms)
@@ -280,21 +281,21 @@ def compared():
     def run(tasks, strange):
         plan, wrong = (jax.vmap(ENV.solve)(believed) for believed in (tasks, strange))
 
-        axes = suite.state_axes(ENV, tasks)
+        axes = engine.state_axes(ENV, tasks)
         rule = jax.vmap(jax.vmap(functools.partial(weighted_depletion, ENV), in_axes=(axes, None)), in_axes=(axes, 0))
 
         def act(seen, states, key):
             (state,) = states
             kinds = [
-                suite.reference_actions(ENV, plan, state, tasks, key),
-                suite.reference_actions(ENV, wrong, state, strange, key),
+                policies.reference_actions(ENV, plan, state, tasks, key),
+                policies.reference_actions(ENV, wrong, state, strange, key),
                 rule(state, tasks),
             ]
             which = jnp.repeat(jnp.arange(3), episodes)
             return (jnp.choose(which, kinds, mode="clip").astype(jnp.int32),)
 
         repeated = jnp.concatenate([keys] * 3, axis=1)
-        (steps,), _ = suite.rollout((ENV,), (tasks,), (repeated,), act, keys[0, 0])
+        (steps,), _ = engine.rollout((ENV,), (tasks,), (repeated,), act, keys[0, 0])
         weather = jnp.stack([steps.info["demand"], steps.info["rain"]])[..., :episodes]
         bound = jax.vmap(irrigation.upper_bound)(plan, tasks.permit)
         return steps.reward.sum(0).reshape(-1, 3, episodes), weather, bound

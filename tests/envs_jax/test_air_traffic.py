@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.numpy_models.air_traffic import BatchModel, LoopModel, timing
 from benchmarks.studies import landing_optimum
-from envs_jax import data, sampling, suite
+from envs_jax import data, policies, sampling
 from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import aircraft_landing
@@ -45,7 +45,7 @@ def play(params, key, policy_key, last):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         action = jnp.where(last, jnp.sum(seen.action_mask, dtype=jnp.int32) - 1, random)
         uniforms = sampling.uniforms(key, time // N, ENV.num_uniforms)
         after, following, reward, _, info = ENV.step_env(key, state, action, params)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.cloud_scheduling import BatchModel, LoopModel
-from envs_jax import anchors, suite
+from envs_jax import policies, scoring, suite
+from envs_jax import rollout as engine
 from envs_jax.domains.cloud_scheduling import LONGEST, UNITS, CloudScheduling
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import slowdown_index
@@ -438,14 +439,14 @@ def test_index_of_a_lone_kind_by_hand():
 
 def returns(act, tasks, keys):
     """Mean return of an :data:`Act`."""
-    rewards, _ = suite.rollout((ENV,), (tasks,), (keys,), act, jax.random.key(1), record=anchors.score_reward)
+    rewards, _ = engine.rollout((ENV,), (tasks,), (keys,), act, jax.random.key(1), record=scoring.score_reward)
     return rewards[0].sum(0).mean()
 
 
 def experience(tasks, keys):
     """Tokens ``[T, B, E, N, F]`` of random episodes as each period starts."""
     keep = lambda domain, step: step.observation.tokens  # noqa: E731
-    return suite.rollout((ENV,), (tasks,), (keys,), suite.Suite.of((ENV,)).random_act, jax.random.key(2), record=keep)
+    return engine.rollout((ENV,), (tasks,), (keys,), suite.Suite.of((ENV,)).random_act, jax.random.key(2), record=keep)
 
 
 @pytest.mark.slow
@@ -469,7 +470,7 @@ def test_blind_rules_leave_headroom_and_a_few_random_episodes_identify_the_durat
     @jax.jit
     def informed(believed):
         plan = jax.vmap(ENV.solve)(believed)
-        act = lambda seen, states, key: (suite.reference_actions(ENV, plan, states[0], tasks, key),)  # noqa: E731
+        act = lambda seen, states, key: (policies.reference_actions(ENV, plan, states[0], tasks, key),)  # noqa: E731
         return returns(act, tasks, keys)
 
     def packer(seen, states, key):
@@ -482,7 +483,7 @@ def test_blind_rules_leave_headroom_and_a_few_random_episodes_identify_the_durat
         age = jnp.append(seen[0].tokens[..., :M, COLUMN["age"]], jnp.full((*keys.shape, 1), -0.5), -1)
         return (jnp.argmax(jnp.where(seen[0].action_mask, age, -1.0), -1).astype(jnp.int32),)
 
-    found = {name: float(anchors.returns(ENV, name, tasks, keys).mean()) for name in ("random", "heuristic")}
+    found = {name: float(scoring.returns(ENV, name, tasks, keys).mean()) for name in ("random", "heuristic")}
     found |= {"packer": float(jax.jit(returns, static_argnums=0)(packer, tasks, keys))}
     found |= {"first come": float(jax.jit(returns, static_argnums=0)(first_come, tasks, keys))}
     found |= {f"K={k}": float(informed(estimated(k))) for k in (0, 1, 3, 5)}

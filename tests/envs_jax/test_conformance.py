@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import envs_jax
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling
+from envs_jax import rollout as engine
 from envs_jax.observation import ROLES, TOKEN_COLUMNS
 
 TASKS, EPISODES = 8, 3
@@ -60,7 +61,7 @@ def kit(name):
 
         def body(carry, time):
             seen, state = carry
-            action = suite.random_actions(seen, jax.random.fold_in(jax.random.key(3), time))
+            action = policies.random_actions(seen, jax.random.fold_in(jax.random.key(3), time))
             after, following, reward, terminated, info = env.step_env(key, state, action, params)
             truncated = env.is_truncated(following, params)
             return (after, following), (seen, state, action, reward, terminated, truncated, info)
@@ -73,7 +74,7 @@ def kit(name):
     @quick_jit
     def play(params, keys):
         """Steps ``[T, B, policies, E]`` of all POLICIES on the same keys; "replay" repeats the choices above."""
-        rules = [anchors.policy(env, policy, params) for policy in POLICIES[1:]]
+        rules = [policies.policy(env, policy, params) for policy in POLICIES[1:]]
         which = jnp.repeat(jnp.arange(len(POLICIES)), EPISODES)
 
         def act(seen, states, key):
@@ -81,7 +82,7 @@ def kit(name):
             chosen = [replay, *(rule(seen, states, key)[0] for rule in rules)]
             return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),)
 
-        (steps,), _ = suite.rollout((env,), (params,), (jnp.tile(keys, len(POLICIES)),), act, keys[0, 0])
+        (steps,), _ = engine.rollout((env,), (params,), (jnp.tile(keys, len(POLICIES)),), act, keys[0, 0])
         apart = (env.horizon, TASKS, len(POLICIES), EPISODES)
         return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(*apart, *x.shape[3:]), steps)
 

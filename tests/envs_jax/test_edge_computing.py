@@ -16,7 +16,8 @@ from scipy import optimize
 
 from benchmarks.numpy_models.edge_computing import BatchModel, LoopModel, one_server
 from benchmarks.studies import offloading_bound
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.edge_computing import EdgeComputing
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import offloading
@@ -53,7 +54,7 @@ def episode(params, key, actions, length=ENV.horizon):
 
     def body(carry, xs):
         (seen, state), (time, action) = carry, xs
-        random = suite.random_actions(seen, jax.random.fold_in(key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(key, time))
         action = jnp.where(action < 0, random, action)
         uniforms = sampling.uniforms(key, time // N, ENV.num_uniforms)
         after, following, reward, _, info = ENV.step_env(key, state, action, params)
@@ -443,9 +444,9 @@ def informed(tasks, rates, keys):
     """Returns ``[B, E]`` of the reference that plans with ``rates`` ``[B]``."""
 
     def act(seen, states, key):
-        return (suite.reference_actions(ENV, rates, states[0], tasks, key),)
+        return (policies.reference_actions(ENV, rates, states[0], tasks, key),)
 
-    (rewards,), _ = suite.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=anchors.score_reward)
+    (rewards,), _ = engine.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=scoring.score_reward)
     return rewards.sum(0)
 
 
@@ -472,7 +473,7 @@ def test_one_random_episode_identifies_what_is_hidden(population):
     estimated = informed(tasks, jax.tree.map(jnp.asarray, found), keys).mean()
     average = jax.vmap(ENV.average_task, in_axes=(0, None))(tasks, tasks)
     ignorant = informed(tasks, jax.vmap(ENV.rates)(average), keys).mean()
-    heuristic = anchors.returns(ENV, "heuristic", tasks, keys).mean()
+    heuristic = scoring.returns(ENV, "heuristic", tasks, keys).mean()
     rows = {"reference": reference, "one random episode": estimated, "heuristic": heuristic, "average": ignorant}
     print({name: round(float(value) / P, 4) for name, value in rows.items()})
     assert abs(estimated / reference - 1) < 0.02

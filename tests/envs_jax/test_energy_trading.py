@@ -11,7 +11,7 @@ import pytest
 from scipy import optimize, stats
 
 from benchmarks.numpy_models.energy_trading import BatchModel, LoopModel
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
 from envs_jax.data import pjm_prices
 from envs_jax.domains.energy_trading import PAIRS, TWO_PEAK, EnergyTrading
 from envs_jax.observation import TOKEN_COLUMNS
@@ -37,7 +37,7 @@ def play(params, key, policy_key):
 
     def body(carry, time):
         seen, state = carry
-        action = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        action = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         uniforms = sampling.uniforms(key, time // D, ENV.num_uniforms)
         after, following, reward, terminated, info = ENV.step_env(key, state, action, params)
         return (after, following), (seen, state, action, uniforms, reward, terminated, info)
@@ -233,7 +233,7 @@ def test_two_price_cycle():
     np.testing.assert_allclose(jax.jit(env.solve)(params).value[0, 15, 0], exact, rtol=1e-6)
     tasks = jax.tree.map(lambda x: x[None], params)
     keys = jax.random.split(jax.random.key(0), (1, 1))
-    np.testing.assert_allclose(anchors.returns(env, "reference", tasks, keys), exact, rtol=1e-6)
+    np.testing.assert_allclose(scoring.returns(env, "reference", tasks, keys), exact, rtol=1e-6)
 
 
 def test_never_trades_when_prices_are_flat():
@@ -467,7 +467,7 @@ def test_knowing_the_task_is_worth_a_third_of_the_score():
     tasks = sample_many(jax.random.split(jax.random.key(1), 32))
     population = sample_many(jax.random.split(jax.random.key(2), 256))
     keys = jax.random.split(jax.random.key(3), (32, 4))
-    mean = {name: float(anchors.returns(ENV, name, tasks, keys, population).mean()) for name in anchors.POLICIES}
+    mean = {name: float(scoring.returns(ENV, name, tasks, keys, population).mean()) for name in policies.POLICIES}
     floor = max(mean["random"], mean["noop"])
     best_blind = max(mean["heuristic"], mean["average"])
     assert mean["noop"] == 0.0

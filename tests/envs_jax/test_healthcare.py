@@ -14,7 +14,8 @@ from scipy import stats
 
 from benchmarks.numpy_models.healthcare import BatchModel, LoopModel
 from benchmarks.studies import ward_gap
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains import healthcare
 from envs_jax.domains.healthcare import Healthcare
 from envs_jax.observation import TOKEN_COLUMNS
@@ -39,7 +40,7 @@ def play(params, key, policy_key, greedy):
 
     def body(state, time):
         seen = ENV.observation(state, params)
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         most = ENV.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
         action = jnp.select([greedy > 0, greedy < 0], [most, 0], random).astype(jnp.int32)
         uniforms = sampling.uniforms(key, time // W, ENV.num_uniforms)
@@ -470,7 +471,7 @@ def test_free_moves_into_an_empty_ward_are_made():
 def test_the_reference_beats_index_rules_that_know_the_costs():
     tasks = jax.jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(11), 16))
     keys = jax.random.split(jax.random.key(12), (16, 2))
-    axes = suite.state_axes(ENV, tasks)
+    axes = engine.state_axes(ENV, tasks)
     plan = jax.vmap(ENV.solve)(tasks)
     # The best of patience 1, 2, 3, 4, .. 16 and reserve 0..3 on sampled tasks are the two without reserve below.
     rules = [lambda s, p, x=x: ward_gap.index_action(ENV, s, p, x, 0.0) for x in (2.0, 3.0)]
@@ -478,7 +479,7 @@ def test_the_reference_beats_index_rules_that_know_the_costs():
     def act(seen, states, key):
         (state,) = states
         part = lambda i: jax.tree.map(lambda x: x[:, 2 * i : 2 * i + 2] if x.ndim else x, state)  # noqa: E731
-        known = suite.reference_actions(ENV, plan, part(0), tasks, key)
+        known = policies.reference_actions(ENV, plan, part(0), tasks, key)
         others = [
             jax.vmap(jax.vmap(rule, in_axes=(axes, None)), in_axes=(axes, 0))(part(i), tasks)
             for i, rule in enumerate(rules, start=1)
@@ -487,7 +488,7 @@ def test_the_reference_beats_index_rules_that_know_the_costs():
 
     together = jnp.concatenate([keys] * 3, axis=1)
     (rewards,), _ = jax.jit(
-        lambda: suite.rollout((ENV,), (tasks,), (together,), act, keys[0, 0], record=anchors.score_reward)
+        lambda: engine.rollout((ENV,), (tasks,), (together,), act, keys[0, 0], record=scoring.score_reward)
     )()
     reference, *others = np.moveaxis(np.asarray(rewards.sum(0)).reshape(16, 3, 2).mean(-1), 1, 0)
     for other in others:

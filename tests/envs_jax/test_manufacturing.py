@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.manufacturing import BatchModel, LoopModel
-from envs_jax import data, sampling, suite
+from envs_jax import data, policies, sampling
 from envs_jax.domains.manufacturing import TA01_SEEDS, Manufacturing
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import job_shop
@@ -34,7 +34,7 @@ def play(params, start, policy_key, mode):
 
     def body(state, time):
         seen = ENV.observation(state, params)
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         highest = jnp.where(seen.action_mask[:J].any(), J - 1 - jnp.argmax(seen.action_mask[:J][::-1]), J)
         action = jnp.choose(mode, [random, jnp.full_like(random, J), highest.astype(jnp.int32)], mode="clip")
         _, following, reward, terminated, info = ENV.step_env(key, state, action, params)

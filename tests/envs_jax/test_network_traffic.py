@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.network_traffic import BatchModel, LoopModel
-from envs_jax import sampling, suite
+from envs_jax import policies, sampling
 from envs_jax.domains.network_traffic import CLASS_WEIGHTS, NetworkTraffic
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import max_weight
@@ -39,7 +39,7 @@ def play(env, params, key, rule):
         none = ~legal.any()
         action = jnp.stack(
             [
-                suite.random_actions(seen, jax.random.fold_in(key, time + 10_000)),
+                policies.random_actions(seen, jax.random.fold_in(key, time + 10_000)),
                 env.noop_action,
                 jnp.where(none, env.noop_action, jnp.argmax(legal)),
                 jnp.where(none, env.noop_action, env.noop_action - 1 - jnp.argmax(legal[::-1])),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.portfolio import BatchModel, LoopModel
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.portfolio import Portfolio
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import linear_quadratic as lq
@@ -42,7 +43,7 @@ def play(params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         most = ENV.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
         least = jnp.argmax(seen.action_mask)
         action = jnp.where(push == 0, random, jnp.where(push > 0, most, least)).astype(jnp.int32)
@@ -470,16 +471,16 @@ def test_upper_bound_is_the_return_of_the_continuous_optimum_and_exceeds_the_sta
 @jax.jit
 def menu_returns(tasks, plans, keys):
     """Returns ``[B, E]`` of the reference rule with ``plans``, and the tokens ``[P, B, E, ...]`` as periods start."""
-    axes = suite.state_axes(ENV, tasks)
+    axes = engine.state_axes(ENV, tasks)
     one = lambda plan, state, params: ENV.reference_action(plan, state, params, keys[0, 0])  # noqa: E731
     act = jax.vmap(jax.vmap(one, in_axes=(None, axes, None)), in_axes=(0, axes, 0))
 
     def body(carry, _):
         seen, state = carry
-        after, following, _, info = suite.lockstep_step(ENV, tasks, state, act(plans, state, tasks))
+        after, following, _, info = engine.lockstep_step(ENV, tasks, state, act(plans, state, tasks))
         return (after, following), (info["expected_reward"], seen.tokens)
 
-    _, (rewards, tokens) = jax.lax.scan(body, suite.lockstep_reset(ENV, tasks, keys), None, length=ENV.horizon)
+    _, (rewards, tokens) = jax.lax.scan(body, engine.lockstep_reset(ENV, tasks, keys), None, length=ENV.horizon)
     return rewards.sum(0), tokens[::N]
 
 
@@ -547,8 +548,8 @@ def test_a_few_episodes_identify_what_is_hidden(population):
 @pytest.mark.slow
 def test_blind_policies_leave_most_of_the_headroom(population):
     tasks, keys = population
-    heuristic = float(anchors.returns(ENV, "heuristic", tasks, keys).mean())
-    random = float(anchors.returns(ENV, "random", tasks, keys).mean())
+    heuristic = float(scoring.returns(ENV, "heuristic", tasks, keys).mean())
+    random = float(scoring.returns(ENV, "random", tasks, keys).mean())
     reference = float(menu_returns(tasks, solve(tasks), keys)[0].mean())
     print(f"reward a period: random {random / P:.3f}, heuristic {heuristic / P:.4f}, reference {reference / P:.4f}")
     assert random < 0 < heuristic < 0.3 * reference

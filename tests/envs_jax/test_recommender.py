@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.recommender import BatchModel, LoopModel
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
 from envs_jax.domains.recommender import PRESETS, Recommender
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fractional_slate
@@ -36,7 +36,7 @@ def play(params, key, policy_key, greedy):
 
     def body(state, time):
         seen = ENV.observation(state, params)
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         action = jnp.select([greedy > 0, greedy < 0], [jnp.argmax(seen.action_mask), G], random).astype(jnp.int32)
         uniforms = sampling.uniforms(key, time // K, ENV.num_uniforms)
         _, following, reward, terminated, info = ENV.step_env(key, state, action, params)
@@ -527,7 +527,7 @@ def population(count=32):
 @pytest.mark.slow
 def test_the_order_of_policies_leaves_headroom():
     tasks, keys = population()
-    found = anchors.anchors(ENV, tasks, keys)
+    found = scoring.reference_returns(ENV, tasks, keys)
     floor = found.floor.mean()
     heuristic, reference = float(found.heuristic.mean()), float(found.reference.mean())
     score = (heuristic - floor) / (reference - floor)

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks.numpy_models.smart_city import BatchModel, LoopModel
-from envs_jax import sampling, suite
+from envs_jax import policies, sampling
 from envs_jax.domains.smart_city import PLAN, SmartCity, binomial, poisson
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references.grid import ahead, by_movement, by_phase
@@ -33,7 +33,7 @@ def play(params, key, policy_key, mode):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         green = state.green[time % 4]
         wanted = jnp.where(mode == HOLD, green, (green + 1) % 4)
         directed = (wanted - ENV.planned(time // 4)[time % 4]) % 4

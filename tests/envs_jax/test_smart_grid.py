@@ -13,7 +13,7 @@ import scipy.optimize
 import scipy.sparse
 
 from benchmarks.numpy_models.smart_grid import BatchModel, LoopModel, chain
-from envs_jax import sampling, suite
+from envs_jax import policies, sampling
 from envs_jax.data import ieee14
 from envs_jax.domains.smart_grid import OVERLOAD_COST, SHED_COST, SmartGrid
 from envs_jax.observation import TOKEN_COLUMNS
@@ -43,7 +43,7 @@ def play(params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         pushed = jnp.where(seen.action_mask[push], push, 0)
         action = jnp.where(push == 0, random, pushed).astype(jnp.int32)
         uniforms = sampling.uniforms(key, time // D, ENV.num_uniforms)

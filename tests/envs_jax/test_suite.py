@@ -11,8 +11,8 @@ from scipy import stats
 import envs_jax
 from envs_jax import observation as vocabulary
 from envs_jax import policies, suite
-from envs_jax.rollout import lockstep_reset, recurrent_rollout, rollout
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from envs_jax.rollout import lockstep_reset, recurrent_rollout, rollout
 from tests.envs_jax.toys import Toy
 
 SHORT, LONG = Toy(num_turns=2, num_periods=3), Toy(num_turns=3, num_periods=4, num_actions=5)

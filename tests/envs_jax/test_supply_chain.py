@@ -13,7 +13,8 @@ import pytest
 import scipy.stats
 
 from benchmarks.numpy_models.supply_chain import BatchModel, LoopModel
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.supply_chain import SupplyChain
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import base_stock
@@ -54,7 +55,7 @@ def play(params, key, policy_key, plan, follow):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         reference = ENV.reference_action(plan, state, params, key)
         action = jnp.where(follow, reference, random)
         heuristic = ENV.heuristic_action(seen, key)
@@ -238,11 +239,11 @@ def simulator(stages, periods, episodes):
         """Mean expected reward of each period ``f32[P, E]`` when the reference policy follows ``plan``."""
         tasks, plans = jax.tree.map(lambda x: x[None], (params, plan))
         keys = jax.random.split(key, (1, episodes))
-        _, state = suite.lockstep_reset(env, tasks, keys)
+        _, state = engine.lockstep_reset(env, tasks, keys)
 
         def body(state, _):
-            action = suite.reference_actions(env, plans, state, tasks, key)
-            _, state, reward, info = suite.lockstep_step(env, tasks, state, action)
+            action = policies.reference_actions(env, plans, state, tasks, key)
+            _, state, reward, info = engine.lockstep_step(env, tasks, state, action)
             return state, (info["expected_reward"][0], reward[0])
 
         _, (expected, realised) = jax.lax.scan(body, state, jnp.arange(env.horizon))
@@ -507,9 +508,9 @@ def follow(tasks, keys, plans):
     """Mean expected return when the reference policy follows ``plans i32[B, P, N]``."""
 
     def act(seen, states, key):
-        return (suite.reference_actions(ENV, plans, states[0], tasks, key),)
+        return (policies.reference_actions(ENV, plans, states[0], tasks, key),)
 
-    (rewards,), _ = suite.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=anchors.score_reward)
+    (rewards,), _ = engine.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=scoring.score_reward)
     return rewards.sum(axis=0).mean()
 
 
@@ -538,7 +539,7 @@ def plug_in(tasks, keys):
 def test_headroom_is_left_for_adaptation():
     tasks, population = (sample_many(jax.random.split(jax.random.key(k), n)) for k, n in ((10, 64), (12, 256)))
     keys = jax.random.split(jax.random.key(11), (64, 8))
-    value = {name: float(anchors.returns(ENV, name, tasks, keys, population).mean()) for name in anchors.POLICIES}
+    value = {name: float(scoring.returns(ENV, name, tasks, keys, population).mean()) for name in policies.POLICIES}
     rules = [blind(tasks, m, z) for m in (2.25, 3.0, 3.75, 4.5) for z in (0.0, 1.0, 2.0, 3.0)]
     value["blind"] = max(float(follow(tasks, keys, rule)) for rule in rules)
     value["plug_in"] = float(follow(tasks, keys, plug_in(tasks, jax.random.split(jax.random.key(13), 64))))

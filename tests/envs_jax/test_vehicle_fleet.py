@@ -12,7 +12,8 @@ from scipy import optimize, stats
 
 from benchmarks.numpy_models.vehicle_fleet import BatchModel, LoopModel
 from benchmarks.quality.oracles.vehicle_fleet import clairvoyant, requests
-from envs_jax import anchors, sampling, suite
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.data import amod_city
 from envs_jax.domains.vehicle_fleet import VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
@@ -33,7 +34,7 @@ sample = jax.jit(ENV.sample_params)
 sample_many = jax.jit(jax.vmap(ENV.sample_params))
 solve = jax.jit(ENV.solve)
 reference = jax.jit(ENV.reference_action)
-returns = anchors.returns
+returns = scoring.returns
 
 
 @functools.partial(jax.jit, static_argnames="env")
@@ -42,7 +43,7 @@ def play(env, params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         last = env.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
         first = jnp.where(seen.action_mask[1:].any(), 1 + jnp.argmax(seen.action_mask[1:]), 0)
         action = jnp.select([push == 0, push > 0], [random, last], first).astype(jnp.int32)
@@ -225,9 +226,9 @@ def test_two_stations_rebalance_at_the_rate_of_the_fluid_optimum():
     # A vehicle on a trip is away for two periods, one that is moved for one: 8 x 2 + 4 of the 30 are busy.
     tasks = jax.tree.map(lambda x: x[None], params)
     keys = jax.random.split(jax.random.key(0), (1, 64))
-    act = anchors.policy(env, "reference", tasks)
+    act = policies.policy(env, "reference", tasks)
     (info,), _ = jax.jit(
-        lambda: suite.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
+        lambda: engine.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
     )()
     driven = np.asarray(info["driven"]).sum(2)[1::2].mean(1) / 64
     served = float(info["served"].sum() / info["requests"].sum())
