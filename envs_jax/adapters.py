@@ -80,7 +80,7 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
         self.num_periods = limit if num_periods is None else num_periods
         if not 1 <= self.num_periods <= limit:
             raise ValueError(f"{name}: num_periods must be from 1 to {limit}, its time limit, got {num_periods}")
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self.discount_factor = discount_factor
         self.num_actions = self.num_action_features = int(space.n)
         seen, _ = jax.eval_shape(self.inner.reset_env, jax.eval_shape(lambda: jax.random.key(0)), self._inner_params)

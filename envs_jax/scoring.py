@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -20,7 +20,8 @@ from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.policies import PolicyName, policy
 from envs_jax.rollout import Step, rollout
 
-SCORED: tuple[PolicyName, ...] = ("random", "noop", "heuristic", "reference")
+Scored = Literal["random", "noop", "heuristic", "reference"]
+SCORED: tuple[Scored, ...] = ("random", "noop", "heuristic", "reference")
 """The policies whose returns a score refers to, or that stand beside it in every table."""
 
 
@@ -34,7 +35,7 @@ class ReferenceReturns:
     reference: chex.Array
 
     @classmethod
-    def measured(cls, play: Callable[[PolicyName], Any]) -> ReferenceReturns:
+    def measured(cls, play: Callable[[Scored], Any]) -> ReferenceReturns:
         """From whatever plays a policy by name and returns its returns."""
         return cls(**{name: play(name) for name in SCORED})
 

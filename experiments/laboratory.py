@@ -266,7 +266,7 @@ class Session:
     def validated(
         self, agent: Agent, scales: RewardScale, candidates: Sequence[Any], labels: Sequence[str], folder: RunFolder
     ) -> np.ndarray:
-        """Which candidate each replica is tested with, ``i64[R]``: of each arm the best on new tasks of training domains.
+        """Which candidate each replica is tested with, ``i64[R]``: of each arm the best on validation tasks.
 
         What is compared is the score at the largest K, on a few of the training domains. An agent that is not tested in
         its training domains is scored there too, even if there is nothing to choose: what it learned.

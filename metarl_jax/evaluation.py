@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.environment import EnvParams, ResourceEnv
-from envs_jax.policies import PolicyName
 from envs_jax.scoring import SCORED, ReferenceReturns
 from metarl_jax.collection import Collector
 from metarl_jax.rewards import UNKNOWN_SCALE
@@ -146,12 +145,14 @@ def make_evaluation_set(
     support_keys = jax.random.split(support_key, (tasks, max(support, 1)))
     query_keys = jax.random.split(query_key, (tasks, episodes))
     drawn: list[Any] = []
-    scores: dict[PolicyName, list[chex.Array]] = {policy: [] for policy in SCORED}
+    scores: dict[str, list[chex.Array]] = {policy: [] for policy in SCORED}
     for i, index in enumerate(_blocks(tasks, collector.replicas * collector.needs.tasks)):
         keys, queries = _play_keys(collector, play_key, i), _spread(collector, index, query_keys)
-        drawn.append(domain.draw(_spread(collector, index, task_keys)))
+        block_tasks, block_plans = domain.draw(_spread(collector, index, task_keys))
+        drawn.append((block_tasks, block_plans))
         for policy in SCORED:
-            scores[policy].append(collector.rollout_policy(domain, policy, *drawn[-1], queries, keys).score)
+            played = collector.rollout_policy(domain, policy, block_tasks, block_plans, queries, keys)
+            scores[policy].append(played.score)
     params, plans = _join(drawn, tasks)
     return EvaluationSet(
         domain=domain,

@@ -116,10 +116,12 @@ def updates_of(
     """The programs of all phases' updates, as functions that compile them."""
 
     def program(phase: Phase) -> tuple[Phase, Any]:
-        make = lambda: functools.partial(learner.update, phase=phase)  # noqa: E731
-        update = programs.get("update", (learner.spec, phase), make, donate=(0,))
+        def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
+            return learner.update(state, batch, key, phase)
+
+        jitted = programs.get("update", (learner.spec, phase), lambda: update, donate=(0,))
         with blamed_on(learner.name, "update"):
-            return phase, programs.compiled(update, state, batch, keys)
+            return phase, programs.compiled(jitted, state, batch, keys)
 
     return [functools.partial(program, phase) for phase in phases(learner, iterations)]
 

@@ -91,7 +91,7 @@ class Trajectory:
       period_end: ``bool[L]`` whether it was a period's last turn.
       reference: ``i32[L]`` what the reference policy would have chosen, if that was asked for.
       valid: ``bool[L]`` False beyond the domain's own horizon.
-      final: what was seen after the last choice, ``[...]`` without the axis L.
+      final: the observation after the last choice, ``[...]`` without the axis L; ``()`` where nobody needs it.
     """
 
     observation: Observation
@@ -101,7 +101,7 @@ class Trajectory:
     period_end: chex.Array
     reference: chex.Array
     valid: chex.Array
-    final: Observation
+    final: Any
 
 
 @struct.dataclass
@@ -150,7 +150,7 @@ class MetaBatch:
     """
 
     support: Support | None
-    query: Transition | Trajectory
+    query: Any
     known: chex.Array
     reward: chex.Array
 

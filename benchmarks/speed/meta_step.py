@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from envs_jax.suite import Suite
+    from metarl_jax.learners.base import Phase
 
 STAGES = ("none", "first", "second")
 LIMIT = 2.6
@@ -55,7 +56,7 @@ def measure(
     config: Any = None,
     stages: Sequence[str] = STAGES,
 ) -> list[MetaStep]:
-    """Times the stages in turns, on experience that the untrained learner collected.
+    """Times the stages in turns, on what the untrained learner collected.
 
     Args:
       suite: the training domains.
@@ -68,42 +69,41 @@ def measure(
     import jax
 
     from benchmarks.speed import timing
-    from metarl_jax import arena, learners
+    from metarl_jax import learners
     from metarl_jax.collection import Collector
+    from metarl_jax.learners import q_learning
+    from metarl_jax.rollouts import DomainPrograms
+    from metarl_jax.runtime.programs import Programs
 
     config = learners.config_class("transformer_maml_dqn")() if config is None else config
     learner = learners.make("transformer_maml_dqn", config, suite)
     key = jax.random.key(0)
-    say("meta-step: collecting experience")
-    state = jax.jit(learner.init)(key, learner.hyper)
-    collector = Collector(learner, suite, 1)
+    say("meta-step: collecting")
+    state = jax.jit(learner.init)(key, learner.hyperparams(1, True))
+    collector = Collector(learner, suite, Programs(1))
     trained = jax.tree.map(lambda leaf: leaf[None], learner.params(state))
-    for name in suite.names[: config.data.replay]:  # one meta-iteration of each domain, as many as the replay holds
-        there = arena.make(suite, name, learner.act, config.data, 1)
-        scale = collector.scale(there, trained, key[None])
-        experience = jax.tree.map(
-            lambda leaf: leaf[0], collector.collect(there, trained, scale, key[None], inner=False)
-        )
-        state = state.replace(
-            replay=jax.tree.map(
-                lambda ring, new, slot=state.iteration: ring.at[slot].set(new), state.replay, experience
-            ),
-            iteration=state.iteration + 1,
-        )
 
-    def at(stage: str) -> Callable[..., Any]:
-        return lambda state, experience, key: learner.update(state, experience, key, stage)
+    def at(phase: Phase) -> Callable[..., Any]:
+        return lambda state, batch, key: learner.update(state, batch, key, phase)[0]
+
+    fill = jax.jit(at(q_learning.CONTEXT))
+    for name in suite.names[: config.learning.replay]:  # one meta-iteration of each domain, as many as the replay holds
+        domain = DomainPrograms.of(suite, name, collector.programs)
+        batch = collector.collect(domain, trained, collector.scale(domain, key[None]), key[None], inner_steps=False)
+        batch = jax.tree.map(lambda leaf: leaf[0], batch)
+        state = fill(state, batch, key)
 
     programs, peaks = [], []
     for stage in stages:
         say(f"meta-step: compiling stage {stage}")
-        programs.append(timing.compiled(at(stage), state, experience, key))
+        phase = {"none": q_learning.CONTEXT, "first": q_learning.FIRST_ORDER, "second": q_learning.SECOND_ORDER}[stage]
+        programs.append(timing.compiled(at(phase), state, batch, key))
         programs[-1].call()
         # Linux counts kilobytes, macOS bytes.
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
     say(f"meta-step: timing {len(stages)} stages in {repeats} rounds")
     timings = timing.interleaved([program.call for program in programs], repeats, seconds)
-    steps, tasks = config.data.updates, config.data.tasks
+    steps, tasks = config.learning.updates, config.data.tasks
     return [
         MetaStep(
             stage=stage,

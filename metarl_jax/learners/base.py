@@ -99,6 +99,9 @@ class Needs:
 class Actor(Protocol):
     """Who chooses: a frozen, hashable specification. Learners with equal actors share a domain's acting program."""
 
+    def __hash__(self) -> int:
+        """Equal actors have equal hashes."""
+
     def start(self, params: Params, policy: Policy) -> Carry:
         """The carry of one episode with which a trial of a task begins; ``()`` if nothing is remembered."""
 

@@ -202,7 +202,8 @@ def test_the_whole_command_on_one_domain(tmp_path):
 def test_meta_steps_of_a_tiny_learner():
     config = TransformerMamlDqnConfig(
         network=small.NETWORK,
-        data=QLearningConfig(tasks=2, episodes=1, samples=2, num_steps=1, updates=1, replay=1),
+        data=DataConfig(tasks=2, episodes=1),
+        learning=QLearningConfig(samples=2, num_steps=1, updates=1, replay=1),
         adaptation=AdaptationConfig(steps=1),
     )
     suite = Suite.of((probes.Match(),))
