@@ -1,234 +1,281 @@
-"""From a command line to a configuration: preset, then YAML file, then flags; refusals in one line.
+"""From a command line to a configuration: preset, then learner, then YAML file, then flags; refusals in one line.
 
-YAML is checked against the dataclasses here; flags are parsed by tyro, whose boxed messages are reduced to one line.
+Flags are read here, by the converter that reads the file (:mod:`experiments.harness.values`), and not by tyro, which
+shows the help: its refusals are drawings of boxes, in which no message can be relied on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import itertools
-import math
+import difflib
 import pathlib
-import re
-import sys
-import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, NoReturn, TypeVar, get_origin
 
-import tyro
-import yaml
-
-from experiments.config import unknown
+from experiments.harness import learners, runs, values
+from experiments.harness.errors import UsageError
+from experiments.harness.settings import LOCATIONS
+from experiments.harness.values import Text, unknown
+from metarl_jax.checks import shown
 
 ConfigT = TypeVar("ConfigT")
 
-LATEST = "latest"
-PLACES = frozenset({"results", "name", "cache_dir"})
-"""Fields that say where things are kept. A resumed run may differ in them."""
+COMMAND = {"preset": str, "config": pathlib.Path, "resume": str, "report": str}
+"""Options of every command beside those of its configuration."""
 
-
-class UsageError(Exception):
-    """The command cannot be carried out as given; the message is one line."""
+_COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 @dataclasses.dataclass(frozen=True)
 class Command(Generic[ConfigT]):
-    """Options of this command. A flag overrides the YAML file, which overrides the preset.
+    """What a command line asks for.
 
     Attributes:
-      run: the experiment's configuration.
-      preset: where to start from.
-      config: a YAML file with the keys of ``--help`` (nested), such as the config.yaml of an earlier run.
-      resume: go on with a run that was stopped: its folder, or nothing for the newest one.
+      run: the configuration; of a run to resume, the one it was started with.
+      folder: of the run to resume or to report; None starts a new one.
+      report: only write that run's report anew, from its stored returns.
     """
 
-    run: Annotated[ConfigT, tyro.conf.arg(name="")]
-    preset: str
-    config: pathlib.Path | None = None
-    resume: str | None = None
+    run: ConfigT
+    folder: pathlib.Path | None = None
+    report: bool = False
 
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """A configuration as nested dictionaries, lists, strings and numbers, ready for YAML."""
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One flag as it was written: its text, the key it stands for, and what followed."""
 
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, pathlib.Path) else value
-
-    return plain(config)
+    text: str
+    key: str
+    values: tuple[str, ...]
 
 
-def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def _describe(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) is tuple:
-        return f"a list, each {_describe(get_args(kind)[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", pathlib.Path: "a path"}
-    return names.get(kind, str(kind))
-
-
-def _convert(kind: Any, value: Any, base: Any, where: str) -> Any:
-    """``value`` as a ``kind``, refused by name where it is none."""
-    if dataclasses.is_dataclass(kind):
-        return from_mapping(base, value, where)
-    if get_origin(kind) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
-            return None
-        (kind,) = (option for option in get_args(kind) if option is not type(None))
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(get_args(kind)[0], item, None, where) for item in value)
-    if get_origin(kind) is Literal and value in get_args(kind):
-        return value
-    if kind is pathlib.Path and isinstance(value, str):
-        return pathlib.Path(value)
-    if kind is float and not isinstance(value, bool):
-        # YAML 1.1 reads 2e-3, without a point, as text.
-        with contextlib.suppress(TypeError, ValueError):
-            if math.isfinite(number := float(value)):
-                return number
-    if kind in (int, bool, str) and type(value) is kind:
-        return value
-    raise UsageError(f"{where} must be {_describe(kind)}, got {value!r}")
-
-
-def from_mapping(base: ConfigT, values: Any, where: str = "") -> ConfigT:
-    """``base`` with the values of nested dictionaries in place of its own.
+def split_flags(arguments: Sequence[str]) -> list[Flag]:
+    """Takes a command line apart: ``--key value ...`` or ``--key=value``.
 
     Raises:
-      UsageError: for an unknown key, a wrong type, or a value that the dataclass refuses.
+      UsageError: for a value without a flag.
     """
-    if not isinstance(values, Mapping):
-        raise UsageError(f"{where or 'the file'} must hold keys and values, got {values!r}")
-    hints = get_type_hints(type(base))
-    allowed = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]
-    changes = {}
-    for key, value in values.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in allowed:
-            raise UsageError(unknown("key", path, [f"{where}.{name}" if where else name for name in allowed]))
-        changes[key] = _convert(hints[key], value, getattr(base, key), path)
+    flags: list[Flag] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            text, equals, value = argument.partition("=")
+            flags.append(Flag(text, text[2:].replace("-", "_"), (value,) if equals else ()))
+        elif not flags:
+            raise UsageError(f"unexpected argument {shown(argument)}; options begin with --, see --help")
+        else:
+            flags[-1] = dataclasses.replace(flags[-1], values=(*flags[-1].values, argument))
+    return flags
+
+
+def _one(flag: Flag, kind: Any) -> Text:
+    """The value of a flag that takes one."""
+    if len(flag.values) != 1:
+        problem = f"unexpected argument {shown(flag.values[1])}: " if flag.values else ""
+        raise UsageError(f"{problem}{flag.text} takes one value, {values.describe(kind)}")
+    return Text(flag.values[0])
+
+
+def _refuse_unknown(flag: Flag, options: Mapping[str, Any]) -> NoReturn:
+    known = [f"--{name.replace('_', '-')}" for name in options]
+    near = difflib.get_close_matches(flag.text[:100], known, 1, cutoff=0.5)
+    raise UsageError(
+        f"unknown option {shown(flag.text)[1:-1]}{f'; did you mean {near[0]}?' if near else ''}; see --help"
+    )
+
+
+def _own(flags: Sequence[Flag]) -> dict[str, str]:
+    """Values of the options in :data:`COMMAND`; an earlier run that is not named is the latest."""
+    found = {}
+    for flag in flags:
+        if flag.key not in COMMAND:
+            continue
+        earlier = flag.key in ("resume", "report")
+        found[flag.key] = runs.LATEST if earlier and not flag.values else _one(flag, COMMAND[flag.key]).text
+    return found
+
+
+def to_nested(flags: Sequence[Flag], config: Any) -> dict[str, Any]:
+    """The flags of a configuration as nested dictionaries of text, checked to exist.
+
+    Raises:
+      UsageError: for a flag that is unknown, given twice, or has not as many values as it takes.
+    """
+    options = values.options_of(config)
+    nested: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    for flag in flags:
+        key, text = flag.key, None
+        parent, _, last = key.rpartition(".")
+        off = f"{parent}.{last[3:]}".lstrip(".")
+        if key not in options and last.startswith("no_") and options.get(off) is bool:
+            key, text = off, "false"
+        if key in given:
+            raise UsageError(f"{flag.text} is given twice" + ("" if given[key] == flag.text else f" ({given[key]})"))
+        given[key] = flag.text
+        if key in COMMAND:
+            continue
+        if key not in options:
+            _refuse_unknown(flag, {**options, **COMMAND})
+        kind = options[key]
+        value: Text | list[Text]
+        if get_origin(kind) is tuple:
+            if not flag.values:
+                raise UsageError(f"{flag.text} takes at least one value, {values.describe(kind)}")
+            value = [Text(item) for item in flag.values]
+        elif kind is bool and not flag.values:
+            value = Text(text or "true")
+        elif text is not None:
+            raise UsageError(f"{flag.text} takes no value, got {shown(flag.values[0])}")
+        else:
+            one = _one(flag, kind)
+            value = dataclasses.replace(one, null=one.text == "None")
+        place = nested
+        *parents, leaf = key.split(".")
+        for name in parents:
+            place = place.setdefault(name, {})
+        place[leaf] = value
+    return nested
+
+
+def _apply(config: ConfigT, nested: Mapping[str, Any], names: Mapping[str, str]) -> ConfigT:
+    """Flags over a configuration; messages name the flag as it was written."""
     try:
-        return dataclasses.replace(base, **changes)  # type: ignore[type-var]
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        return values.from_mapping(config, nested)
+    except UsageError as error:
+        message = str(error)
+        key = message.split(" ", 1)[0]
+        raise UsageError(f"{names[key]}{message[len(key) :]}" if key in names else message) from error
 
 
-def from_yaml(base: ConfigT, path: pathlib.Path) -> ConfigT:
+def _learner_in(nested: Mapping[str, Any], where: str) -> str | None:
+    if "learner" not in nested:
+        return None
+    name = nested["learner"]
+    if not isinstance(name, Text) or name.null:
+        raise UsageError(f"{where}learner must be text, one of {', '.join(learners.registered())}")
+    return name.text
+
+
+def from_yaml(base: ConfigT, path: pathlib.Path, content: bytes | None = None, learner: str | None = None) -> ConfigT:
     """``base`` with the values of a YAML file.
+
+    Args:
+      base: where to start from; switched to the file's learner, if it names one.
+      path: of the file.
+      content: of the file, if it was read before.
+      learner: takes the place of the one that the file names.
 
     Raises:
       UsageError: naming the file, if it cannot be read or says something that is not allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text())
-        return from_mapping(base, {} if values is None else values)
+        nested = values.read_yaml(values.read_file(path) if content is None else content)
+        named = learner or _learner_in(nested, "")
+        if named is not None:
+            base = learners.for_learner(base, named)
+            nested["learner"] = Text(named)
+        return values.from_mapping(base, nested)
     except OSError as error:
-        raise UsageError(f"config: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config: {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"config: cannot read {shown(str(path))[1:-1]}: {error.strerror}") from error
     except UsageError as error:
-        raise UsageError(f"config: {path}: {error}") from error
+        raise UsageError(f"config: {shown(str(path))[1:-1]}: {error}") from error
 
 
-def differences(saved: Any, asked: Any) -> list[str]:
-    """Fields in which two configurations differ, those that say where things are kept aside."""
-    old, new = flatten(to_mapping(saved)), flatten(to_mapping(asked))
-    return [f"{key}={old[key]!r}, not {new[key]!r}" for key in old if key not in PLACES and old[key] != new[key]]
-
-
-def _peek(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can be parsed; the last one counts."""
-    found = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            found = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
-    return found
-
-
-def _spell_out_resume(arguments: Sequence[str]) -> list[str]:
-    """``--resume`` alone means the newest run."""
-    spelled: list[str] = []
-    for argument, following in itertools.pairwise([*arguments, "--"]):
-        spelled.append(argument)
-        if argument == "--resume" and following.startswith("--"):
-            spelled.append(LATEST)
-    return spelled
-
-
-def one_line(boxed: str) -> str:
-    """What a boxed message of tyro says, without box, help text and line breaks."""
-    rows = [row.strip(" │╭╮╰╯─\n") if not re.match(r"^│ ─+ │$", row) else "---" for row in boxed.splitlines()[1:]]
-    sections = [" ".join(part.split()) for part in "\n".join(rows).split("---")]
-    # Where a dataclass refused a value, tyro names the option group, and the message names the field itself.
-    message = re.sub(r"^Error parsing (run[\w.]*: )?", "", sections[0])
-    hint = next((s for s in sections[1:] if s.startswith(("Perhaps you meant", "Argument helptext"))), "")
-    flag = re.search(r"--[\w.-]+(?: [A-Z{\[|][^ ]*(?: \[[A-Z ]+\.\.\.\]+)?)?", hint)
-    if flag:
-        message += f"; {'did you mean' if hint.startswith('Perhaps') else 'expected'} {flag[0]}"
-    return message
+def saved_config(option: str, base: ConfigT, folder: pathlib.Path) -> ConfigT:
+    """The configuration with which a run was started, checked by its digest; see :func:`runs.read_config`."""
+    return from_yaml(base, folder / runs.CONFIG, runs.read_config(option, folder))
 
 
 def parse(
-    presets: Mapping[str, ConfigT], saved: Any, arguments: Sequence[str], prog: str, description: str
+    experiment: str, presets: Mapping[str, ConfigT], arguments: Sequence[str], program: str, description: str
 ) -> Command[ConfigT]:
     """Reads a command line.
 
     Args:
+      experiment: its name.
       presets: configurations by name, the default one first.
-      saved: ``(folder, results) -> configuration`` of the run to resume.
       arguments: the command line without the program.
-      prog: name of the program in the help text.
+      program: how it was called, for the help text.
       description: first lines of the help text.
 
     Raises:
       UsageError: if anything in it is not allowed.
+      SystemExit: after showing the help.
     """
-    arguments = _spell_out_resume(arguments)
-    preset, file, resume = (_peek(arguments, flag) for flag in ("--preset", "--config", "--resume"))
-    if preset is not None and preset not in presets:
+    if any(argument.startswith(_COMPLETION) for argument in arguments):
+        first = next(iter(presets))
+        _show_help(presets, first, presets[first], arguments, program, description)
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    flags = split_flags([argument for argument in arguments if argument not in ("-h", "--help")])
+    own = _own(flags)
+    preset = own.get("preset", next(iter(presets)))
+    if preset not in presets:
         raise UsageError(f"preset: {unknown('preset', preset, list(presets))}")
-    base: Any = presets[preset or next(iter(presets))]
-    if resume is not None and preset is None and file is None and not {"-h", "--help"} & set(arguments):
-        base = saved(resume, pathlib.Path(_peek(arguments, "--results") or base.results))
-    if file is not None:
-        base = from_yaml(base, pathlib.Path(file))
-    default = Command(base, preset or next(iter(presets)), None if file is None else pathlib.Path(file), resume)
-    kind: Any = Command[type(base)]
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            command: Command[ConfigT] = tyro.cli(
-                kind,
-                default=default,
-                args=arguments,
-                prog=prog,
-                description=f"{description}\n\nPresets: {', '.join(presets)}.",
-            )
-    except SystemExit as exit_:
-        if exit_.code in (0, None):
-            raise
-        raise UsageError(one_line(errors.getvalue())) from None
-    except ValueError as error:  # refused by the outermost dataclass
-        raise UsageError(str(error)) from error
-    return command
+    if "report" in own and "resume" in own:
+        raise UsageError("--report and --resume exclude each other")
+    named = next((_one(flag, str).text for flag in flags if flag.key == "learner"), None)
+    base: Any = presets[preset]
+    if named is not None:
+        base = learners.for_learner(base, named)
+    if wants_help:
+        _show_help(presets, preset, base, ["--help"], program, description)
+    folder, saved = None, None
+    option = "report" if "report" in own else "resume"
+    if option in own:
+        results = next((_one(flag, pathlib.Path).text for flag in flags if flag.key == "results"), None)
+        home = pathlib.Path(results).expanduser() if results is not None else base.results
+        folder = runs.find(option, experiment, own[option], home)
+        saved = saved_config(option, presets[next(iter(presets))], folder)
+        if "preset" not in own and "config" not in own:
+            base = saved if named is None else learners.for_learner(saved, named)
+    if "config" in own:
+        base = from_yaml(base, pathlib.Path(own["config"]).expanduser(), learner=named)
+    nested = to_nested(flags, base)
+    asked = _apply(base, nested, {flag.key: flag.text for flag in flags})
+    if saved is None:
+        return Command(asked)
+    if different := values.differences(saved, asked, LOCATIONS):
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        told = f"{'; '.join(different[:3])}{more}"
+        raise UsageError(f"{option}: {folder} was started with {told}; leave these away or start anew")
+    # Where compiled programs are kept may differ, and is as asked now.
+    resumed = dataclasses.replace(saved, cache_dir=asked.cache_dir)  # type: ignore[type-var]
+    return Command(resumed, folder, "report" in own)
 
 
-def refuse(error: Exception) -> int:
-    """Prints one line to stderr; the exit code of a command that was not understood."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+def _show_help(
+    presets: Mapping[str, Any], preset: str, base: Any, arguments: Sequence[str], program: str, description: str
+) -> NoReturn:
+    """Lets tyro show what there is, with the flags of the chosen learner; then exits."""
+    import tyro
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        """Options of this command. A flag overrides the YAML file, which overrides the preset.
+
+        Attributes:
+          run: the experiment's configuration.
+          preset: where to start from.
+          config: a YAML file with the keys shown here (nested), such as the config.yaml of an earlier run.
+          resume: go on with a run that was stopped: its folder or name, or nothing for the newest one.
+          report: write an earlier run's report anew from its stored returns: its folder or name, or nothing likewise.
+        """
+
+        run: Any
+        preset: str
+        config: pathlib.Path | None = None
+        resume: str | None = None
+        report: str | None = None
+
+    Options.__annotations__["run"] = Annotated[type(base)[type(base.agent)], tyro.conf.arg(name="")]
+    names = f"Presets: {', '.join(presets)}. Learners: {', '.join(learners.registered())}."
+    options: Any = Options
+    tyro.cli(
+        options,
+        default=Options(base, preset),
+        args=list(arguments),
+        prog=program,
+        description=f"{description}\n\n{names}",
+    )
+    raise SystemExit(0)

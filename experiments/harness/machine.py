@@ -1,18 +1,21 @@
-"""The machine a run works on: cores, devices, versions, and where compiled programs are kept."""
+"""The machine a run works on: cores, memory, devices, versions, and where compiled programs are kept."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.cli import UsageError
+from experiments.harness.errors import UsageError
+from metarl_jax.checks import shown
 
 PACKAGES = (
     *("metarl-jax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax", "orbax-checkpoint"),
@@ -25,13 +28,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_limits() -> dict[str, int]:
+    """Bytes that this process may use, by what sets the limit: resident memory, and address space if it is limited."""
+    limits = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits["memory"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for control in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # "max", or no such group
+            limits["memory"] = min(limits.get("memory", sys.maxsize), int(pathlib.Path(control).read_text()))
+    for name in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        soft, _ = resource.getrlimit(name)
+        if soft != resource.RLIM_INFINITY:
+            limits["address space"] = min(limits.get("address space", sys.maxsize), soft)
+    return limits
+
+
+def has_accelerator() -> bool:
+    """Whether jax may find one; without asking it, so a guess from what the system shows."""
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return False
+    return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "accel*", "kfd", "vfio/[0-9]*"))
+
+
 def prepare_jax(cache: pathlib.Path | None) -> None:
     """Settings that must be made before jax computes anything, which importing a domain does.
 
-    A CPU shows one device a core, over which members are spread; an accelerator is used as it is.
+    A CPU shows one device a core, over which replicas are spread; an accelerator is used as it is. Numbers have 32
+    bits, whatever JAX_ENABLE_X64 says: results must not depend on a variable that nobody recorded.
     """
     import jax
 
+    jax.config.update("jax_enable_x64", False)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores())
     if cache is not None:
@@ -49,14 +76,14 @@ def cache_folder(asked: pathlib.Path | None) -> pathlib.Path | None:
     """
     named = asked or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(named) if named else pathlib.Path(home) / "metarl-jax" / "compiled"
+    folder = pathlib.Path(named).expanduser() if named else pathlib.Path(home) / "metarl-jax" / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
         if named:
-            raise UsageError(f"cache_dir: cannot write to {folder}: {error.strerror}") from error
+            raise UsageError(f"cache_dir: cannot write to {shown(str(folder))[1:-1]}: {error.strerror}") from error
         return None
 
 

@@ -1,10 +1,19 @@
-"""Does an agent that learned in one field adapt to another within a few episodes?
+"""The command of any experiment: one call, of what the experiment is.
 
-    python -m experiments.transfer [--preset cpu|three|smoke|gpu] [--protocol both|pairs|leave-out] [--resume [RUN]]
+An entry point is a package ``experiments/<name>`` of a configuration (presets), a plan (which agents are trained, on
+what) and sections (what the report says), and this in its ``__main__``::
 
-Trains an agent on each domain, and agents on all domains but a few; adapts them to new tasks of every domain, or of
-those left out, with a few support episodes; and sets the scores beside controls: random weights, no adaptation, another
-task's support, support without rewards, a multitask agent.
+    def experiment() -> Experiment:
+        from experiments.<name>.configuration import PRESETS
+        from experiments.<name>.plan import announce, plan
+
+        return Experiment("<name>", "What it asks.", PRESETS, plan, announce, report)
+
+    if __name__ == "__main__":
+        sys.exit(main(experiment))
+
+The command line, the run folder with its seals and lock, resuming, signals, errors in one line, memory and progress are
+the same for all, and are here.
 """
 
 from __future__ import annotations
@@ -13,185 +22,182 @@ import dataclasses
 import os
 import pathlib
 import resource
-import signal
+import shlex
 import sys
 import time
-from collections.abc import Sequence
-from types import FrameType
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from experiments import cli, machine, runs
-from experiments.config import PRESETS, TransferConfig
-from experiments.plan import agents
+from experiments.harness.errors import (
+    Interrupted,
+    UsageError,
+    explain,
+    quiet_libraries,
+    refuse,
+    replace_what_cannot_be_encoded,
+    tell,
+)
+from experiments.harness.stopping import Phase, Signals
 
-if TYPE_CHECKING:  # jax and what needs it load after the configuration was checked
-    from experiments.results import Results
+if TYPE_CHECKING:  # what takes long to load is loaded after the command line was checked
+    from experiments.harness.plan import TrainingRun
+    from experiments.harness.returns import Measured
+    from experiments.harness.runs import RunFolder
 
-EXPERIMENT = "transfer"
-PROGRAM = f"python -m experiments.{EXPERIMENT}"
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error, somebody asked
-    """The run was asked to stop and everything worth keeping is saved."""
-
-
-class StopRequest:
-    """Remembers that SIGTERM or SIGINT came, so that the interval can be finished; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        print(f"{signal.Signals(number).name}: finishing this interval, then saving", file=sys.stderr, flush=True)
-
-    def __bool__(self) -> bool:
-        return bool(self.signal)
-
-    def check(self) -> None:
-        """Raises if the signal came."""
-        if self:
-            raise Interrupted
+ConfigT = TypeVar("ConfigT")
+Usage = Mapping[str, float]
 
 
-def _saved(which: str, results: pathlib.Path) -> TransferConfig:
-    return runs.saved_config(TransferConfig(), runs.find(EXPERIMENT, which, results))
+@dataclasses.dataclass(frozen=True)
+class Experiment(Generic[ConfigT]):
+    """What an experiment is, beyond what all have in common. Making one loads neither jax nor numpy.
+
+    Attributes:
+      name: folder of its runs below ``results``, and of its package.
+      description: first lines of the help text.
+      presets: configurations (:class:`~experiments.harness.settings.ExperimentConfig`) by name, the default one first.
+      plan: ``config -> training runs``, in the order in which they are trained.
+      announce: ``config ->`` one line that says what will be done.
+      report: ``(config, plan, measured, folder, usage)``: writes everything that a finished run leaves behind, by
+        ``folder.write``, from the returns alone, without jax.
+      carry_out: ``(config, plan, folder, signals) -> Measured``; None trains and tests every run of the plan. One of
+        your own calls :func:`experiments.harness.machine.prepare_jax` before it uses jax.
+    """
+
+    name: str
+    description: str
+    presets: Mapping[str, ConfigT]
+    plan: Callable[[ConfigT], tuple[TrainingRun, ...]]
+    announce: Callable[[ConfigT], str]
+    report: Callable[[ConfigT, tuple[TrainingRun, ...], Measured, RunFolder, Usage], None]
+    carry_out: Callable[[ConfigT, tuple[TrainingRun, ...], RunFolder, Signals], Measured] | None = None
+
+    @property
+    def program(self) -> str:
+        """The command as it was called: the console script, or the module."""
+        script = f"metarl-{self.name}"
+        called = pathlib.Path(sys.argv[0]).stem if sys.argv else ""
+        return script if called == script else f"python -m experiments.{self.name}"
 
 
-def open_run(arguments: Sequence[str]) -> tuple[TransferConfig, runs.RunFolder, pathlib.Path | None]:
-    """Reads the command line and opens the run's folder: configuration, folder, folder of compiled programs.
+@dataclasses.dataclass(frozen=True)
+class Opened(Generic[ConfigT]):
+    """A command that may go ahead.
+
+    Attributes:
+      config: its configuration.
+      plan: its training runs.
+      folder: of the run, held by this process.
+      cache: folder of compiled programs; None keeps none.
+      report: only the report is asked for.
+    """
+
+    config: ConfigT
+    plan: tuple[TrainingRun, ...]
+    folder: RunFolder
+    cache: pathlib.Path | None
+    report: bool = False
+
+
+def open_run(experiment: Experiment[Any], arguments: Sequence[str]) -> Opened[Any]:
+    """Reads the command line, checks what can be checked, and opens the run's folder. Writes nothing before.
 
     Raises:
-      UsageError: if anything is not allowed, cannot be written, or does not fit the run to resume.
+      UsageError: if anything is not allowed, cannot fit, cannot be written, or does not fit the run to resume.
     """
-    command = cli.parse(PRESETS, _saved, arguments, PROGRAM, (__doc__ or "").split("\n\n")[0])
-    config = command.run
+    from experiments.harness import cli, machine, memory, runs
+
+    command = cli.parse(experiment.name, experiment.presets, arguments, experiment.program, experiment.description)
+    config, path = command.run, command.folder
+    plan = experiment.plan(config)
+    if command.report:
+        assert path is not None
+        return Opened(config, plan, runs.RunFolder(path, config, resume=True), None, report=True)
+    memory.check(config, len(plan))
     cache = machine.cache_folder(config.cache_dir)
-    if command.resume is None:
-        name = config.name or runs.default_name(config.protocol)
-        config = dataclasses.replace(config, name=name)
-        return config, runs.RunFolder(config.results / EXPERIMENT / name, config, resume=False), cache
-    path = runs.find(EXPERIMENT, command.resume, config.results)
-    saved = runs.saved_config(TransferConfig(), path)
-    if different := cli.differences(saved, config):
-        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-        named = f"{'; '.join(different[:3])}{more}"
-        raise cli.UsageError(f"resume: {path} was started with {named}; leave these away or start anew")
-    return saved, runs.RunFolder(path, saved, resume=True), cache
+    if path is not None:
+        return Opened(config, plan, runs.RunFolder(path, config, resume=True), cache)
+    name = config.name or runs.default_name(config.label)
+    config = dataclasses.replace(config, name=name)
+    return Opened(config, plan, runs.RunFolder(config.results / experiment.name / name, config, resume=False), cache)
 
 
-def announce(config: TransferConfig, folder: runs.RunFolder, cache: pathlib.Path | None) -> None:
-    """Says what will be done, before anything heavy is loaded."""
-    plan = agents(config.protocol, config.domains, config.groups)
-    trained = sum(agent.role != "random weights" for agent in plan)
-    shots = ", ".join(map(str, config.evaluation.shots))
-    print(
-        f"transfer ({config.protocol}): {trained} agents x {len(config.arms)} arms x {config.seeds} seeds, "
-        f"{config.training.iterations} meta-iterations each; tested on {', '.join(config.domains)} "
-        f"with K = {shots} support episodes, {config.evaluation.tasks} tasks x {config.evaluation.episodes} episodes"
-    )
-    print(f"results: {folder.path}")
-    print(f"compiled programs: {cache or 'not kept, the cache folder cannot be written'}; loading JAX", flush=True)
+def main(
+    load: Callable[[], Experiment[Any]],
+    arguments: Sequence[str] | None = None,
+    on_phase: Callable[[Phase], object] = lambda phase: None,
+) -> int:
+    """Runs an experiment's command.
 
+    Args:
+      load: makes the experiment; called after signals are answered.
+      arguments: the command line without the program; default: of this process.
+      on_phase: told every phase that begins.
 
-def carry_out(config: TransferConfig, folder: runs.RunFolder, stop: StopRequest) -> Results:
-    """Trains and evaluates whatever is not finished yet, agent by agent.
-
-    Raises:
-      Interrupted: if asked to stop, after saving.
-      training.DivergedError: if an agent's loss is no longer finite.
+    Returns:
+      The exit code: 0; 1 for an error on the way, told in one line; 2 for a command that was refused, in one line,
+      before anything was written; 128 + signal for a run that was asked to stop.
     """
-    import jax
-    from rich.console import Console
-
-    from experiments.laboratory import Laboratory
-    from experiments.progress import Display
-    from experiments.results import Results, load_arrays, save_arrays
-    from metarl_jax.training import Stopped
-
-    note_versions(folder, machine.versions(jax.devices()))
-    plan = agents(config.protocol, config.domains, config.groups)
-    trained = [agent for agent in plan if agent.role != "random weights"]
-    with Display(len(trained) * config.training.iterations, Console()) as display:
-        display.state("building domains and evaluation sets")
-        lab = Laboratory(config)
-        finished = {agent: load_arrays(folder.agent(agent.id) / "returns.npz") for agent in plan}
-        for agent in plan:
-            if finished[agent] is None:
-                display.work.plan(agent.id, lab.work(agent))
-        stop.check()
-        display.state("returns of random, no-op, heuristic and reference policies")
-        targets = lab.targets()
-        returns = {}
-        for agent in plan:
-            stop.check()
-            measured = finished[agent]
-            if measured is None:
-                try:
-                    state = lab.train(agent, folder, display, lambda: bool(stop))
-                except Stopped as stopped:
-                    display.note(f"{agent.label}: saved at iteration {stopped.iteration}")
-                    raise Interrupted from stopped
-                stop.check()
-                measured = lab.evaluate_everywhere(agent, state, folder, display)
-                save_arrays(folder.agent(agent.id) / "returns.npz", measured)
-            else:
-                display.note(f"{agent.label}: finished before")
-                display.advance(config.training.iterations if agent in trained else 0)
-            returns.update({(agent.id, target): array for target, array in measured.items()})
-    return Results(config.protocol, config.seeds, config.arms, lab.conditions, plan, targets, returns)
-
-
-def note_versions(folder: runs.RunFolder, now: dict[str, object]) -> None:
-    """Writes the versions of a new run; warns if a resumed one was started with others."""
-    before = folder.read_json(runs.VERSIONS)
-    if before is None:
-        folder.write_json(runs.VERSIONS, now)
-        return
-    changed = [key for key in now if key != "command" and before.get(key) != now[key]]
-    if changed:
-        print(f"warning: {', '.join(changed)} changed since this run was started; scores may differ in the last bits")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment; returns the exit code."""
     start = time.monotonic()
+    replace_what_cannot_be_encoded()
+    with Signals(on_phase) as signals:
+        signals.enter("parsing")
+        try:
+            experiment = load()
+            opened = open_run(experiment, sys.argv[1:] if arguments is None else arguments)
+        except UsageError as error:
+            return refuse(error)
+        except MemoryError as error:
+            tell(f"error: {explain(error, experiment.program)}")
+            return 1
+        with opened.folder, quiet_libraries():
+            return _guarded(experiment, opened, signals, start)
+
+
+def _guarded(experiment: Experiment[Any], opened: Opened[Any], signals: Signals, start: float) -> int:
+    signals.go_on = f"{experiment.program} --resume {shlex.quote(str(opened.folder.path))}"
     try:
-        config, folder, cache = open_run(sys.argv[1:] if arguments is None else arguments)
-    except cli.UsageError as error:
-        return cli.refuse(error)
-    with folder:
-        return _run(config, folder, cache, start)
-
-
-def _run(config: TransferConfig, folder: runs.RunFolder, cache: pathlib.Path | None, start: float) -> int:
-    stop = StopRequest()
-    announce(config, folder, cache)
-
-    machine.prepare_jax(cache)
-    from experiments import report
-    from metarl_jax.training import DivergedError
-
-    try:
-        results = carry_out(config, folder, stop)
+        _run(experiment, opened, signals, start)
+        sys.stdout.flush()
+        return 0
     except Interrupted:
-        print(f"stopped; go on with: {PROGRAM} --resume {folder.path}", flush=True)
-        return 128 + stop.signal
-    except (DivergedError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(signals.line(signals.received, "saved"))
+        return 128 + signals.received
+    except UsageError as error:
+        return refuse(error)
+    except BaseException as error:
+        line = explain(error, signals.go_on)
+        if line is None:
+            raise
+        if isinstance(error, BrokenPipeError):  # or the interpreter stumbles over it again when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        tell(f"error: {line}")
         return 1
-    usage = {
-        "seconds_of_this_process": round(time.monotonic() - start, 1),
-        "cpu_seconds_of_this_process": round(sum(os.times()[:2]), 1),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-    report.write(results, config, folder, usage)
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(experiment: Experiment[Any], opened: Opened[Any], signals: Signals, start: float) -> None:
+    config, plan, folder = opened.config, opened.plan, opened.folder
+    if opened.report:
+        from experiments.harness import returns
+
+        measured = returns.restore(folder, config, plan, f"measure it anew with: {signals.go_on}")
+        if measured is None:
+            raise UsageError(f"report: {folder.path} holds no usable {returns.RETURNS}; go on with: {signals.go_on}")
+        usage = (folder.read_json("summary.json") or {}).get("usage", {})
+    else:
+        print(experiment.announce(config))
+        print(f"results: {folder.path}")
+        kept = opened.cache or "not kept, the cache folder cannot be written"
+        print(f"compiled programs: {kept}", flush=True)
+        from experiments.harness import execution, returns
+
+        carry_out = experiment.carry_out or execution.train_and_test
+        measured = carry_out(config, plan, folder, signals)
+        returns.store(folder, config, measured)
+        usage = {
+            "seconds_of_this_process": round(time.monotonic() - start, 1),
+            "cpu_seconds_of_this_process": round(sum(os.times()[:2]), 1),
+            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        }
+    signals.enter("reporting")
+    experiment.report(config, plan, measured, folder, usage)

@@ -19,14 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.suite import Suite
-from experiments.config import TransferConfig
-from experiments.plan import UNTRAINED, Agent
-from experiments.progress import Display, Kind, duration
-from experiments.results import ANCHORS, Target
-from experiments.runs import VALIDATION, RunFolder
+from experiments.harness.plan import TrainingRun, untrained
+from experiments.harness.progress import Display, Kind, duration
+from experiments.harness.runs import VALIDATION, RunFolder
+from experiments.harness.settings import ExperimentConfig
+from experiments.report.results import BASELINES, DomainBaselines
 from metarl_jax import arena, evaluation, learners, statistics, training
 from metarl_jax.arena import Arena
-from metarl_jax.checkpointing import Checkpointer
 from metarl_jax.collection import Collector
 from metarl_jax.configs import TransformerDqnConfig
 from metarl_jax.evaluation import Condition
@@ -52,15 +51,15 @@ def _fold(key: Any, purpose: int, *names: str) -> Any:
 class Laboratory:
     """Trains and evaluates the agents of one configuration."""
 
-    def __init__(self, config: TransferConfig):
+    def __init__(self, config: ExperimentConfig[Any]):
         self.config = config
         self.suite = Suite.make(config.domains)
-        self.conditions = evaluation.conditions(config.evaluation.shots)
-        self.members = len(config.arms) * config.seeds
+        self.conditions = evaluation.conditions(config.evaluation.support_episodes)
+        self.members = config.replicas
         self._trials: dict[tuple[str, int], evaluation.Trials] = {}
         self._collectors: dict[tuple[str, int], Collector] = {}
 
-    def collector(self, agent: Agent) -> Collector:
+    def collector(self, agent: TrainingRun) -> Collector:
         """The agent's learner and its programs: one object for all agents that share them."""
         # Every training domain keeps a place in the replay.
         replay = max(self.config.agent.data.replay, len(agent.trained_on))
@@ -69,11 +68,11 @@ class Laboratory:
             self._collectors[agent.learner, replay] = Collector(learner, self.suite, self.members)
         return self._collectors[agent.learner, replay]
 
-    def learner(self, agent: Agent) -> Learner:
+    def learner(self, agent: TrainingRun) -> Learner:
         """The agent's learner."""
         return self.collector(agent).learner
 
-    def _make_learner(self, agent: Agent, replay: int) -> Learner:
+    def _make_learner(self, agent: TrainingRun, replay: int) -> Learner:
         given = self.config.agent
         data = dataclasses.replace(given.data, replay=replay)
         config: Any = dataclasses.replace(given, data=data)
@@ -89,7 +88,7 @@ class Laboratory:
 
     def arena(self, name: str) -> Arena:
         """Programs of a domain; the same for all agents, which share a network and hence how they act."""
-        own = self.learner(UNTRAINED)
+        own = self.learner(untrained(self.config.learner))
         return arena.make(self.suite, name, own.act, own.data, self.members)
 
     def hyper(self, learner: Learner) -> Any:
@@ -104,7 +103,7 @@ class Laboratory:
             ]
         )
 
-    def work(self, agent: Agent, done: int = 0) -> Counter[Kind]:
+    def work(self, agent: TrainingRun, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
         left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
         if agent.role != "random weights":
@@ -113,14 +112,14 @@ class Laboratory:
             left["compilation", agent.role] = int(done == 0)
         return left
 
-    def steps(self, agent: Agent) -> tuple[int, float]:
+    def steps(self, agent: TrainingRun) -> tuple[int, float]:
         """Gradient steps and (mean) environment steps of one meta-iteration of all members."""
         data = self.config.agent.data
         choices = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
         # There are as many support as query episodes.
         return self.members * data.updates, float(self.members * data.tasks * choices * data.episodes * 2)
 
-    def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
+    def train(self, agent: TrainingRun, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
 
         Raises:
@@ -174,7 +173,7 @@ class Laboratory:
             self.hyper(learner),
             iterations=config.iterations,
             interval=config.interval,
-            checkpointer=Checkpointer(folder.agent(agent.id) / "checkpoints", keep=2, notify=display.note),
+            checkpointer=folder.checkpointer(agent.id, display.note),
             checkpoint_every=config.checkpoint_every,
             resume=True,
             on_interval=on_interval,
@@ -189,19 +188,24 @@ class Laboratory:
             tasks = asked.tasks if purpose == EVALUATION_SET else min(asked.tasks, self.config.agent.data.tasks)
             key = _fold(jax.random.key(BENCHMARK_SEED), purpose, name)
             self._trials[name, purpose] = evaluation.make_trials(
-                self.arena(name), self.collector(UNTRAINED), key, tasks, max(asked.shots), asked.episodes
+                self.arena(name),
+                self.collector(untrained(self.config.learner)),
+                key,
+                tasks,
+                max(asked.support_episodes),
+                asked.episodes,
             )
         return self._trials[name, purpose]
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> DomainBaselines:
         """Anchor returns of a domain's evaluation set."""
         trials = self.trials(name)
-        found = {policy: np.asarray(getattr(trials.anchors, policy)) for policy in ANCHORS}
-        return Target(found, trials.env.reward_unit, trials.env.reference_kind)
+        found = {policy: np.asarray(getattr(trials.anchors, policy)) for policy in BASELINES}
+        return DomainBaselines(found, trials.env.reward_unit, trials.env.reference_kind)
 
     def evaluate(
         self,
-        agent: Agent,
+        agent: TrainingRun,
         state: Any,
         candidates: Sequence[Any],
         target: str,
@@ -216,7 +220,7 @@ class Laboratory:
         key = _fold(jax.random.key(BENCHMARK_SEED), EXPLORATION, target)
         return evaluation.evaluate(self.collector(agent), candidates, scale, self.trials(target, purpose), asked, key)
 
-    def validated(self, agent: Agent, state: Any, folder: RunFolder) -> list[Any]:
+    def validated(self, agent: TrainingRun, state: Any, folder: RunFolder) -> list[Any]:
         """The trained parameters to test: of each arm the candidate that is best on new tasks of its training domains.
 
         What is compared is the score at the largest K, a mean over training domains and seeds. An agent that is not
@@ -227,7 +231,7 @@ class Laboratory:
         labels, candidates = list(found), list(found.values())
         if not agent.trained_on or (len(candidates) == 1 and agent.tested_on(agent.trained_on) == agent.trained_on):
             return candidates
-        most = max(self.config.evaluation.shots)
+        most = max(self.config.evaluation.support_episodes)
         asked = (*(Condition(most, candidate=i) for i in range(len(candidates))), Condition(0))
 
         def scores(domain: str) -> np.ndarray:
@@ -247,13 +251,13 @@ class Laboratory:
         of_member, rows = np.repeat(best, self.config.seeds), np.arange(self.members)
         return [jax.tree.map(lambda *leaves: jnp.stack(leaves)[of_member, rows], *candidates)]
 
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[str, DomainBaselines]:
         """Anchor returns of every domain."""
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
 
     def evaluate_everywhere(
-        self, agent: Agent, state: Any, folder: RunFolder, display: Display
+        self, agent: TrainingRun, state: Any, folder: RunFolder, display: Display
     ) -> dict[str, np.ndarray]:
         """Query returns of an agent in every domain that it is tested on."""
         domains, clock = agent.tested_on(self.config.domains), display.seconds()
