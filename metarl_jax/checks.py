@@ -151,11 +151,11 @@ def check_fields(config: Any, prefix: str = "") -> None:
                 raise ValueError(f"{name} must be {bounds}, got {shown(value)}")
             continue
         if not isinstance(value, tuple):
-            raise ValueError(f"{name} must be a tuple, each {bounds}, got {shown(value)}")
+            raise ValueError(f"{name} must be a list, each {bounds}, got {shown(value)}")
         for item in value:
             if not bounds.holds(item):
-                raise ValueError(f"{name} must hold values that are {bounds}, got {shown(item)}")
+                raise ValueError(f"{name} must be a list, each {bounds}, got {shown(item)}")
         if len(value) < bounds.fewest:
-            raise ValueError(f"{name} must hold at least {bounds.fewest} of them, got {len(value)}")
+            raise ValueError(f"{name} must hold at least {bounds.fewest}, got {len(value)}")
         if bounds.distinct and len(set(value)) != len(value):
             raise ValueError(f"{name} must not repeat a value, got {shown(' '.join(map(str, value)))}")

@@ -126,7 +126,7 @@ def _scalar(kind: Any, given: Text, where: str) -> Any:
         try:
             return pathlib.Path(text).expanduser()
         except RuntimeError as error:  # no such user
-            raise UsageError(f"{given.where}{where}: {error}, got {given!r}") from error
+            raise UsageError(f"{given.where}{where} names a home folder that is not there, got {given!r}") from error
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     if kind is int:
@@ -216,7 +216,7 @@ def read_yaml(content: bytes) -> dict[str, Any]:
         raise UsageError(f"is not UTF-8 text: byte {error.start} cannot be read") from error
     except yaml.YAMLError as error:
         raise UsageError(f"is not YAML: {' '.join(str(error).split())}") from error
-    except ValueError as error:  # an escape of no character
+    except (ValueError, OverflowError) as error:  # an escape of no character
         raise UsageError(f"is not YAML: {error}") from error
     except RecursionError as error:
         raise UsageError("is nested too deeply") from error
