@@ -96,7 +96,8 @@ class Manifest:
           ``(content, "")`` for a good file, ``(None, "is missing")`` for none, ``(None, reason)`` for one not to use.
         """
         try:
-            content = (self.folder / name).read_bytes()
+            with open(f"{self.folder}/{name}", "rb") as file:
+                content = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None, "is missing"
         except (OSError, ValueError) as error:

@@ -115,15 +115,17 @@ def faults(folder: pathlib.Path) -> list[str]:
     """Everything in a run's folder that is not as it was written, a line each, naming the file. Needs no jax."""
     manifest = Manifest.read(folder)
     found = manifest.faults()
-    steps = steps_of(folder)
-    for step in steps:
-        found += [f"{step.relative_to(folder)}/{fault}" for fault in Manifest.read(step).faults()]
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.name in (MANIFEST, LOCK) or any(step in path.parents for step in steps):
+    for place, folders, names in os.walk(folder):
+        inside = os.path.relpath(place, folder)
+        prefix = "" if inside == "." else f"{inside}/"
+        if MANIFEST in names and prefix:  # a complete step of a checkpoint
+            found += [f"{prefix}{fault}" for fault in Manifest.read(pathlib.Path(place)).faults()]
+            folders.clear()
             continue
-        name = path.relative_to(folder).as_posix()
-        if name != METRICS and name not in manifest.entries:
-            found.append(f"{name} is not listed in {MANIFEST}")
+        aside = (MANIFEST, LOCK) if not prefix else ()
+        for name in sorted(set(names).difference(aside)):
+            if prefix + name not in manifest.entries and prefix + name != METRICS:
+                found.append(f"{prefix}{name} is not listed in {MANIFEST}")
     lines = _lines(folder / METRICS)
     return found + [f"{METRICS} line {i} is damaged" for i, line in enumerate(lines, 1) if open_line(line) is None]
 

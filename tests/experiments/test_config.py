@@ -8,10 +8,10 @@ import re
 
 import pytest
 import yaml
+from experiments.config import PRESETS, EvaluationConfig, TransferConfig
 
 import envs_jax
 from experiments import cli, config, plan, transfer
-from experiments.config import PRESETS, EvaluationConfig, TransferConfig
 from metarl_jax import learners
 
 KNOWN = ", ".join(config.domain_names())

@@ -71,9 +71,7 @@ def test_bad_flags(
 
 
 @pytest.mark.parametrize(("text", "expected"), YAML, ids=[_named(case) for case in YAML])
-def test_bad_files(
-    text: str | bytes, expected: str, folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files(text: str | bytes, expected: str, folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     _refused(["--config", "bad.yaml"], expected, folder, capsys)
     _refused(["--config", "bad.yaml"], "config: bad.yaml: ", folder, capsys)

@@ -12,12 +12,12 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from rich.console import Console
-
-from experiments import figures, plan, report, results, runs, tables
 from experiments.config import PRESETS, Protocol, TransferConfig
 from experiments.plan import LEFT_OUT, OTHER, OWN
 from experiments.results import Results, Target
+from rich.console import Console
+
+from experiments import figures, plan, report, results, runs, tables
 from metarl_jax.evaluation import Condition, conditions
 
 DOMAINS = ("energy_trading", "portfolio", "supply_chain")
