@@ -115,3 +115,26 @@ def test_as_processes_jax_free_and_at_once(folder: pathlib.Path) -> None:
     assert (done.returncode, done.stderr) == (2, "error: --seeds must be a whole number, got 'x'\n")
     used = after.children_user - before.children_user + after.children_system - before.children_system
     assert min(used, time.monotonic() - clock) < SECONDS
+
+
+def test_no_other_experiments_can_hide_the_console_script(tmp_path: pathlib.Path) -> None:
+    """Installed-like: packages in a folder of their own, the script elsewhere, another ``experiments`` in two ways."""
+    installed, elsewhere = tmp_path / "site", tmp_path / "work"
+    installed.mkdir()
+    (elsewhere / "experiments").mkdir(parents=True)
+    (elsewhere / "experiments/__init__.py").write_text("raise ImportError('the other experiments')")
+    for name in ("envs_jax", "metarl_jax", "experiments", "metarl_commands.py"):
+        (installed / name).symlink_to(ROOT / name)
+    script = tmp_path / "bin/metarl-transfer"  # as installers write it
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom metarl_commands import transfer\nsys.exit(transfer())\n")
+    for path in (f"{installed}", f"{elsewhere}:{installed}", f":{installed}"):
+        done = subprocess.run(
+            [sys.executable, str(script), "--resume", "nowhere"],
+            cwd=elsewhere,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("error: resume: 'nowhere' is not the folder of a run")

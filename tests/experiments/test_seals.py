@@ -32,8 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         folder.write_json(runs.VERSIONS, {"python": "3"})
         for i in range(LINES):
             folder.log("source-portfolio", i, {"loss": [0.1 * i, 0.2]})
-        for step in (1, 2):
-            folder.checkpointer("source-portfolio").save(step, {"w": jnp.arange(3.0) + step})
+        folder.checkpointer("source-portfolio").save(1, {"w": jnp.arange(3.0)})
         folder.write_json(f"agents/source-portfolio/{runs.VALIDATION}", {"reference": {"chosen": "as trained"}})
         folder.write("agents/source-portfolio/returns.npz", returns.to_bytes({"portfolio": np.zeros((4, 5, 4, 2))}))
         folder.write(runs.RETURNS, returns.to_bytes({"returns/source-portfolio/portfolio": np.zeros(9)}, compress=True))
