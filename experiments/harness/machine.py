@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import os
 import pathlib
@@ -66,21 +67,40 @@ def prepare_jax(cache: pathlib.Path | None) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def cache_folder(asked: pathlib.Path | None) -> pathlib.Path | None:
+def cache_folder(asked: pathlib.Path | None, make: bool = True) -> pathlib.Path | None:
     """Where compiled programs are kept: as asked, as jax is told by its own variable, or in the user's cache folder.
 
-    Returns None where the user's folder cannot be written: the run is then only slower to start.
+    Args:
+      asked: what the configuration says.
+      make: make the folder and write to it once; else only look whether that can be expected.
+
+    Returns:
+      The folder; None where the user's own cannot be written: the run is then only slower to start.
 
     Raises:
       UsageError: if a folder that was asked for cannot be written.
     """
     named = asked or os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(named).expanduser() if named else pathlib.Path(home) / "metarl-jax" / "compiled"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(named).expanduser() if named else pathlib.Path(home) / "metarl-jax" / "compiled"
+    except RuntimeError as error:  # this user has no home
+        if named:
+            raise UsageError(f"cache_dir names a home folder that is not there, got {shown(str(named))}") from error
+        return None
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        above = folder
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return folder
     except OSError as error:
         if named:
             raise UsageError(f"cache_dir: cannot write to {shown(str(folder))[1:-1]}: {error.strerror}") from error

@@ -114,7 +114,7 @@ def open_run(experiment: Experiment[Any], arguments: Sequence[str]) -> Opened[An
         assert path is not None
         return Opened(config, plan, runs.RunFolder(path, config, resume=True), None, report=True)
     memory.check(config, len(plan))
-    cache = machine.cache_folder(config.cache_dir)
+    cache = machine.cache_folder(config.cache_dir, make=False)
     if path is not None:
         return Opened(config, plan, runs.RunFolder(path, config, resume=True), cache)
     name = config.name or runs.default_name(config.label)
@@ -147,11 +147,19 @@ def main(
             opened = open_run(experiment, sys.argv[1:] if arguments is None else arguments)
         except UsageError as error:
             return refuse(error)
-        except MemoryError as error:
-            tell(f"error: {explain(error, experiment.program)}")
+        except BrokenPipeError:  # ``--help | head``
+            _let_go_of_stdout()
+            return 1
+        except (OSError, MemoryError) as error:
+            tell(f"error: {explain(error, 'the same command')}")
             return 1
         with opened.folder, quiet_libraries():
             return _guarded(experiment, opened, signals, start)
+
+
+def _let_go_of_stdout() -> None:
+    """Where nobody reads it any more; or the interpreter stumbles over that again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _guarded(experiment: Experiment[Any], opened: Opened[Any], signals: Signals, start: float) -> int:
@@ -169,8 +177,8 @@ def _guarded(experiment: Experiment[Any], opened: Opened[Any], signals: Signals,
         line = explain(error, signals.go_on)
         if line is None:
             raise
-        if isinstance(error, BrokenPipeError):  # or the interpreter stumbles over it again when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            _let_go_of_stdout()
         tell(f"error: {line}")
         return 1
 

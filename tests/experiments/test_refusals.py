@@ -31,8 +31,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     """A working folder with a run to resume, an empty folder, and a file in the way of a folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("in the way of a folder")
     with runs.RunFolder(tmp_path / "results/transfer/old", PRESETS["smoke"], resume=False):
