@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal, get_args
 
-from metarl_jax.checks import check_fields, number
+from metarl_jax.checks import check_fields, choice, choices, number, numbers, whole, wholes
 
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
@@ -31,18 +31,18 @@ class NetworkConfig:
       hidden: size of the recurrent state; only recurrent learners use it.
     """
 
-    width: int = number(32, 1, 4096)
-    layers: int = number(2, 0, 64)
-    heads: int = number(4, 1, 64)
-    expansion: int = number(2, 1, 16)
-    channels: int = number(16, 2, 512)
-    head_width: int = number(64, 1, 4096)
-    slots: int = number(32, 1, 1024)
-    hidden: int = number(32, 1, 4096)
+    width: int = whole(32, 1, 4096)
+    layers: int = whole(2, 0, 64)
+    heads: int = whole(4, 1, 64)
+    expansion: int = whole(2, 1, 16)
+    channels: int = whole(16, 2, 512)
+    head_width: int = whole(64, 1, 4096)
+    slots: int = whole(32, 1, 1024)
+    hidden: int = whole(32, 1, 4096)
 
     def __post_init__(self) -> None:
         """Refuses shapes that cannot be built."""
-        check_fields(self, "network")
+        check_fields(self, "network.")
         if self.width % self.heads:
             raise ValueError(f"network.width must be a multiple of network.heads={self.heads}, got {self.width}")
         if self.channels % 2:
@@ -59,13 +59,13 @@ class DataConfig:
       periods: periods kept of each episode for the memory; of a longer episode, a random stretch.
     """
 
-    tasks: int = number(16, 1, 65536)
-    episodes: int = number(5, 1, 4096)
-    periods: int = number(64, 1, 65536)
+    tasks: int = whole(16, 1, 65536)
+    episodes: int = whole(5, 1, 4096)
+    periods: int = whole(64, 1, 65536)
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        check_fields(self, "data")
+        check_fields(self, "data.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +84,10 @@ class QLearningConfig:
       max_grad_norm: global-norm clip of the outer gradient.
     """
 
-    samples: int = number(8, 1, 65536)
-    num_steps: int = number(5, 1, 65536)
-    updates: int = number(8, 1, 65536)
-    replay: int = number(8, 1, 65536)
+    samples: int = whole(8, 1, 65536)
+    num_steps: int = whole(5, 1, 65536)
+    updates: int = whole(8, 1, 65536)
+    replay: int = whole(8, 1, 65536)
     epsilon: float = number(0.15, 0.0, 1.0)
     support_epsilon: float = number(1.0, 0.0, 1.0)
     polyak: float = number(0.98, 0.0, 1.0)
@@ -96,7 +96,7 @@ class QLearningConfig:
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        check_fields(self, "learning")
+        check_fields(self, "learning.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +111,15 @@ class AdaptationConfig:
       unroll: unroll the inner loop (runs faster, compiles longer) instead of scanning it.
     """
 
-    adapt: AdaptSet = "head"
-    steps: int = number(3, 0, 10000)
+    adapt: AdaptSet = choice("head", get_args(AdaptSet))
+    steps: int = whole(3, 0, 10000)
     step_size: float = number(0.01, 0.0, 1e3, open_low=True)
     reward_weight: float = number(0.1, 0.0, 1e6)
     unroll: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        check_fields(self, "adaptation")
-        if self.adapt not in get_args(AdaptSet):
-            raise ValueError(f"adaptation.adapt must be one of {', '.join(get_args(AdaptSet))}, got {self.adapt!r}")
+        check_fields(self, "adaptation.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,20 +134,13 @@ class FineTuningConfig:
       adapt: which parameters the steps change.
     """
 
-    step_sizes: tuple[float, ...] = (0.001, 0.01, 0.1)
-    steps: tuple[int, ...] = (3, 30, 300)
-    adapt: tuple[AdaptSet, ...] = ("head", "all")
+    step_sizes: tuple[float, ...] = numbers((0.001, 0.01, 0.1), 0.0, 1e3, open_low=True, distinct=True)
+    steps: tuple[int, ...] = wholes((3, 30, 300), 1, 100_000)
+    adapt: tuple[AdaptSet, ...] = choices(("head", "all"), get_args(AdaptSet))
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        for name, values, allowed in (
-            ("step_sizes", self.step_sizes, all(0 < size <= 1e3 for size in self.step_sizes)),
-            ("steps", self.steps, all(1 <= count <= 100_000 for count in self.steps)),
-            ("adapt", self.adapt, set(self.adapt) <= set(get_args(AdaptSet))),
-        ):
-            what = {"step_sizes": "in (0, 1000]", "steps": "from 1 to 100000"}.get(name, "'head' or 'all'")
-            if not values or not allowed or len(set(values)) != len(values):
-                raise ValueError(f"fine_tuning.{name} must be one or more different values {what}, got {values}")
+        check_fields(self, "fine_tuning.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,17 +165,15 @@ class TransformerMamlDqnConfig:
     data: DataConfig = DataConfig()
     learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
-    order: Order = "second"
+    order: Order = choice("second", get_args(Order))
     context_share: float = number(0.8, 0.0, 1.0)
     first_order_share: float = number(0.1, 0.0, 1.0)
     learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
     reference_weight: float = number(0.2, 0.0, 1e6, open_low=True)
 
     def __post_init__(self) -> None:
-        """Refuses an unknown order, and shares that do not add up."""
+        """Refuses values that have no meaning, and shares that do not add up."""
         check_fields(self)
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
         if self.context_share + self.first_order_share > 1:
             total = self.context_share + self.first_order_share
             raise ValueError(f"context_share + first_order_share must be at most 1, got {total}")
@@ -243,8 +232,8 @@ class PpoConfig:
     data: DataConfig = DataConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
     learning_rate: float = number(2.5e-3, 0.0, 1e3, open_low=True)
-    epochs: int = number(4, 1, 1000)
-    minibatches: int = number(4, 1, 65536)
+    epochs: int = whole(4, 1, 1000)
+    minibatches: int = whole(4, 1, 65536)
     clip: float = number(0.2, 0.0, 1e3, open_low=True)
     trace: float = number(0.95, 0.0, 1.0)
     value_weight: float = number(0.5, 0.0, 1e6)
@@ -278,10 +267,10 @@ class Rl2Config:
 
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
-    trials: int = number(2, 1, 4096)
+    trials: int = whole(2, 1, 4096)
     learning_rate: float = number(1e-3, 0.0, 1e3, open_low=True)
-    epochs: int = number(4, 1, 1000)
-    minibatches: int = number(4, 1, 65536)
+    epochs: int = whole(4, 1, 1000)
+    minibatches: int = whole(4, 1, 65536)
     clip: float = number(0.2, 0.0, 1e3, open_low=True)
     trace: float = number(0.95, 0.0, 1.0)
     value_weight: float = number(0.5, 0.0, 1e6)

@@ -173,7 +173,7 @@ def child() -> None:
     """A process of :func:`fresh`: arguments of :func:`measure` as JSON from stdin, the answer as JSON to stdout."""
     import jax
 
-    from experiments.machine import versions
+    from experiments.harness.machine import versions
 
     found = measure(**json.load(sys.stdin))
     print(json.dumps({"measurement": dataclasses.asdict(found), "machine": versions(jax.devices())}))

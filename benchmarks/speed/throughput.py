@@ -283,7 +283,7 @@ def run(config: Config, suite: Suite, console: Console) -> dict[str, Any]:
     import jax
 
     from benchmarks.speed import meta_step
-    from experiments.machine import versions
+    from experiments.harness.machine import versions
 
     load = os.getloadavg()
     machine = versions(jax.devices())
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     # A benchmark of compiling must compile, also where the user's other programs come from a cache.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
-    from experiments.machine import cores
+    from experiments.harness.machine import cores
 
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
     main()

@@ -19,11 +19,11 @@ import jax
 import numpy as np
 
 from envs_jax.suite import Suite
-from experiments.config import TransferConfig
-from experiments.plan import UNTRAINED, Agent
-from experiments.progress import Display, Kind, duration
-from experiments.results import ANCHORS, Target
-from experiments.runs import VALIDATION, RunFolder
+from experiments.harness.plan import TrainingRun, untrained
+from experiments.harness.progress import Display, Kind, duration
+from experiments.harness.runs import VALIDATION, RunFolder
+from experiments.harness.settings import ExperimentConfig
+from experiments.report.results import BASELINES, DomainBaselines
 from metarl_jax import evaluation, learners, statistics, training
 from metarl_jax.collection import Collector
 from metarl_jax.configs import TransformerDqnConfig
@@ -31,7 +31,6 @@ from metarl_jax.evaluation import Condition, EvaluationSet
 from metarl_jax.learners.base import Learner
 from metarl_jax.rewards import UNKNOWN_SCALE
 from metarl_jax.rollouts import DomainPrograms
-from metarl_jax.runtime.checkpointing import Checkpointer
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
 from metarl_jax.types import RewardScale
@@ -77,26 +76,26 @@ class Session:
     pool starts, because JAX may lose count of an array's buffers if two threads move it.
     """
 
-    def __init__(self, config: TransferConfig):
+    def __init__(self, config: ExperimentConfig[Any]):
         self.config = config
         self.suite = Suite.make(config.domains)
-        self.conditions = evaluation.conditions(config.evaluation.shots)
-        self.replicas = len(config.arms) * config.seeds
+        self.conditions = evaluation.conditions(config.evaluation.support_episodes)
+        self.replicas = config.replicas
         self.programs = Programs(self.replicas)
         self._once = Once()
 
-    def collector(self, agent: Agent) -> Collector:
+    def collector(self, agent: TrainingRun) -> Collector:
         """The agent's learner and its programs."""
         return self._once.get(
             ("collector", agent.learner, agent.trained_on),
             lambda: Collector(self._make_learner(agent), self.suite, self.programs),
         )
 
-    def learner(self, agent: Agent) -> Learner:
+    def learner(self, agent: TrainingRun) -> Learner:
         """The agent's learner."""
         return self.collector(agent).learner
 
-    def _make_learner(self, agent: Agent) -> Learner:
+    def _make_learner(self, agent: TrainingRun) -> Learner:
         config: Any = self.config.agent
         if agent.role == "multitask":
             # The control shares with the learner under test whatever both have.
@@ -114,7 +113,7 @@ class Session:
         arms = (learner.hyperparams(self.config.training.iterations, arm == "reference") for arm in self.config.arms)
         return training.stack([own for own in arms for _ in range(self.config.seeds)])
 
-    def work(self, agent: Agent, done: int = 0) -> Counter[Kind]:
+    def work(self, agent: TrainingRun, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
         left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
         if agent.role != "random weights":
@@ -123,13 +122,13 @@ class Session:
             left["compilation", agent.role] = int(done == 0)
         return left
 
-    def choices(self, agent: Agent) -> float:
+    def choices(self, agent: TrainingRun) -> float:
         """Choices that one meta-iteration of one replica makes, a mean over the training domains."""
         needs = self.learner(agent).needs
         horizon = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
         return float(needs.tasks * needs.episodes * horizon)
 
-    def train(self, agent: Agent, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
+    def train(self, agent: TrainingRun, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
 
         Raises:
@@ -183,7 +182,8 @@ class Session:
             key,
             self.hyperparams(learner),
             training.Pace(config.iterations, config.interval, config.checkpoint_every),
-            checkpointer=Checkpointer(folder.agent(agent.id) / "checkpoints", keep=2, notify=display.note),
+            checkpointer=folder.checkpointer(agent.id, display.note),
+            metadata=folder.metadata,
             resume=True,
             hooks=training.Hooks(
                 on_interval=on_interval,
@@ -196,11 +196,11 @@ class Session:
         """The evaluation set of a domain, or its validation set, which is one collection's worth of tasks."""
 
         def make() -> EvaluationSet:
-            asked, collector = self.config.evaluation, self.collector(UNTRAINED)
+            asked, collector = self.config.evaluation, self.collector(untrained(self.config.learner))
             tasks = asked.tasks if purpose == EVALUATION_SET else min(asked.tasks, collector.needs.tasks)
             key = _fold(jax.random.key(BENCHMARK_SEED), purpose, name)
             return evaluation.make_evaluation_set(
-                self.domain(name), collector, key, tasks, max(asked.shots), asked.episodes
+                self.domain(name), collector, key, tasks, max(asked.support_episodes), asked.episodes
             )
 
         return self._once.get(("evaluation set", name, purpose), make)
@@ -214,15 +214,15 @@ class Session:
             lambda: evaluation.random_support(self.evaluation_set(name, purpose), collector),
         )
 
-    def target(self, name: str) -> Target:
+    def baselines_of(self, name: str) -> DomainBaselines:
         """Baseline returns of a domain's evaluation set."""
         own = self.evaluation_set(name)
-        found = {policy: np.asarray(getattr(own.baselines, policy)) for policy in ANCHORS}
-        return Target(found, own.env.reward_unit, own.env.reference_kind)
+        found = {policy: np.asarray(getattr(own.baselines, policy)) for policy in BASELINES}
+        return DomainBaselines(found, own.env.reward_unit, own.env.reference_kind)
 
     def evaluate(
         self,
-        agent: Agent,
+        agent: TrainingRun,
         scales: RewardScale,
         candidates: Sequence[Any],
         target: str,
@@ -250,7 +250,7 @@ class Session:
         return evaluation.evaluate(collector, candidates, scale, own, support, asked, key)
 
     def scored(
-        self, agent: Agent, scales: RewardScale, candidates: Sequence[Any], domains: Sequence[str], asked: Any
+        self, agent: TrainingRun, scales: RewardScale, candidates: Sequence[Any], domains: Sequence[str], asked: Any
     ) -> np.ndarray:
         """Scores ``[arms, C]`` on the validation sets of some domains: means over domains and seeds."""
 
@@ -264,7 +264,12 @@ class Session:
             return np.mean(list(pool.map(scores, domains)), axis=0)
 
     def validated(
-        self, agent: Agent, scales: RewardScale, candidates: Sequence[Any], labels: Sequence[str], folder: RunFolder
+        self,
+        agent: TrainingRun,
+        scales: RewardScale,
+        candidates: Sequence[Any],
+        labels: Sequence[str],
+        folder: RunFolder,
     ) -> np.ndarray:
         """Which candidate each replica is tested with, ``i64[R]``: of each arm the best on validation tasks.
 
@@ -275,7 +280,7 @@ class Session:
         elsewhere = agent.tested_on(agent.trained_on) != agent.trained_on
         if not agent.trained_on or (len(candidates) == 1 and not elsewhere):
             return np.zeros(self.replicas, int)
-        most = max(self.config.evaluation.shots)
+        most = max(self.config.evaluation.support_episodes)
         best, table = np.zeros(len(arms), int), np.zeros((len(arms), 0))
         if len(candidates) > 1:
             few = spread_out(agent.trained_on, self.config.evaluation.validation_domains)
@@ -301,7 +306,7 @@ class Session:
             return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
 
     def evaluate_everywhere(
-        self, agent: Agent, state: Any, folder: RunFolder, display: Display
+        self, agent: TrainingRun, state: Any, folder: RunFolder, display: Display
     ) -> dict[str, np.ndarray]:
         """Query returns of an agent in every domain that it is tested on."""
         domains, clock = agent.tested_on(self.config.domains), display.seconds()

@@ -1,52 +1,75 @@
-"""What a transfer run measured, and the scores, intervals and verdicts that follow from it.
+"""What a transfer run measured, and the scores, intervals and verdicts that follow from it. Free of jax.
 
-Raw returns stay as they were measured, ``f32[M, C, B, E]``: members (arms times seeds), conditions, tasks, query
+Raw returns stay as they were measured, ``f32[M, C, B, E]``: replicas (arms times seeds), conditions, tasks, query
 episodes. Everything else is computed from them here, by :mod:`metarl_jax.statistics`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from experiments.plan import LEFT_OUT, OTHER, OWN, Agent, Place, multitask_beside
-from experiments.runs import write_atomically
+from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, Setting, TrainingRun, multitask_beside
 from metarl_jax import statistics
-from metarl_jax.evaluation import Condition
 from metarl_jax.statistics import Floats, Interval
 
-ANCHORS = ("random", "noop", "heuristic", "reference")
+BASELINES = ("random", "noop", "heuristic", "reference")
+"""Policies that every domain's returns are compared with."""
+
+Control = Literal["none", "swap", "zero"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class Condition:
+    """What an agent was given before its query episodes: ``metarl_jax.evaluation.Condition`` without jax.
+
+    Attributes:
+      episodes: K, support episodes of the task.
+      control: "none": the task's own support; "swap": another task's; "zero": its own with every reward set to 0.
+    """
+
+    episodes: int
+    control: Control = "none"
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: ``K=5``, ``K=5 swap``."""
+        return f"K={self.episodes}" + ("" if self.control == "none" else f" {self.control}")
+
+
+def conditions(support_episodes: Sequence[int]) -> tuple[Condition, ...]:
+    """Own support at every K, and both controls at the largest: the order of the axis C of returns."""
+    most = max(support_episodes)
+    controls = (Condition(most, "swap"), Condition(most, "zero")) if most > 0 else ()
+    return tuple(Condition(k) for k in sorted(support_episodes)) + controls
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainBaselines:
     """What the returns in one domain are compared with.
 
     Attributes:
-      anchors: mean return ``f32[B]`` per task of each policy of ``ANCHORS``.
+      returns: mean return ``f32[B]`` per task of each policy of :data:`BASELINES`.
       unit: of the returns.
       reference_kind: "optimal" or "heuristic".
     """
 
-    anchors: Mapping[str, np.ndarray]
+    returns: Mapping[str, np.ndarray]
     unit: str
     reference_kind: str
 
     @property
     def floor(self) -> np.ndarray:
         """``max(random, no-op)`` per task."""
-        return np.maximum(self.anchors["random"], self.anchors["noop"])
+        return np.maximum(self.returns["random"], self.returns["noop"])
 
     @property
     def reference(self) -> np.ndarray:
         """Return of the reference policy per task."""
-        return self.anchors["reference"]
+        return self.returns["reference"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +79,10 @@ class Results:
     Attributes:
       protocol: how agents were trained.
       seeds: S, independent runs of every arm.
-      arms: objectives; every agent's members are arm by arm, S each.
+      arms: objectives; every agent's replicas are arm by arm, S each.
       conditions: C, what agents were given before their query episodes.
       agents: all of them.
-      targets: anchors of every domain, in the order of the tables.
+      baselines: of every domain, in the order of the tables.
       returns: ``f32[M, C, B, E]`` by agent id and target.
     """
 
@@ -67,8 +90,8 @@ class Results:
     seeds: int
     arms: tuple[str, ...]
     conditions: tuple[Condition, ...]
-    agents: tuple[Agent, ...]
-    targets: Mapping[str, Target]
+    agents: tuple[TrainingRun, ...]
+    baselines: Mapping[str, DomainBaselines]
     returns: Mapping[tuple[str, str], np.ndarray]
     _known: dict[Any, Interval] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -78,71 +101,73 @@ class Results:
         return max(condition.episodes for condition in self.conditions)
 
     @property
-    def shots(self) -> tuple[int, ...]:
+    def support_episodes(self) -> tuple[int, ...]:
         """All K, ascending."""
         return tuple(sorted({condition.episodes for condition in self.conditions}))
 
     @property
-    def sources(self) -> tuple[Agent, ...]:
+    def sources(self) -> tuple[TrainingRun, ...]:
         """The agents whose adaptation is measured; all others are controls."""
         return tuple(agent for agent in self.agents if agent.role == "source")
 
     @property
-    def untrained(self) -> Agent:
+    def untrained(self) -> TrainingRun:
         """The random-weights control."""
         return next(agent for agent in self.agents if agent.role == "random weights")
 
-    def multitask(self, agent: Agent) -> Agent:
+    def multitask(self, agent: TrainingRun) -> TrainingRun:
         """The multitask control of a source agent."""
         return multitask_beside(agent, self.agents)
 
-    def tested(self, agent: Agent) -> list[str]:
+    def tested(self, agent: TrainingRun) -> list[str]:
         """The targets that an agent was tested on, in the order of the tables."""
-        return [target for target in self.targets if (agent.id, target) in self.returns]
+        return [target for target in self.baselines if (agent.id, target) in self.returns]
 
-    def task_returns(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
+    def task_returns(self, agent: TrainingRun, arm: str, target: str, condition: Condition) -> Floats:
         """Mean query return ``f64[S, B]`` of each seed on each task."""
         first = self.arms.index(arm) * self.seeds
         raw = self.returns[agent.id, target][first : first + self.seeds, self.conditions.index(condition)]
         return np.asarray(raw, np.float64).mean(-1)
 
-    def seed_scores(self, agent: Agent, arm: str, target: str, condition: Condition) -> Floats:
+    def seed_scores(self, agent: TrainingRun, arm: str, target: str, condition: Condition) -> Floats:
         """Pooled score ``f64[S]`` of each seed."""
-        at = self.targets[target]
+        at = self.baselines[target]
         returns = self.task_returns(agent, arm, target, condition)
         return statistics.pooled_score(returns, at.floor, at.reference).score
 
-    def score(self, agent: Agent, arm: str, target: str, condition: Condition) -> Interval:
+    def score(self, agent: TrainingRun, arm: str, target: str, condition: Condition) -> Interval:
         """Pooled score with its interval over seeds and tasks."""
         asked = (agent, arm, target, condition)
         if asked not in self._known:  # tables and figures ask for the same ones
-            at = self.targets[target]
+            at = self.baselines[target]
             self._known[asked] = statistics.hierarchical_bootstrap(self.task_returns(*asked), at.floor, at.reference)
         return self._known[asked]
 
     def gain(self, target: str, one: Floats, other: Floats) -> Interval:
         """Difference of two arms' scores, from their task returns ``[S, B]``, tasks and seeds resampled together."""
-        at = self.targets[target]
+        at = self.baselines[target]
         return statistics.hierarchical_bootstrap(one, at.floor, at.reference, other)
 
-    def anchor_score(self, policy: str, target: str) -> float:
-        """Pooled score of an anchor policy."""
-        at = self.targets[target]
-        return float(statistics.pooled_score(at.anchors[policy], at.floor, at.reference).score)
+    def baseline_score(self, policy: str, target: str) -> float:
+        """Pooled score of a baseline policy."""
+        at = self.baselines[target]
+        return float(statistics.pooled_score(at.returns[policy], at.floor, at.reference).score)
 
-    def cells(self, place: Place) -> list[tuple[Agent, str]]:
+    def cells(self, setting: Setting) -> list[tuple[TrainingRun, str]]:
         """Source agents and targets of one kind, by target in the order of the tables if there is one agent each."""
-        found = [(agent, t) for agent in self.sources for t in self.tested(agent) if agent.place(t) == place]
-        order = list(self.targets)
-        return sorted(found, key=lambda cell: order.index(cell[1])) if place == LEFT_OUT else found
+        found = [(agent, t) for agent in self.sources for t in self.tested(agent) if agent.setting(t) == setting]
+        order = list(self.baselines)
+        return sorted(found, key=lambda cell: order.index(cell[1])) if setting == HELD_OUT else found
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def settings(self) -> tuple[Setting, ...]:
         """The kinds of cells that this run's protocol is about; with a single domain one of them is empty."""
-        pairs: tuple[Place, ...] = (OWN, OTHER) if any(not agent.left_out for agent in self.sources) else ()
-        return (*pairs, LEFT_OUT) if any(agent.left_out for agent in self.sources) else pairs
+        pairs: tuple[Setting, ...] = (
+            (IN_DOMAIN, CROSS_DOMAIN) if any(not agent.left_out for agent in self.sources) else ()
+        )
+        return (*pairs, HELD_OUT) if any(agent.left_out for agent in self.sources) else pairs
 
-    def overall(self, arm: str, cells: Sequence[tuple[Agent, str]], condition: Condition) -> Interval:
+    def overall(self, arm: str, cells: Sequence[tuple[TrainingRun, str]], condition: Condition) -> Interval:
         """Interquartile mean over cells and seeds.
 
         A training run's cells stay together when its seeds are resampled: what one run does in several domains is not
@@ -167,7 +192,7 @@ class Results:
         """Scores in long format: a row for every agent, arm, target, condition and seed, pooled over tasks."""
         for agent in self.agents:
             for target in self.tested(agent):
-                at = self.targets[target]
+                at = self.baselines[target]
                 for arm in self.arms:
                     for condition in self.conditions:
                         returns = self.task_returns(agent, arm, target, condition)
@@ -234,11 +259,11 @@ class Verdict:
     trials: int
 
 
-def strict_successes(results: Results, agent: Agent, arm: str, target: str) -> int:
+def strict_successes(results: Results, agent: TrainingRun, arm: str, target: str) -> int:
     """Seeds that pass the strict test of :class:`Verdict` in one cell."""
     adapted = results.task_returns(agent, arm, target, Condition(results.most))
     multitask = results.task_returns(results.multitask(agent), arm, target, Condition(0))
-    blind = np.asarray(results.targets[target].anchors["heuristic"], np.float64)
+    blind = np.asarray(results.baselines[target].returns["heuristic"], np.float64)
     scores = results.seed_scores(agent, arm, target, Condition(results.most))
     passed = 0
     for seed in range(results.seeds):
@@ -248,7 +273,7 @@ def strict_successes(results: Results, agent: Agent, arm: str, target: str) -> i
     return passed
 
 
-def verdict(results: Results, arm: str, cells: Sequence[tuple[Agent, str]]) -> Verdict:
+def verdict(results: Results, arm: str, cells: Sequence[tuple[TrainingRun, str]]) -> Verdict:
     """Counts for a group of cells."""
     most = results.most
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Verdict)}
@@ -275,21 +300,3 @@ def verdict(results: Results, arm: str, cells: Sequence[tuple[Agent, str]]) -> V
         strict += strict_successes(results, agent, arm, target)
     lists = {name: found[name] for name in found if name not in ("strict", "trials")}
     return Verdict(**lists, strict=strict, trials=len(cells) * results.seeds)
-
-
-def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an npz file whole or not at all; equal arrays make equal bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
-
-
-def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Reads an npz file; None if it is missing or damaged (every array in it has a checksum)."""
-    try:
-        with io.BytesIO(path.read_bytes()) as content, np.load(content) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None

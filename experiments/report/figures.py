@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pathlib
+import io
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plan import LEFT_OUT, OWN, Agent
-from experiments.results import Results
-from experiments.tables import WIDE, number
-from metarl_jax.evaluation import Condition
+from experiments.harness.plan import HELD_OUT, IN_DOMAIN, TrainingRun
+from experiments.report.results import Condition, Results
+from experiments.report.tables import WIDE, number
 
 SCORE = "score (0 floor, 1 reference)"
 COLOURS = ("#1b6ca8", "#c8553d")
@@ -20,32 +19,33 @@ VIEW = 2.0
 """Scores beyond plus or minus this are not drawn: random weights may be a hundred times worse than doing nothing."""
 
 
-def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-    """Writes a PNG and returns its path."""
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    return path
+def png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
-def _rows(results: Results) -> list[tuple[str, dict[str, Agent]]]:
+def _rows(results: Results) -> list[tuple[str, dict[str, TrainingRun]]]:
     """Rows of the heat map: a label, and who was tested on each target."""
     rows = [
-        (agent.label, dict.fromkeys(results.targets, agent))
+        (agent.label, dict.fromkeys(results.baselines, agent))
         for agent in results.agents
         if agent.role != "random weights" and not agent.left_out
     ]
-    if cells := {target: agent for agent, target in results.cells(LEFT_OUT)}:
+    if cells := {target: agent for agent, target in results.cells(HELD_OUT)}:
         multitask = {target: results.multitask(agent) for target, agent in cells.items()}
         rows += [("source: all but the target", cells), ("multitask: all but the target", multitask)]
-    return [*rows, (results.untrained.label, dict.fromkeys(results.targets, results.untrained))]
+    return [*rows, (results.untrained.label, dict.fromkeys(results.baselines, results.untrained))]
 
 
 def heat_map(results: Results, arm: str) -> Figure:
     """Score of every agent in every domain at K=0 and at the largest K, colours diverging from 0."""
     rows = _rows(results)
-    targets = list(results.targets)
+    targets = list(results.baselines)
     height, width = len(rows), len(targets)
-    shots = (0, results.most)
-    scores = [[[results.score(who[t], arm, t, Condition(k)) for t in targets] for _, who in rows] for k in shots]
+    doses = (0, results.most)
+    scores = [[[results.score(who[t], arm, t, Condition(k)) for t in targets] for _, who in rows] for k in doses]
     values = np.array([[[s.estimate for s in row] for row in panel] for panel in scores])
     finite = values[np.isfinite(values)]
     # A few cells far below the floor must not wash out all others; the number in the cell tells the truth.
@@ -57,7 +57,7 @@ def heat_map(results: Results, arm: str) -> Figure:
     else:  # one above the other, or nothing could be read
         figure = Figure(figsize=(4.4 + 0.75 * width, 2 * (1.0 + 0.34 * height)), layout="constrained")
         axes = figure.subplots(2, 1)
-    for axis, k, panel, grid in zip(axes, shots, scores, values, strict=True):
+    for axis, k, panel, grid in zip(axes, doses, scores, values, strict=True):
         image = axis.imshow(grid, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         axis.set_title(f"K={k} support episodes")
         axis.set_xticks(range(width), targets, rotation=30, ha="right")
@@ -76,15 +76,17 @@ def heat_map(results: Results, arm: str) -> Figure:
     return figure
 
 
-def _curve(axis: Axes, results: Results, agent: Agent, arm: str, target: str, label: str, **style: object) -> None:
-    scores = [results.score(agent, arm, target, Condition(k)) for k in results.shots]
-    axis.plot(results.shots, [s.estimate for s in scores], label=label, **style)  # type: ignore[arg-type]
+def _curve(
+    axis: Axes, results: Results, agent: TrainingRun, arm: str, target: str, label: str, **style: object
+) -> None:
+    scores = [results.score(agent, arm, target, Condition(k)) for k in results.support_episodes]
+    axis.plot(results.support_episodes, [s.estimate for s in scores], label=label, **style)  # type: ignore[arg-type]
     axis.fill_between(
-        results.shots, [s.low for s in scores], [s.high for s in scores], alpha=0.15, color=style["color"]
+        results.support_episodes, [s.low for s in scores], [s.high for s in scores], alpha=0.15, color=style["color"]
     )
 
 
-def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None:
+def _adaptation(axis: Axes, results: Results, agent: TrainingRun, target: str) -> None:
     most = results.most
     for arm, colour in zip(results.arms, COLOURS, strict=False):
         _curve(axis, results, agent, arm, target, f"agent, {arm}", color=colour, marker=".")
@@ -93,22 +95,22 @@ def _adaptation(axis: Axes, results: Results, agent: Agent, target: str) -> None
             score = results.score(agent, arm, target, Condition(most, control))  # type: ignore[arg-type]
             axis.plot([most], [score.estimate], marker, color=colour, label=f"{name}, {arm}", markersize=7)
     _curve(axis, results, results.untrained, results.arms[0], target, "random weights", color=GREY, linestyle="--")
-    heuristic = results.anchor_score("heuristic", target)
+    heuristic = results.baseline_score("heuristic", target)
     axis.axhline(heuristic, color="#3a7d44", linewidth=0.9, linestyle="-.", label="heuristic, does not know the task")
     for level in (0.0, 1.0):
         axis.axhline(level, color="black", linewidth=0.6)
     bottom, top = axis.get_ylim()
     axis.set_ylim(max(bottom, -VIEW), min(top, VIEW))
     axis.set_title(f"{target} left out" if agent.left_out else f"{agent.domain} → {target}", fontsize=9)
-    axis.set_xticks(results.shots)
+    axis.set_xticks(results.support_episodes)
 
 
 def adaptation_curves(results: Results) -> Figure:
     """Score against K: a panel for every cell, or of many domains only those that claims are about."""
-    if len(results.targets) <= WIDE:
+    if len(results.baselines) <= WIDE:
         panels = [[(agent, target) for target in results.tested(agent)] for agent in results.sources]
     else:
-        claimed = [results.cells(place) for place in (OWN, LEFT_OUT)]
+        claimed = [results.cells(setting) for setting in (IN_DOMAIN, HELD_OUT)]
         panels = [cells[i : i + 5] for cells in claimed for i in range(0, len(cells), 5)]
     columns = max(len(row) for row in panels)
     size = (1.0 + 3.0 * columns, 1.5 + 2.4 * len(panels))
@@ -131,7 +133,7 @@ def adaptation_curves(results: Results) -> Figure:
 
 
 def training_curves(metrics: list[dict[str, object]]) -> Figure | None:
-    """Loss and reward of the query episodes during training, a line an agent (mean over its members)."""
+    """Loss and reward of the query episodes during training, a line an agent (mean over its replicas)."""
     if not metrics:
         return None
     shown = [name for name in ("loss", "query_reward") if name in metrics[0]["metrics"]]  # type: ignore[operator]

@@ -31,7 +31,7 @@ def duration(seconds: float) -> str:
 class Work:
     """What is left to do, by kind, and from what each kind has cost so far, how long it will take.
 
-    A kind is a sort of work and its details: a second-order iteration costs several times one without inner steps.
+    Work is timed per (phase, learner, stage): a second-order iteration costs several times one without inner steps.
     """
 
     def __init__(self) -> None:
