@@ -65,7 +65,7 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
             if measured_before[run] is None:
                 display.work.plan(run.id, session.work(run))
         display.state("returns of random, no-op, heuristic and reference policies")
-        baselines = session.targets()
+        baselines = session.baselines()
         measured = {}
         for run in plan:
             found = measured_before[run]

@@ -24,7 +24,7 @@ from experiments.harness.files import MANIFEST, PART, Manifest, digest, write_at
 from metarl_jax.checks import shown
 
 if TYPE_CHECKING:
-    from metarl_jax.checkpointing import Checkpointer
+    from metarl_jax.runtime.checkpointing import Checkpointer
 
 CONFIG, METRICS, VERSIONS, VALIDATION = "config.yaml", "metrics.jsonl", "versions.json", "validation.json"
 RETURNS, LOCK, LATEST = "returns.npz", ".lock", "latest"

@@ -300,10 +300,10 @@ class Session:
         folder.write_json(f"agents/{agent.id}/{VALIDATION}", chosen)
         return np.repeat(best, seeds)
 
-    def targets(self) -> dict[str, Target]:
+    def baselines(self) -> dict[str, DomainBaselines]:
         """Baseline returns of every domain."""
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
-            return dict(zip(self.config.domains, pool.map(self.target, self.config.domains), strict=True))
+            return dict(zip(self.config.domains, pool.map(self.baselines_of, self.config.domains), strict=True))
 
     def evaluate_everywhere(
         self, agent: TrainingRun, state: Any, folder: RunFolder, display: Display
