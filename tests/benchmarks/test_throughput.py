@@ -13,7 +13,7 @@ from benchmarks.speed.throughput import BATCH, CARTPOLE, JAX, LOOP, MIXED, Confi
 from benchmarks.speed.timing import Timing
 from envs_jax import rollout as engine
 from envs_jax.suite import Suite
-from metarl_jax.configs import AdaptationConfig, QLearningConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import AdaptationConfig, DataConfig, QLearningConfig, TransformerMamlDqnConfig
 from tests.envs_jax.toys import Toy
 from tests.metarl_jax import probes, small
 

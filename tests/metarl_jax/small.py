@@ -50,24 +50,24 @@ def history(rng: np.random.Generator, episodes: int = EPISODES) -> PeriodHistory
     )
 
 
-def transitions(rng: np.random.Generator, *batch: int) -> Transition:
+def transitions(rng: np.random.Generator, *batch: int, actions: int = ACTIONS) -> Transition:
     """Random legal choices with random outcomes."""
     return Transition(
-        observation=observations(rng, *batch),
-        action=jnp.asarray(rng.integers(0, ACTIONS - 1, batch), jnp.int32),
+        observation=observations(rng, *batch, actions=actions),
+        action=jnp.asarray(rng.integers(0, actions - 1, batch), jnp.int32),
         reward=jnp.asarray(rng.normal(size=batch), jnp.float32),
         span=jnp.ones(batch, jnp.float32),
         discount=jnp.full(batch, 0.9, jnp.float32),
-        next_observation=observations(rng, *batch),
+        next_observation=observations(rng, *batch, actions=actions),
         immediate=jnp.asarray(rng.normal(size=batch), jnp.float32),
-        reference=jnp.asarray(rng.integers(0, ACTIONS - 1, batch), jnp.int32),
+        reference=jnp.asarray(rng.integers(0, actions - 1, batch), jnp.int32),
         weight=jnp.ones(batch, jnp.float32),
     )
 
 
-def support(rng: np.random.Generator) -> Support:
+def support(rng: np.random.Generator, actions: int = ACTIONS) -> Support:
     """Random support of one task."""
-    return Support(history(rng), transitions(rng, EPISODES, SAMPLES))
+    return Support(history(rng), transitions(rng, EPISODES, SAMPLES, actions=actions))
 
 
 def as_float64(tree: Any) -> Any:

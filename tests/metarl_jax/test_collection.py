@@ -183,7 +183,7 @@ def failing(name: str, own: Needs) -> tuple[Collector, DomainPrograms]:
 def test_a_learner_that_cannot_act_stops_collection_and_is_named(own: Needs) -> None:
     """It once trained, was tested and wrote scores under its own name: another learner acted for it."""
     collector, domain = failing("hopeless", own)
-    with pytest.raises(LearnerError, match="^learner hopeless: act raised ValueError: no idea$"):
+    with pytest.raises(LearnerError, match=r"^learner hopeless: act raised ValueError: no idea$"):
         collector.collect(domain, TRAINED, SCALE, KEYS, inner_steps=False)
 
 
@@ -194,7 +194,7 @@ def test_a_learner_that_cannot_act_stops_evaluation_and_is_named() -> None:
     support = evaluation.random_support(tests, able)
     for own in (PARALLEL, SEQUENTIAL):
         hopeless = Collector(planted.make("hopeless", Failing(), own=own, offset=0), SUITE, programs)
-        with pytest.raises(LearnerError, match="^learner hopeless: act raised ValueError: no idea$"):
+        with pytest.raises(LearnerError, match=r"^learner hopeless: act raised ValueError: no idea$"):
             evaluation.evaluate(hopeless, [TRAINED], None, tests, support, (Condition(1),), jax.random.key(4))
 
 
@@ -203,7 +203,7 @@ def test_a_learner_that_cannot_adapt_is_named() -> None:
         raise KeyError("head")
 
     learner = planted.make("stuck", planted.Rule(planted.first_legal), adapt, offset=0)
-    with pytest.raises(LearnerError, match="^learner stuck: adapt raised KeyError: 'head'$"):
+    with pytest.raises(LearnerError, match=r"^learner stuck: adapt raised KeyError: 'head'$"):
         Collector(learner, SUITE, Programs(1))
 
 
