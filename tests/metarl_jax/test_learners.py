@@ -26,6 +26,7 @@ from metarl_jax.configs import (
 )
 from metarl_jax.learners.base import Learner
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
+from metarl_jax.recording import empty_support
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.programs import Programs
@@ -106,6 +107,9 @@ def test_an_iteration_changes_what_is_learned_and_keeps_its_type(iteration: Iter
     if iteration.name in VALUE_BASED:
         assert {"td_loss", "cross_entropy", "agreement"} <= set(iteration.metrics)
         assert iteration.metrics["gradient_steps"] == LEARNING.updates
+    else:
+        # Before the first step the policy is that which collected: its recomputed probabilities are those acted by.
+        assert iteration.metrics["first_ratio_error"] < 1e-5
     assert all(np.shape(value) == () for value in iteration.metrics.values())
 
 
@@ -180,8 +184,6 @@ def test_adapts_and_acts(iteration: Iteration) -> None:
         return *learner.actor.act(acting, policy, carry, seen, key, mode), policy
 
     if support is None:
-        from metarl_jax.recording import empty_support
-
         whole = empty_support(SUITE, needs.record, 1, 2)
         whole = prepare_support(whole, KNOWN_SCALE, jnp.zeros(1, jnp.int32), jnp.bool_(False))
     else:
