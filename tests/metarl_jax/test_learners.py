@@ -313,9 +313,9 @@ def test_what_does_not_fit_the_suite_is_refused(name: str) -> None:
     ("changed", "message"),
     [
         ({"order": "third"}, "order must be one of none, first, second"),
-        ({"context_share": -0.1}, "context_share must be a number at least 0 and at most 1, got -0.1"),
+        ({"context_share": -0.1}, "context_share must be a finite number at least 0 and at most 1, got -0.1"),
         ({"context_share": 0.9, "first_order_share": 0.2}, "must be at most 1, got 1.1"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
     ],
 )
 def test_impossible_schedules_are_refused(changed: dict[str, Any], message: str) -> None:
