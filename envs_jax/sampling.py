@@ -14,17 +14,35 @@ import jax.numpy as jnp
 
 RESET_INDEX = 0x7FFFFFFF
 """Index of the uniforms that draw an episode's initial state; periods count up from 0 and never reach it."""
+TASK_INDEX = RESET_INDEX - 1
+"""Index of the uniforms that draw a task: one key may draw a task and then an episode, and the two share nothing."""
+
+GENERATOR = "threefry2x32"
+"""Of all draws, whatever generator JAX is set to: an episode is the same on every machine."""
+
+
+def key_words(key: chex.PRNGKey) -> chex.Array:
+    """A key of any kind as the two raw words ``u32[2]`` from which all draws are made.
+
+    Threefry's own words for keys of ``jax.random.key``, ``jax.random.PRNGKey`` and for raw words. A key of another
+    generator is hashed: its first 64 random bits.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        words = jax.random.key_data(key)
+        return words if str(jax.random.key_impl(key)) in (GENERATOR, "fry") else jax.random.bits(key, (2,), jnp.uint32)
+    return key if key.shape == (2,) else jax.random.bits(jax.random.wrap_key_data(key), (2,), jnp.uint32)
 
 
 def uniforms(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
     """Returns ``f32[count]`` uniforms in the open interval (0, 1), a function of ``(key, index)`` alone.
 
     Args:
-      key: the episode's key.
-      index: the period, or :data:`RESET_INDEX` for the initial state.
-      count: how many uniforms one period needs (static).
+      key: the episode's or the task's key, of any kind that :func:`key_words` takes.
+      index: the period, :data:`RESET_INDEX` for the initial state, or :data:`TASK_INDEX` for a task.
+      count: how many uniforms are needed (static).
     """
-    draws = jax.random.uniform(jax.random.fold_in(key, index), (count,), jnp.float32)
+    own = jax.random.wrap_key_data(key_words(key), impl=GENERATOR)
+    draws = jax.random.uniform(jax.random.fold_in(own, index), (count,), jnp.float32)
     # jax.random.uniform returns multiples of 2^-23 in [0, 1); half a step up keeps inverse CDFs finite at both ends.
     return draws + jnp.float32(2.0**-24)
 
