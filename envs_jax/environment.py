@@ -238,7 +238,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     def step(
         self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT | None = None
     ) -> tuple[Observation, StateT, chex.Array, chex.Array, chex.Array, dict[str, Any]]:
-        """gymnax's step, which begins the next episode at the end of one; see the class on ``final_observation``."""
+        """Gymnax's step, which begins the next episode at the end of one; see the class on ``final_observation``."""
         *outputs, info = super().step(key, state, action, params)
         if not self._final_observation:
             del info["final_observation"]

@@ -99,7 +99,7 @@ def poisson(uniform: chex.Array, rate: chex.Array, size: int) -> chex.Array:
         mass = mass * (rate * inverse)
         return (mass, below + mass, count), None
 
-    inverses = 1.0 / jnp.arange(1.0, size)
+    inverses = 1.0 / jnp.arange(1.0, size, dtype=jnp.float32)
     start = (mass, mass, jnp.zeros(rate.shape, jnp.int32))
     (_, _, count), _ = jax.lax.scan(term, start, inverses, unroll=8)
     return count

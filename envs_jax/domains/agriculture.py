@@ -220,7 +220,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     @property
     def default_params(self) -> AgricultureParams:
         """Six of FAO-56's crops on loam in the climate of its Example 17 (Bangkok, April), ETo the same every day."""
-        fields = jnp.arange(self.num_fields)
+        fields = jnp.arange(self.num_fields, dtype=jnp.int32)
         crop = fields % 6
         ranges = np.array([row[2] for row in fao56.CROPS.values()], np.float32).mean(1)
         same = jnp.ones((self.num_fields,), jnp.float32)
@@ -313,7 +313,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         f, available = self.num_fields, self.available(params)
         rain = irrigation.weather_rain(uniforms[0], params.rain_chance, params.rain_depth)
         eto = params.eto * (1.0 + params.variation * (2.0 * uniforms[1] - 1.0))
-        taken = (jnp.arange(1, f + 1) == state.chosen).astype(jnp.float32)
+        taken = (jnp.arange(1, f + 1, dtype=jnp.int32) == state.chosen).astype(jnp.float32)
         demand = params.kc[:, self.period(state)] * eto
         stress = fao56.water_stress(state.depletion, available, params.fraction)
         use = stress * demand
@@ -382,7 +382,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             "signal_b": bounded(state.weather[1] / 30.0),
             **common,
         }
-        actions = jnp.arange(self.num_actions)
+        actions = jnp.arange(self.num_actions, dtype=jnp.int32)
         given = actions > 0
         return Observation(
             tokens=token_table(("demand", self.num_fields, fields), ("supplier", 1, source), ("clock", 1, sky)),
@@ -420,7 +420,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         day = jnp.minimum(self.period(state), self.num_periods - 1)
         worth = irrigation.advantages(plan, day, state.depletion, state.sets)
         worth = jnp.where(self._legal(state, params), worth, -jnp.inf)
-        return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth), 0).astype(jnp.int32)
+        return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth).astype(jnp.int32), 0).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Value-weighted depletion rule: the driest field for its crop, its soil taken as typical.
@@ -441,4 +441,4 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["signal_b"] - 0.9)
         merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["pipeline"])
         merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
-        return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit), 0).astype(jnp.int32)
+        return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit).astype(jnp.int32), 0).astype(jnp.int32)

@@ -311,12 +311,12 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         Returns times, late-equivalent slots, aircraft numbers ``i32[n]``, and the tightness.
         """
         n, bank = self.num_turns, self._bank(state)
-        order = jnp.argmax(state.position == jnp.arange(n)[:, None], axis=-1)
+        order = jnp.argmax(state.position == jnp.arange(n, dtype=jnp.int32)[:, None], axis=-1).astype(jnp.int32)
         earliest, target, latest, wake, airline = (
             x[bank][order] for x in (params.earliest, params.target, params.latest, params.wake, params.airline)
         )
         needed = jnp.round(params.inflation * params.separation)
-        place = jnp.arange(n)
+        place = jnp.arange(n, dtype=jnp.int32)
 
         def on(runway: chex.Array) -> tuple[chex.Array, chex.Array]:
             here = state.runway[order] == runway
@@ -329,7 +329,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             ratio = jnp.where(follows, (time - time[before]) / params.separation[pair], jnp.inf)
             return jnp.where(here, time, 0.0), jnp.min(ratio)
 
-        times, ratios = jax.vmap(on)(jnp.arange(self.num_runways))
+        times, ratios = jax.vmap(on)(jnp.arange(self.num_runways, dtype=jnp.int32))
         time = times.sum(0)
         deviation = aircraft_landing.deviation(time, target, latest, params.early_ratio)
         return time, deviation, order, jnp.minimum(jnp.min(ratios), 3.0)
@@ -344,7 +344,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         cost = params.weight[airline] * deviation
         sigma = params.charge_noise
         charge = cost * jnp.exp(sigma * sampling.normal(uniforms) - 0.5 * sigma**2)
-        whose = airline == jnp.arange(self.num_airlines)[:, None]
+        whose = airline == jnp.arange(self.num_airlines, dtype=jnp.int32)[:, None]
         late = time - target[order]
         reward = -jnp.sum(charge) / params.cost_scale
         info = {
@@ -353,7 +353,9 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "delay": jnp.sum(jnp.maximum(late, 0.0)),
             "earliness": jnp.sum(jnp.maximum(-late, 0.0)),
             "makespan": jnp.max(time) - target[0],
-            "position_shift": jnp.mean(jnp.abs(order - jnp.arange(self.num_turns)).astype(jnp.float32)),
+            "position_shift": jnp.mean(
+                jnp.abs(order - jnp.arange(self.num_turns, dtype=jnp.int32)).astype(jnp.float32)
+            ),
         }
         state = state.replace(
             position=jnp.full_like(state.position, -1),
@@ -378,8 +380,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         observed = state.airline_charge / jnp.maximum(state.airline_deviation, 1e-6)
         rate = bounded(jnp.log1p(observed) * jnp.float32(1.0 / np.log1p(WEIGHTS[1])))
-        whose = airline[:, None] == jnp.arange(q)  # [n, Q]
-        code = jnp.arange(q) * (2.0 / (q - 1)) - 1.0
+        whose = airline[:, None] == jnp.arange(q, dtype=jnp.int32)  # [n, Q]
+        code = jnp.arange(q, dtype=jnp.int32) * (2.0 / (q - 1)) - 1.0
         runway_unit = 1.0 / max(r - 1, 1)
         common = {
             "progress": self.progress(state),
@@ -411,11 +413,11 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "unit_cost": params.early_ratio,
             "change": params.charge_noise,
         }
-        ahead = jnp.repeat(jnp.arange(self.window), r)
+        ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
         which = waiting & (rank == ahead[:, None])
         share = ahead / self.window
-        onto = jnp.tile(jnp.arange(r), self.window)
+        onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
         return Observation(
             tokens=token_table(
                 ("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)
@@ -423,12 +425,12 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(
                 self.num_actions,
-                is_noop=jnp.arange(self.num_actions) == 0,
+                is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
                 amount=share,
                 signed=share,
                 second_level=onto * runway_unit,
             ),
-            action_target=jnp.where(legal, jnp.argmax(which, axis=-1), -1).astype(jnp.int32),
+            action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
         )
 
@@ -464,7 +466,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         waiting = state.position < 0
         rank = _rank(waiting)
         place = jnp.where(waiting & (rank < self.window), plan[self._bank(state)], self.num_turns)
-        return rank[jnp.argmin(place)].astype(jnp.int32)
+        return rank[jnp.argmin(place).astype(jnp.int32)].astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Roll-out of first come, first served: each candidate next, the rest in target order; the cheapest is taken.
@@ -498,13 +500,13 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
                 target + 1e3,
                 weight[order],
                 tower["unit_cost"],
-                jnp.concatenate([jnp.zeros((1,)), gap]),
+                jnp.concatenate([jnp.zeros((1,), jnp.float32), gap]),
             )
             return cost
 
-        cost = jax.vmap(trial)(jnp.arange(self.window))
+        cost = jax.vmap(trial)(jnp.arange(self.window, dtype=jnp.int32))
         legal = observation.action_mask[:: self.num_runways]
-        return (jnp.argmin(jnp.where(legal, cost, jnp.inf)) * self.num_runways).astype(jnp.int32)
+        return (jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32) * self.num_runways).astype(jnp.int32)
 
 
 def _rank(waiting: chex.Array) -> chex.Array:

@@ -192,7 +192,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     def default_params(self) -> CloudSchedulingParams:
         """DeepRM's workload: 80 % short jobs, U{1..3} ticks, 20 % long ones, U{10..15}, the last kind; rate .7."""
         m, r = self.num_slots, self.num_resources
-        long = jnp.arange(m) == m - 1
+        long = jnp.arange(m, dtype=jnp.int32) == m - 1
         return CloudSchedulingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             dominant_low=jnp.int32(5),
@@ -257,7 +257,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
 
     def _unbooked(self, state: CloudSchedulingState) -> chex.Array:
         """Units ``i32[H, R]`` that no started or booked job holds, now and in the ticks to come."""
-        tick = self.period(state) + jnp.arange(BOOKING_HORIZON)[:, None]
+        tick = self.period(state) + jnp.arange(BOOKING_HORIZON, dtype=jnp.int32)[:, None]
         busy = (state.start >= 0) & (state.start <= tick) & (tick < state.start + state.duration)
         return UNITS - busy.astype(jnp.int32) @ state.need
 
@@ -266,7 +266,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     ) -> CloudSchedulingState:
         """Starts (DeepRM: books) the job that a slot offers; the slot then offers the next one. Else nothing."""
         del turn, params
-        kinds, jobs = jnp.arange(self.num_slots), jnp.arange(self.num_arrivals)
+        kinds, jobs = jnp.arange(self.num_slots, dtype=jnp.int32), jnp.arange(self.num_arrivals, dtype=jnp.int32)
         delays = self._delays(state)
         slot = (kinds == action) & (delays >= 0)
         job = jnp.max(jnp.where(slot, state.slot, -1))  # -1: nothing is picked
@@ -303,7 +303,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
 
         The uniforms decide whether a job arrives, its kind, its duration, its dominant resource, and its R demands.
         """
-        jobs, kinds = jnp.arange(self.num_arrivals), jnp.arange(self.num_slots)
+        jobs, kinds = jnp.arange(self.num_arrivals, dtype=jnp.int32), jnp.arange(self.num_slots, dtype=jnp.int32)
         now = self.period(state) + 1
         # Who finishes, and what the scheduler learns from it.
         done = (state.start >= 0) & (state.start + state.duration == now)
@@ -317,12 +317,14 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         new = (jobs == now - 1) & (uniforms[0] < params.arrival_rate)
         kind = sampling.categorical(uniforms[1], jnp.cumsum(params.kind_share))
         duration = sampling.integers(uniforms[2], params.shortest[kind], params.longest[kind])
-        most = jnp.arange(self.num_resources) == sampling.categorical(uniforms[3], jnp.cumsum(params.dominance))
+        most = jnp.arange(self.num_resources, dtype=jnp.int32) == sampling.categorical(
+            uniforms[3], jnp.cumsum(params.dominance)
+        )
         low = jnp.where(most, params.dominant_low, params.other_low)
         need = sampling.integers(uniforms[4:], low, jnp.where(most, params.dominant_high, params.other_high))
         arrived = (kinds == kind).astype(jnp.int32) * jnp.any(new)
         open_slot = (state.slot < 0) if self.deeprm else (state.slot < 0) & (kinds == kind)
-        takes = jnp.any(new) & open_slot & (kinds == jnp.argmax(open_slot))
+        takes = jnp.any(new) & open_slot & (kinds == jnp.argmax(open_slot).astype(jnp.int32))
         state = state.replace(
             need=jnp.where(new[:, None], need, state.need),
             kind=jnp.where(new, kind, state.kind),
@@ -391,8 +393,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             level=1.0 - free,
             capacity=1.0,
             waiting=total / m,
-            signal_a=jnp.arange(r) == 0,
-            signal_b=jnp.arange(r) == 1,
+            signal_a=jnp.arange(r, dtype=jnp.int32) == 0,
+            signal_b=jnp.arange(r, dtype=jnp.int32) == 1,
             **everywhere,
         )
         clock = dict(
@@ -408,13 +410,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
                 m + 1,
-                is_noop=jnp.arange(m + 1) == m,
+                is_noop=jnp.arange(m + 1, dtype=jnp.int32) == m,
                 amount=with_noop(most),
                 signed=with_noop(most),
                 second_slack=with_noop(slack),
                 second_level=with_noop(jnp.sum(need * free, axis=-1)),
             ),
-            action_target=jnp.where(jnp.arange(m + 1) < m, jnp.arange(m + 1), -1).astype(jnp.int32),
+            action_target=jnp.where(
+                jnp.arange(m + 1, dtype=jnp.int32) < m, jnp.arange(m + 1, dtype=jnp.int32), -1
+            ).astype(jnp.int32),
             action_mask=jnp.append(may_start, True),
         )
 
@@ -435,7 +439,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         index = slowdown_index.index(plan, state.waiting, self.num_periods - period, arrivals_left)
         index = jnp.where(self._delays(state) >= 0, index[state.kind[state.slot]], 0.0)
         start = jnp.max(index) > slowdown_index.THRESHOLD
-        return jnp.where(start, jnp.argmax(index), self.noop_action).astype(jnp.int32)
+        return jnp.where(start, jnp.argmax(index).astype(jnp.int32), self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """A blend of packing, queue length and the durations seen this very tick, linear and tuned on the tasks.
@@ -450,4 +454,6 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         speed = 3.3 * queue["outflow"] - 3.7 * queue["rate"] - 1.5 * queue["level"]
         score = jnp.where(observation.action_mask[:-1], packing + pressure + speed, -jnp.inf)
         enough = 0.5 * observation.tokens[-1, TOKEN_COLUMNS.index("waiting")] - 1.6
-        return jnp.where(jnp.max(score) > enough, jnp.argmax(score), self.noop_action).astype(jnp.int32)
+        return jnp.where(jnp.max(score) > enough, jnp.argmax(score).astype(jnp.int32), self.noop_action).astype(
+            jnp.int32
+        )

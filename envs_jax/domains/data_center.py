@@ -179,7 +179,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             max_steps_in_episode=jnp.int32(self.horizon),
             delay_price=jnp.float32(1.0),
             energy_price=jnp.float32(1.0),
-            zone=(2 * jnp.arange(n) // max(n, 2)).astype(jnp.int32),
+            zone=(2 * jnp.arange(n, dtype=jnp.int32) // max(n, 2)).astype(jnp.int32),
             arrival_rate=jnp.float32(0.5 * n),
             speed=ones,
             setup_rate=0.2 * ones,
@@ -237,7 +237,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         """Notes where the job goes: to the emptiest server if the chosen one has Q jobs."""
         del turn, params
         jobs = _count(state)
-        full = jnp.any((jnp.arange(self.num_servers) == action) & (jobs >= self.queue))
+        full = jnp.any((jnp.arange(self.num_servers, dtype=jnp.int32) == action) & (jobs >= self.queue))
         return state.replace(choice=jnp.where(full, jnp.argmin(jobs).astype(jnp.int32), action))
 
     def advance(
@@ -247,12 +247,12 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         gap, size, setup = -jnp.log(uniforms)
         gap = gap / params.arrival_rate
         # The job joins its server's queue.
-        chosen = jnp.arange(self.num_servers) == state.choice
+        chosen = jnp.arange(self.num_servers, dtype=jnp.int32) == state.choice
         free = jnp.max(state.remaining, axis=-1)  # in FIFO order the last job leaves last
         starts = chosen & (free <= 0.0)
         setup = jnp.where(starts, setup / params.setup_rate, state.setup)
         leaves = jnp.where(starts, setup, free) + size / params.speed
-        place = chosen[:, None] & (jnp.arange(self.queue) == (state.sent % self.queue)[:, None])
+        place = chosen[:, None] & (jnp.arange(self.queue, dtype=jnp.int32) == (state.sent % self.queue)[:, None])
         remaining = jnp.where(place, leaves[:, None], state.remaining)
         on = jnp.where(chosen, leaves, free)  # time until off
         jobs = jnp.sum(remaining > 0.0, axis=-1, dtype=jnp.int32)
@@ -332,7 +332,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             age=jnp.minimum(state.age / 16.0, 10.0),
             signal_a=busy,
             signal_b=2.0 * params.zone - 1.0,
-            decided=jnp.arange(n) == state.choice,
+            decided=jnp.arange(n, dtype=jnp.int32) == state.choice,
             **everywhere,
         )
         job = dict(

@@ -198,7 +198,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     def default_params(self) -> EnergyTradingParams:
         """The canonical market with perfect day-ahead prices and equal lossy devices without wear."""
         d = self.num_devices
-        profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours) % 24]
+        profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours, dtype=jnp.int32) % 24]
         full = min(10, self.max_capacity)
         return EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -218,7 +218,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     def sample_params(self, key: chex.PRNGKey) -> EnergyTradingParams:
         """Draws devices and a node. Public: devices, the hub's prices. Hidden: the node's own prices, losses, wear."""
-        d, hours = self.num_devices, jnp.arange(self.cycle_hours)
+        d, hours = self.num_devices, jnp.arange(self.cycle_hours, dtype=jnp.int32)
         keys = iter(jax.random.split(key, 14))
 
         def draw(low: float, high: float, *shape: int) -> chex.Array:
@@ -286,7 +286,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     ) -> EnergyTradingState:
         """Places the pair of the device whose turn it is."""
         del params
-        return state.replace(bids=jnp.where(jnp.arange(self.num_devices) == turn, action, state.bids))
+        return state.replace(bids=jnp.where(jnp.arange(self.num_devices, dtype=jnp.int32) == turn, action, state.bids))
 
     def advance(
         self, state: EnergyTradingState, uniforms: chex.Array, params: EnergyTradingParams
@@ -329,7 +329,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     def observation(self, state: EnergyTradingState, params: EnergyTradingParams) -> Observation:
         """Device tokens, then the published prices of the present and the next seven hours."""
-        turn, ahead = self.turn(state), self.period(state) + jnp.arange(MARKET_HOURS)
+        turn, ahead = self.turn(state), self.period(state) + jnp.arange(MARKET_HOURS, dtype=jnp.int32)
         sin, cos = jnp.asarray(_SIN)[ahead % 24], jnp.asarray(_COS)[ahead % 24]
         reference = params.reference_price
         premium = params.day_ahead[ahead % self.cycle_hours] - reference
@@ -352,17 +352,17 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             signal_b=bounded((state.price - reference) / PRICE_SCALE),
             unit_value=bounded(state.settled / (PRICE_SCALE * params.power)),
             rate=params.power / MAX_POWER,
-            is_turn=jnp.arange(self.num_devices) == turn,
+            is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
             decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
             cycle_sin=sin[0],
             cycle_cos=cos[0],
             **everywhere,
         )
-        now = jnp.arange(MARKET_HOURS) == 0
+        now = jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0
         markets = dict(
             urgency=jnp.clip(premium / reference, 0.0, 1.0),
             slack=jnp.clip(-premium / reference, 0.0, 1.0),
-            age=jnp.arange(MARKET_HOURS) / MARKET_HOURS,
+            age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
             change=now * change,
             signal_a=premium / PRICE_SCALE,
             signal_b=now * state.spike,
@@ -397,7 +397,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         grid, transition = backward_dp.tauchen(params.persistence, self.num_prices, _SPAN)
         residual = grid * params.innovation_sd / jnp.sqrt(1.0 - params.persistence**2)
         chance = jnp.stack([1.0 - params.spike_probability, params.spike_probability])
-        charge = jnp.arange(self.max_capacity + 1)
+        charge = jnp.arange(self.max_capacity + 1, dtype=jnp.int32)
         lows, highs = (np.array(side) for side in zip(*PAIRS, strict=True))
 
         def device(capacity: chex.Array, power: chex.Array, eta: chex.Array, wear: chex.Array) -> backward_dp.Plan:
@@ -407,7 +407,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
             def stage(t: chex.Array, value: chex.Array) -> chex.Array:
                 mean = params.profile[(t + 1) % self.cycle_hours]
-                price = mean + residual[:, None] + params.spike_size * jnp.arange(2)
+                price = mean + residual[:, None] + params.spike_size * jnp.arange(2, dtype=jnp.int32)
                 hold, buying, selling = backward_dp.orders(transition, price, chance, levels, value, buy, sell)
                 return hold[..., None] + buying[..., lows] + selling[..., highs - 1]
 
@@ -432,7 +432,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         """
         del key
         tokens, column = observation.tokens, TOKEN_COLUMNS.index
-        row = tokens[jnp.argmax(tokens[:, column("is_turn")])]
+        row = tokens[jnp.argmax(tokens[:, column("is_turn")]).astype(jnp.int32)]
         left = (1.0 - row[column("progress")]) * self.num_periods
         units = row[column("level")] * row[column("capacity")] * self.max_capacity
         hours_to_empty = units / (row[column("rate")] * MAX_POWER)

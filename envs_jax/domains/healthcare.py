@@ -199,10 +199,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         nominal = {
             "beds": beds,
             "start_census": START_LOAD * beds,
-            "holding_cost": jnp.ones((w,)),
-            "overflow_cost": jnp.full((w, w), 15.0),
+            "holding_cost": jnp.ones((w,), jnp.float32),
+            "overflow_cost": jnp.full((w, w), 15.0, jnp.float32),
             "arrival_rate": 0.9 * beds / 4.3,
-            "discharge_rate": jnp.full((w,), 1.0 / 4.3),
+            "discharge_rate": jnp.full((w,), 1.0 / 4.3, jnp.float32),
             "off_service": jnp.float32(1.1),
             "discharge_profile": jnp.asarray(profiles[0]),
             "arrival_profile": jnp.asarray(profiles[1]),
@@ -213,7 +213,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             name: jnp.broadcast_to(jnp.asarray(fields.get(name, value), value.dtype), value.shape)
             for name, value in nominal.items()
         }
-        given["overflow_cost"] *= 1.0 - jnp.eye(w)
+        given["overflow_cost"] *= 1.0 - jnp.eye(w, dtype=jnp.float32)
         law = self._law(given["arrival_rate"], given["arrival_profile"])
         return HealthcareParams(max_steps_in_episode=jnp.int32(self.horizon), arrival_cdf=law, **given)
 
@@ -279,7 +279,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         self, state: HealthcareState, turn: chex.Array, action: chex.Array, params: HealthcareParams
     ) -> HealthcareState:
         """Moves patients into the ward in turn, as many as wait and find a bed."""
-        wards = jnp.arange(self.num_wards)
+        wards = jnp.arange(self.num_wards, dtype=jnp.int32)
         patients, ward = jnp.asarray(self.sender)[action], (wards == turn).astype(jnp.int32)
         sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
         free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
@@ -342,7 +342,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     def observation(self, state: HealthcareState, params: HealthcareParams) -> Observation:
         """See the class docstring for the columns."""
         w, turn = self.num_wards, self.turn(state)
-        wards = jnp.arange(w)
+        wards = jnp.arange(w, dtype=jnp.int32)
         occupied = state.in_ward.sum(0)
         free = params.beds - occupied
         level = occupied / params.beds
@@ -416,7 +416,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         burden = params.discharge_rate / self._leaving(params)
         occupied = state.in_ward.sum(0)
         free = params.beds - occupied
-        later = jnp.where(jnp.arange(self.num_wards) > turn, free, 0)
+        later = jnp.where(jnp.arange(self.num_wards, dtype=jnp.int32) > turn, free, 0)
         world = (state.waiting, later, state.waiting + occupied, params.overflow_cost, burden)
         choices = (jnp.asarray(self.sender), turn, jnp.asarray(self.size))
         cost = bed_pools.placement_costs(value, *world, choices, MOVES)
@@ -435,7 +435,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
         own = beds * column["is_turn"]
         free, kept = jnp.sum(own * column["slack"]), reserve * jnp.sum(own)
-        worth, cost = patience * holding / beds[:w], jnp.ones((w,))  # in overflow costs assumed
+        worth, cost = patience * holding / beds[:w], jnp.ones((w,), jnp.float32)  # in overflow costs assumed
         legal = observation.action_mask
         return bed_pools.index_choice(worth, waiting, cost, legal, free - kept, self.sender, self.size)
 

@@ -276,10 +276,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         """Starts job ``action``, or holds; where no hold is allowed the job that has been waiting longest starts."""
         del turn
         startable = self._startable(state, params)
-        asked = startable & (jnp.arange(self.num_jobs) == action)
+        asked = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == action)
         hold = ~asked.any() & self._may_hold(state)
         waited = jnp.where(startable, state.ready, jnp.inf)
-        longest = startable & (jnp.arange(self.num_jobs) == jnp.argmin(waited))
+        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == jnp.argmin(waited).astype(jnp.int32))
         chosen = jnp.where(asked.any(), asked, longest) & ~hold
         shop = Shop(order=params.order, minutes=state.minutes, weight=params.weight, due=params.due)
         after = job_shop.start(shop, self._progress(state), state.clock, chosen)
@@ -335,7 +335,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         startable = self._startable(state, params)
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
         queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
-        label = (2.0 * jnp.arange(m) + 1.0) / m - 1.0
+        label = (2.0 * jnp.arange(m, dtype=jnp.int32) + 1.0) / m - 1.0
         last_reward = bounded(REWARD_SCALE * state.last_reward)
         shared = {"progress": self.progress(state), "last_reward": last_reward}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
@@ -390,7 +390,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             ),
         )
         size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
-        noop = jnp.arange(j + 1) == j
+        noop = jnp.arange(j + 1, dtype=jnp.int32) == j
         return Observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
@@ -401,7 +401,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 signed=size,
                 second_urgency=jnp.append(total(f.following, queued, 1), 0.0),
             ),
-            action_target=jnp.where(noop, -1, jnp.arange(j + 1)).astype(jnp.int32),
+            action_target=jnp.where(noop, -1, jnp.arange(j + 1, dtype=jnp.int32)).astype(jnp.int32),
             action_mask=jnp.append(startable, True),
         )
 
@@ -444,5 +444,5 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         ahead = self.num_machines * (slack - urgency) - (minutes - nominal)
         index = job_shop.atc_index(jnp.where(price > 0.0, price, MEAN_WEIGHT / TOP_WEIGHT), minutes, ahead, 1.0)
         startable = observation.action_mask[: self.num_jobs]
-        best = jnp.argmax(jnp.where(startable, index, -1.0))
+        best = jnp.argmax(jnp.where(startable, index, -1.0)).astype(jnp.int32)
         return jnp.where(startable.any(), best, self.noop_action).astype(jnp.int32)

@@ -257,7 +257,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
-        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms)), uniforms))[0]
+        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms), dtype=jnp.int32), uniforms))[0]
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """The morning of day 0: all containers empty in the ports, nothing ordered yet."""
@@ -270,7 +270,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def scope(self, state: MaritimeState, params: MaritimeParams) -> tuple[chex.Array, ...]:
         """Of the call in turn: vessel ``f32[V]`` and port ``f32[P]`` (one-hot), empties to load, to discharge."""
         turn, week = self.turn(state), self.period(state)
-        vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
+        vessel = (jnp.arange(self.num_turns, dtype=jnp.int32) == turn).astype(jnp.float32)
         port = self.services.here(week)[turn]
         aboard = vessel @ state.stock.aboard
         room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
@@ -367,7 +367,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "decided": bounded(-state.moved / unit),
             **common,
         }
-        tenths = jnp.arange(-LEVELS, LEVELS + 1)
+        tenths = jnp.arange(-LEVELS, LEVELS + 1, dtype=jnp.int32)
         share = tenths / LEVELS
         return Observation(
             tokens=token_table(
@@ -384,7 +384,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
                 second_slack=vessel @ vessels["slack"],
                 second_level=vessel @ vessels["level"],
             ),
-            action_target=jnp.full((self.num_actions,), port @ jnp.arange(self.num_ports), jnp.int32),
+            action_target=jnp.full((self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.int32), jnp.int32),
             action_mask=jnp.where(tenths < 0, load > 0, (tenths == 0) | (discharge > 0)),
         )
 
@@ -392,7 +392,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def solve(self, params: MaritimeParams) -> chex.Array:
         """Shares ``f32[P - 1, V]`` of the empties at hand to leave in port in weeks 1, 2, ..., for mean orders."""
-        days = jnp.arange(1 + WEEK * self.num_periods)
+        days = jnp.arange(1 + WEEK * self.num_periods, dtype=jnp.int32)
         orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
         start = jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32)
         value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731

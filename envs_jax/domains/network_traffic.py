@@ -235,7 +235,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
         scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
         if service_class is None:
-            service_class = jnp.arange(self.num_flows) % NUM_CLASSES
+            service_class = jnp.arange(self.num_flows, dtype=jnp.int32) % NUM_CLASSES
         return NetworkTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             service_class=flows(service_class, jnp.int32),
@@ -249,7 +249,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
         slots = self.num_turns
         return {
-            "success_cdf": _binomial(jnp.arange(slots + 1), success[:, None], slots + 1),
+            "success_cdf": _binomial(jnp.arange(slots + 1, dtype=jnp.int32), success[:, None], slots + 1),
             "arrival_cdf": _binomial(slots, arrival / (slots * on_fraction), slots + 1),
         }
 
@@ -310,7 +310,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Gives the slot to an activation; flows of it that are not ready are passed over."""
         del turn, params
         chosen = jnp.where(action == self.noop_action, self._best(state), action)
-        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action) == chosen)
+        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action, dtype=jnp.int32) == chosen)
         return state.replace(granted=state.granted + (flows & self._ready(state)))
 
     def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
@@ -390,14 +390,20 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         own, ready = self._best(state), self._ready(state)
         sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
         if self.largest == 1:
-            target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
+            target, second = (
+                jnp.asarray(self.menu.argmax(-1).astype(jnp.int32)),
+                [jnp.zeros((self.num_actions,), jnp.float32)] * 3,
+            )
         else:
-            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1)
+            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1).astype(jnp.int32)
             others = self.menu & ~_one_hot(target, k)
             share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
             second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]
         # The no-op sends what the transmitter would choose, if anything.
-        own, last = jnp.minimum(own, self.noop_action - 1), jnp.arange(self.num_actions) == self.noop_action
+        own, last = (
+            jnp.minimum(own, self.noop_action - 1),
+            jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action,
+        )
         amount = jnp.append(sent, sent[own]) / self.largest
         columns = dict(zip(("second_urgency", "second_slack", "second_level"), second, strict=True))
         return Observation(
@@ -412,7 +418,11 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     def solve(self, params: NetworkTrafficParams) -> Index:
         """The index of the class docstring."""
-        exponent = QUEUE_EXPONENT * (1.0 - params.connectivity) if self.largest == 1 else jnp.ones((self.num_flows,))
+        exponent = (
+            QUEUE_EXPONENT * (1.0 - params.connectivity)
+            if self.largest == 1
+            else jnp.ones((self.num_flows,), jnp.float32)
+        )
         factor = _weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
         return factor, exponent
 
@@ -443,10 +453,10 @@ def _weight(params: NetworkTrafficParams) -> chex.Array:
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:
-    return index[..., None] == jnp.arange(size)
+    return index[..., None] == jnp.arange(size, dtype=jnp.int32)
 
 
 def _binomial(trials: chex.Numeric, probability: chex.Array, size: int) -> chex.Array:
     """Binomial distribution functions that end at exactly 1, so that no draw exceeds ``trials``."""
     cdf = sampling.binomial_cdf(trials, probability, size)
-    return jnp.where(jnp.arange(size) >= jnp.asarray(trials)[..., None], 1.0, cdf)
+    return jnp.where(jnp.arange(size, dtype=jnp.int32) >= jnp.asarray(trials)[..., None], 1.0, cdf)

@@ -167,7 +167,10 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         gamma = .05 and lambda = .5 are the constants of the check figures; factor k's loadings have equal size and
         signs that alternate in blocks of 2^k assets.
         """
-        assets, factors = jnp.arange(self.num_assets)[:, None], jnp.arange(self.num_factors)
+        assets, factors = (
+            jnp.arange(self.num_assets, dtype=jnp.int32)[:, None],
+            jnp.arange(self.num_factors, dtype=jnp.int32),
+        )
         sign = 1.0 - 2.0 * ((assets >> factors) % 2)
         slow = factors % 2 == 1
         return PortfolioParams(
@@ -189,7 +192,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         """
         n, k = self.num_assets, self.num_factors
         u = sampling.uniforms(key, 0, 3 + k + n * k)
-        slow = jnp.arange(k) % 2 == 1
+        slow = jnp.arange(k, dtype=jnp.int32) % 2 == 1
         low, high = jnp.where(slow, 0.05, 0.2), jnp.where(slow, 0.2, 0.5)
         return self.default_params.replace(
             risk_aversion=0.3 + 0.5 * u[0],
@@ -219,7 +222,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         return params.trade_unit * jnp.arange(-4.0, 5.0, dtype=jnp.float32)
 
     def _is_turn(self, turn: chex.Array) -> chex.Array:
-        return (jnp.arange(self.num_assets) == turn).astype(jnp.float32)
+        return (jnp.arange(self.num_assets, dtype=jnp.int32) == turn).astype(jnp.float32)
 
     def choose(
         self, state: PortfolioState, turn: chex.Array, action: chex.Array, params: PortfolioParams
@@ -313,7 +316,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     def problem(self, params: PortfolioParams) -> linear_quadratic.TradingProblem:
         """The task as a linear-quadratic problem, undiscounted, trades continuous and without limit."""
         n = self.num_assets
-        covariance = (1.0 - params.correlation) * jnp.eye(n) + params.correlation
+        covariance = (1.0 - params.correlation) * jnp.eye(n, dtype=jnp.float32) + params.correlation
         persistence = 1.0 - params.mean_reversion
         return linear_quadratic.TradingProblem(
             loadings=params.loadings,
@@ -328,7 +331,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     def upper_bound(self, params: PortfolioParams) -> chex.Array:
         """Expected return ``f32[]`` of an episode under the optimal *continuous* trades: no menu policy exceeds it."""
         value, _ = linear_quadratic.finite_horizon(self.problem(params), self.num_periods)
-        return linear_quadratic.expected_value(value, jnp.eye(self.num_factors))
+        return linear_quadratic.expected_value(value, jnp.eye(self.num_factors, dtype=jnp.float32))
 
     def solve(self, params: PortfolioParams) -> PortfolioPlan:
         """Exact finite-horizon rule for continuous trades, and the rounding correction for Sigma's metric."""

@@ -210,7 +210,9 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """
         p, g = self.preset, self.num_topics
         bad = int(g * 0.7)
-        quality = jnp.concatenate([jnp.linspace(-3.0, 0.0, bad), jnp.linspace(0.0, 3.0, g - bad)])
+        quality = jnp.concatenate(
+            [jnp.linspace(-3.0, 0.0, bad, dtype=jnp.float32), jnp.linspace(0.0, 3.0, g - bad, dtype=jnp.float32)]
+        )
         return RecommenderParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             minutes=jnp.float32(p.minutes),
@@ -253,7 +255,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """Candidates of each topic, ``f32[G]``: every candidate's topic is uniform."""
         g = self.num_topics
         topics = jnp.minimum(jnp.floor(uniforms * g), g - 1.0)
-        return jnp.sum(topics[:, None] == jnp.arange(g), axis=0, dtype=jnp.float32)
+        return jnp.sum(topics[:, None] == jnp.arange(g, dtype=jnp.int32), axis=0, dtype=jnp.float32)
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: RecommenderParams) -> RecommenderState:
         """A session starts; the first m uniforms draw the candidates, the others the interests."""
@@ -275,7 +277,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     ) -> RecommenderState:
         """Adds a document to the slate; one that is not on offer leaves the slot empty."""
         del turn, params
-        chosen = (jnp.arange(self.num_topics) == action) & (state.slate < state.offered)
+        chosen = (jnp.arange(self.num_topics, dtype=jnp.int32) == action) & (state.slate < state.offered)
         return state.replace(slate=state.slate + chosen)
 
     def interests(self, state: RecommenderState, params: RecommenderParams) -> chex.Array:
@@ -380,7 +382,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "is_turn": 1.0,
             "decided": self.turn(state) / k,
         }
-        index = jnp.arange(self.num_actions)
+        index = jnp.arange(self.num_actions, dtype=jnp.int32)
         empty = (index == g).astype(jnp.float32)
         return Observation(
             tokens=token_table(("supplier", g, topic), ("demand", 1, user)),
@@ -419,7 +421,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         _, added, worth = fractional_slate.best_slate(
             weights, gains, outside, none, left, slots, self.slate_size, state.slate
         )
-        best = jnp.argmax(jnp.where(added > 0, worth, -jnp.inf))
+        best = jnp.argmax(jnp.where(added > 0, worth, -jnp.inf)).astype(jnp.int32)
         return jnp.where(jnp.any(added > 0), best, self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -438,6 +440,6 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         rate = (clicked + 8.0 * 0.35) / (shown + 8.0) + 0.6 * to_go / jnp.sqrt(1.0 + shown)
         quality = (column["signal_a"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
         index = rate * (1.0 - (0.7 + 0.35 * to_go) * (1.0 - 0.9 * quality))
-        best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf))
+        best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf)).astype(jnp.int32)
         found = observation.action_mask[best] & (index[best] > 0.0)
         return jnp.where(found, best, self.noop_action).astype(jnp.int32)

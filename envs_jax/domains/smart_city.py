@@ -269,14 +269,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """Sets the phase of the intersection in turn."""
         del params
         phase = (self.planned(self.period(state)) + action) % PHASES
-        return state.replace(chosen=jnp.where(jnp.arange(GRID) == turn, phase, state.chosen))
+        return state.replace(chosen=jnp.where(jnp.arange(GRID, dtype=jnp.int32) == turn, phase, state.chosen))
 
     def advance(
         self, state: SmartCityState, uniforms: chex.Array, params: SmartCityParams
     ) -> tuple[SmartCityState, chex.Array, dict[str, chex.Array]]:
         """One slot. Uniforms: 8 capacities, 8 right turns, 8 lanes of those from inside, 16 arrivals."""
         switched = state.chosen != state.green
-        is_green = state.chosen[:, None] == jnp.arange(PHASES)
+        is_green = state.chosen[:, None] == jnp.arange(PHASES, dtype=jnp.int32)
         rate = params.saturation * (1.0 - params.lost * switched)[:, None]
         # Two lanes of an intersection are green at a time, on opposite sides: sides 0, 1 share a draw, and 2, 3.
         capacity, turning = jnp.repeat(uniforms[:16].reshape(2, GRID, 2), 2, axis=-1)
@@ -316,12 +316,12 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """See the class docstring for the columns."""
         del params
         turn, period = self.turn(state), self.period(state)
-        phases = jnp.arange(PHASES)
+        phases = jnp.arange(PHASES, dtype=jnp.int32)
         waiting = grid.by_phase(state.queue)
         urgency = waiting / (waiting + HALF_URGENT)
         is_green = (state.green[:, None] == phases).astype(jnp.float32)
         plan = self.planned(period)
-        has_chosen = jnp.arange(GRID) < turn
+        has_chosen = jnp.arange(GRID, dtype=jnp.int32) < turn
         decided = jnp.where(state.chosen[:, None] == phases, 1.0, -1.0) * has_chosen[:, None]
         # With these shares, and twice the queues, a mean over the lanes of the next road is their sum.
         roads = grid.by_phase(grid.ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
@@ -336,7 +336,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "change": bounded((state.joined - state.served) / FLOW_SCALE),
             "signal_a": bounded(roads / QUEUE_SCALE),
             "signal_b": bounded(first / QUEUE_SCALE),
-            "is_turn": jnp.broadcast_to((jnp.arange(GRID) == turn)[:, None], (GRID, PHASES)),
+            "is_turn": jnp.broadcast_to((jnp.arange(GRID, dtype=jnp.int32) == turn)[:, None], (GRID, PHASES)),
             "decided": decided,
         }
         common = {
@@ -374,7 +374,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         next_value = grid.ahead(value, params.left_share, params.right_share)
         weight = jnp.maximum(value - rule.downstream * next_value, 0.0)
         saturation = grid.by_movement(params.saturation)
-        delay = grid.by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES)))
+        delay = grid.by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES, dtype=jnp.int32)))
         return max_pressure.index(rule, weight, queue, saturation, delay, grid.by_phase)
 
     def phases(self, state: SmartCityState, params: SmartCityParams, rule: max_pressure.Rule) -> chex.Array:
@@ -396,7 +396,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
                 state, reward, _ = self.advance(state, sampling.uniforms(key, period, self.num_uniforms), params)
                 return state, reward
 
-            return jax.lax.scan(slot, start, jnp.arange(self.num_periods))[1].sum()
+            return jax.lax.scan(slot, start, jnp.arange(self.num_periods, dtype=jnp.int32))[1].sum()
 
         keys = jax.random.split(key, episodes)
         return jax.vmap(lambda rule: jax.vmap(lambda key: play(rule, key))(keys).mean())(rules)
@@ -405,7 +405,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """The rule of :data:`CANDIDATES` that earns most in simulations of the task, on noise of their own."""
         rules = max_pressure.rules(*CANDIDATES)
         returns = self.evaluate(params, rules, jax.random.key(_PLANNING_SEED), _PLANNING_EPISODES)
-        return jax.tree.map(lambda leaf: leaf[jnp.argmax(returns)], rules)
+        return jax.tree.map(lambda leaf: leaf[jnp.argmax(returns).astype(jnp.int32)], rules)
 
     def reference_action(
         self, plan: max_pressure.Rule, state: SmartCityState, params: SmartCityParams, key: chex.PRNGKey
@@ -422,12 +422,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """
         del key
         column = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
-        first = jnp.argmax(observation.tokens[:, column["is_turn"]])
+        first = jnp.argmax(observation.tokens[:, column["is_turn"]]).astype(jnp.int32)
         rows = jax.lax.dynamic_slice_in_dim(observation.tokens, first, PHASES)
         total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["signal_b"]]
         lanes = jnp.stack([total + difference, total - difference], axis=-1) / 2.0
         delay = NOMINAL_LOST * (1.0 - rows[:, column["level"]])[:, None]
         weight = max_pressure.value(lanes, 1.0, HEURISTIC.exponent)
         index = max_pressure.index(HEURISTIC, weight, lanes, NOMINAL_SATURATION, delay, lambda x: x.sum(axis=-1))
-        phase = max_pressure.hold_or_switch(index, jnp.argmax(rows[:, column["level"]]), HEURISTIC.hysteresis)
+        phase = max_pressure.hold_or_switch(
+            index, jnp.argmax(rows[:, column["level"]]).astype(jnp.int32), HEURISTIC.hysteresis
+        )
         return jnp.argmax(observation.action_target == first + phase).astype(jnp.int32)

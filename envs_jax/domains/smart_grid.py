@@ -239,7 +239,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         params = self.default_params.replace(
             profile=(0.9 + 0.4 * u[1]) * shape,
             fuel=jnp.concatenate([0.8 + 0.4 * u[2:4], 1.0 + 3.0 * u[4:7]]),
-            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7]) * u[7:9], jnp.ones(3)]),
+            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7], jnp.float32) * u[7:9], jnp.ones(3, jnp.float32)]),
             wind_capacity=160.0 * u[9],
             solar_capacity=240.0 * u[10],
             clearness=0.4 + 0.6 * u[11],
@@ -286,7 +286,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ) -> SmartGridState:
         """Tells the storage whose turn it is what to do; it stops at empty and at full."""
         del params
-        move = jnp.where(jnp.arange(self.num_turns) == turn, jnp.asarray(MOVES)[action], state.move)
+        move = jnp.where(jnp.arange(self.num_turns, dtype=jnp.int32) == turn, jnp.asarray(MOVES)[action], state.move)
         return state.replace(move=jnp.clip(state.charge + move, 0, self.levels - 1) - state.charge)
 
     def conditions(
@@ -375,7 +375,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "inflow": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
             "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
             "unit_value": scaled(state.local_price, _PRICE),
-            "is_turn": jnp.arange(self.num_turns) == turn,
+            "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
         }
         units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX / ieee14.UNIT_MAX.max()}
@@ -435,7 +435,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             return self.advance(state, uniforms, params)[0], now
 
         _, state = self.reset_env(key, params)
-        _, (load, green) = jax.lax.scan(hour, state, jnp.arange(self.num_periods))
+        _, (load, green) = jax.lax.scan(hour, state, jnp.arange(self.num_periods, dtype=jnp.int32))
         rewards, certain = self._rewards(params, load, green)[:, None], jnp.ones((1, 1), jnp.float32)
         plan = storage_lattice.plan(rewards, certain, self.num_turns, self.levels, self.num_periods)
         return plan.value[0, storage_lattice.index(params.initial_charge, self.levels)]
@@ -461,7 +461,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         """
         del key
         column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        mine, sun = jnp.argmax(column["is_turn"]), self.num_turns + len(ieee14.UNIT_BUS) + 1
+        mine, sun = jnp.argmax(column["is_turn"]).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
         price, average, level = column["unit_value"], column["signal_a"][-1], column["level"][mine]
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)

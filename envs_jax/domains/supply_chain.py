@@ -232,7 +232,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def default_params(self) -> SupplyChainParams:
         """Poisson(5), echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
         n = self.num_turns
-        return self.instance(5.0, jnp.full((n,), 0.25), jnp.ones((n,), jnp.int32), 9.0)
+        return self.instance(5.0, jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32), 9.0)
 
     def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
@@ -290,7 +290,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         ``on_hand``, ``moving`` [units]; ``holding_cost``, ``backlog_cost``, ``expected_reward`` (mean over demand)
         [money]; ``fill_rate`` [1], served over wanted, backlog included.
         """
-        n, slots = self.num_turns, jnp.arange(self.max_lead_time)
+        n, slots = self.num_turns, jnp.arange(self.max_lead_time, dtype=jnp.int32)
         demand = sampling.categorical(uniforms[0], params.demand_cdf)
         pipe = state.pipe + state.orders[:, None] * (slots == params.lead_time[:, None] - 1)
         sent = jnp.append(0, state.orders[:-1])
@@ -307,7 +307,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         owed = params.backlog_cost * backlog
         # E (x - D)^+ is the sum of the distribution function below x; E D is the sum of its complement.
         x = stock[0] - state.backlog
-        below = jnp.arange(params.demand_cdf.shape[-1]) < x
+        below = jnp.arange(params.demand_cdf.shape[-1], dtype=jnp.int32) < x
         left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(x - params.demand_cdf.shape[-1], 0)
         short = left - x + jnp.sum(1.0 - params.demand_cdf)
         expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
@@ -368,7 +368,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             age=params.lead_time / self.max_lead_time,
             signal_b=bounded(position / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
-            is_turn=jnp.arange(n) == turn,
+            is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
             decided=bounded(state.orders / FLOW_SCALE),
             **public,
             **common,
@@ -376,7 +376,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         customers = dict(urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
         clock = dict(slack=1.0 - common["progress"], **common)
 
-        adjustment = jnp.arange(self.num_actions) - self.max_adjustment
+        adjustment = jnp.arange(self.num_actions, dtype=jnp.int32) - self.max_adjustment
         order = state.last_demand + adjustment
         limit = self._limits(state)[turn]
         outside = turn == n - 1
@@ -428,7 +428,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         order = jnp.maximum(level - FLOW_SCALE * tokens["signal_b"] * lead, 0.0)
         wanted = self._action(jnp.round(order - last))
         # The nearest legal action; the no-op always is one, and takes all there is if that is little.
-        distance = jnp.abs(jnp.arange(self.num_actions) - wanted)
+        distance = jnp.abs(jnp.arange(self.num_actions, dtype=jnp.int32) - wanted)
         return jnp.argmin(jnp.where(observation.action_mask, distance, self.num_actions)).astype(jnp.int32)
 
     def _action(self, adjustment: chex.Array) -> chex.Array:

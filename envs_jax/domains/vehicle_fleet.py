@@ -235,14 +235,14 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         keys = iter(jax.random.split(key, 7))
         per_region = 10 + 5 * jax.random.randint(next(keys), (), 0, 3)
         time = jnp.maximum(jax.random.randint(next(keys), (), 1, 3) * self._distance, 1)
-        laws = jax.random.dirichlet(next(keys), jnp.ones((n,)), (3, 2))
+        laws = jax.random.dirichlet(next(keys), jnp.ones((n,), jnp.float32), (3, 2))
         pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away
         load = jax.random.uniform(next(keys), (), jnp.float32, 0.5, 1.0)
         rate = load * n * per_region * pairs / jnp.sum(pairs * time, axis=(1, 2), keepdims=True)
-        changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10]), jnp.array([10, 16]))
+        changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10], jnp.int32), jnp.array([10, 16], jnp.int32))
         price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1)
         cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
-        law_now = jnp.sum(jnp.arange(self.num_periods)[:, None] >= changes, axis=1)
+        law_now = jnp.sum(jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes, axis=1)
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
@@ -307,11 +307,11 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         self, state: VehicleFleetState, turn: chex.Array, action: chex.Array, params: VehicleFleetParams
     ) -> VehicleFleetState:
         """Sends vehicles off from the region whose turn it is."""
-        regions = jnp.arange(self.num_regions)
+        regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         here, there = regions == turn, regions == self._destinations(turn)[action]
         amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0)))[action]
         time = jnp.sum(jnp.where(here[:, None] & there, params.move_time, 0))
-        due = jnp.arange(self.max_travel_time + 1)[:, None] == time
+        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None] == time
         gain, loss = jnp.where(there, amount, 0), jnp.where(here, amount, 0)
         return state.replace(
             idle=state.idle - loss,
@@ -330,7 +330,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         requests = sampling.poisson(uniforms.reshape(n, n), rate, self.max_requests)
         trips = fluid_fleet.match(vehicles, requests, price)
         asked, served = jnp.sum(requests, axis=1), jnp.sum(trips, axis=1)
-        due = jnp.arange(self.max_travel_time + 1)[:, None, None] == time
+        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None, None] == time
         started = jnp.sum(jnp.where(due, trips, 0), axis=1)
         earned = jnp.sum(trips * price, axis=1)
         idle = vehicles - served
@@ -353,7 +353,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     def observation(self, state: VehicleFleetState, params: VehicleFleetParams) -> Observation:
         """See the class docstring for the columns."""
         n, turn = self.num_regions, self.turn(state)
-        here = jnp.arange(n) == turn
+        here = jnp.arange(n, dtype=jnp.int32) == turn
         own_idle = jnp.sum(jnp.where(here, state.idle, 0))
         fleet = jnp.maximum(jnp.sum(params.initial), 1).astype(jnp.float32)
         distance = jnp.sum(jnp.where(here[:, None] & ~here, params.move_time, 0), axis=0)
@@ -407,7 +407,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         del key
         turn = self.turn(state)
         window = plan.window(jnp.minimum(self.period(state), self.num_periods - 1))
-        to_come = (jnp.arange(self.num_regions) > turn).astype(jnp.float32)
+        to_come = (jnp.arange(self.num_regions, dtype=jnp.int32) > turn).astype(jnp.float32)
 
         def worth(action: chex.Array) -> chex.Array:
             after = self.choose(state, turn, action, params)
@@ -415,7 +415,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             paid = params.cost / params.price_scale * (after.driven - state.driven)
             return fluid_fleet.profit(window, idle, arriving, to_come) - paid
 
-        values = jax.vmap(worth)(jnp.arange(self.num_actions))
+        values = jax.vmap(worth)(jnp.arange(self.num_actions, dtype=jnp.int32))
         legal = self._legal(self._amounts(state.idle[turn]))
         return jnp.argmax(jnp.where(legal, values, -jnp.inf)).astype(jnp.int32)
 
@@ -432,7 +432,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         left = (1.0 - column["progress"]) * self.num_periods
         target = jnp.minimum(_TARGET_PERIODS, left) * column["signal_a"] + _TARGET_FLOOR
         position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["pipeline"]
-        to = (jnp.arange(self.num_regions) == observation.action_target[:, None]).astype(jnp.float32)
+        to = (jnp.arange(self.num_regions, dtype=jnp.int32) == observation.action_target[:, None]).astype(jnp.float32)
         amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])
         missing = target - (position + amount[:, None] * (to - column["is_turn"]))
         shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * column["unit_value"] ** _FARE_POWER

@@ -97,8 +97,8 @@ def best_sequence(
     """
     n, slots = cost.shape
     classes = separation.shape[0]
-    each = jnp.arange(n)
-    is_class = wake == jnp.arange(classes)[:, None]  # [C, n]
+    each = jnp.arange(n, dtype=jnp.int32)
+    is_class = wake == jnp.arange(classes, dtype=jnp.int32)[:, None]  # [C, n]
     # Slots before the first stand on the left, so that a shift is one contiguous slice.
     table = jnp.full((2**n, classes, MAX_SEPARATION + slots), jnp.inf, jnp.float32).at[0].set(0.0)
 
@@ -127,8 +127,8 @@ def best_sequence(
 
     def back(carry: tuple[chex.Array, chex.Array], _: None) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
         landed, bound = carry  # bound i32[C]: the last slot for each class of the last of these
-        value = jnp.where(jnp.arange(slots) <= bound[wake][:, None], last_is(table, landed), jnp.inf)
-        chosen = jnp.argmin(value)
+        value = jnp.where(jnp.arange(slots, dtype=jnp.int32) <= bound[wake][:, None], last_is(table, landed), jnp.inf)
+        chosen = jnp.argmin(value).astype(jnp.int32)
         last, slot = chosen // slots, chosen % slots
         return (landed & ~(1 << last), slot - separation[:, wake[last]]), last.astype(jnp.int32)
 

@@ -58,7 +58,7 @@ def census_transition(
       size: censuses (static).
       max_beds: most patients that can leave at once (static).
     """
-    census = jnp.arange(size)
+    census = jnp.arange(size, dtype=jnp.int32)
     difference = census[:, None] - census  # of the row's and the column's
     present = jnp.minimum(census, jnp.minimum(beds, max_beds))
     lgamma, xlogy, xlog1py = (getattr(jax.scipy.special, name) for name in ("gammaln", "xlogy", "xlog1py"))
@@ -98,13 +98,13 @@ def values(pools: Pools, num_periods: int, size: int, max_beds: int) -> chex.Arr
     table = jax.vmap(over_wards, in_axes=(None, 0, 0, None, None))(
         pools.beds, pools.discharge, pools.arrivals, size, max_beds
     )
-    waiting = jnp.maximum(jnp.arange(size) - pools.beds[:, None], 0).astype(jnp.float32)
+    waiting = jnp.maximum(jnp.arange(size, dtype=jnp.int32) - pools.beds[:, None], 0).astype(jnp.float32)
 
     def backward(value: chex.Array, period: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = pools.holding[:, None] * waiting + jnp.einsum("wnm,wm->wn", table[(period + 1) % epochs], value)
         return value, value
 
-    _, value = jax.lax.scan(backward, jnp.zeros_like(waiting), jnp.arange(num_periods), reverse=True)
+    _, value = jax.lax.scan(backward, jnp.zeros_like(waiting), jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
     return value
 
 
@@ -137,7 +137,7 @@ def completion(
       moves: static.
     """
     wards = waiting.shape[0]
-    pairs = jnp.arange(wards * wards).reshape(wards, wards)
+    pairs = jnp.arange(wards * wards, dtype=jnp.int32).reshape(wards, wards)
     own = jnp.eye(wards, dtype=bool)
 
     def move(carry: tuple[chex.Array, ...], _: None) -> tuple[tuple[chex.Array, ...], chex.Array]:
@@ -145,7 +145,7 @@ def completion(
         legal = (waiting > 0)[:, None] & (free > 0)[None, :] & ~own
         gain = jnp.where(legal, gains(value, census, overflow, burden), 0.0)
         best = jnp.min(gain)
-        chosen = (pairs == jnp.argmin(gain)) & (best < 0.0)
+        chosen = (pairs == jnp.argmin(gain).astype(jnp.int32)) & (best < 0.0)
         sent, received = chosen.sum(1), chosen.sum(0)
         return (waiting - sent, free - received, census - sent + received), best
 
@@ -176,7 +176,7 @@ def placement_costs(
       moves: static.
     """
     sender, ward, size = choices
-    wards = jnp.arange(waiting.shape[0])
+    wards = jnp.arange(waiting.shape[0], dtype=jnp.int32)
     before = value[wards, census]
 
     def one(patients: chex.Array, number: chex.Array) -> chex.Array:
@@ -215,5 +215,5 @@ def index_choice(
     first = (worth * waiting - cost)[sender]
     last = first - worth[sender] * (size - 1)
     wanted = legal & (size > 0) & (last >= 0.0) & (size <= room + 1e-3)
-    best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf))  # as many as may be
-    return jnp.where(wanted.any(), best, jnp.argmin(size)).astype(jnp.int32)
+    best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf)).astype(jnp.int32)  # as many as may be
+    return jnp.where(wanted.any(), best, jnp.argmin(size).astype(jnp.int32)).astype(jnp.int32)

@@ -68,7 +68,7 @@ def before(amount: chex.Array, price: chex.Array) -> chex.Array:
     A loop over k, because XLA on CPU would compute a plain sum anew for each of its several uses.
     """
     n = price.shape[-1]
-    first = jnp.arange(n)
+    first = jnp.arange(n, dtype=jnp.int32)
 
     def add(total: chex.Array, other: tuple[chex.Array, ...]) -> tuple[chex.Array, None]:
         k, amount_k, price_k = other
@@ -122,7 +122,9 @@ def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move:
 
     def due(lag: chex.Array) -> chex.Array:
         """Which (lag, region) a vehicle from i to j is due at: one-hot ``f32[..., N * N, L * N]``."""
-        table = (lag[..., None, None] == jnp.arange(length)[:, None]) & jnp.eye(n, dtype=bool)[:, None, :]
+        table = (lag[..., None, None] == jnp.arange(length, dtype=jnp.int32)[:, None]) & jnp.eye(n, dtype=bool)[
+            :, None, :
+        ]
         return table.reshape(*lag.shape[:-2], n * n, length * n).astype(jnp.float32)
 
     # Products with tables that no decision or episode changes: under vmap, one multiplication of matrices.
@@ -137,8 +139,8 @@ def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move:
         trips = jnp.maximum(served(most, before + rate) - served(most, before), 0.0)
         total = total + jnp.sum(trips * margin - moved * forecast.move_cost)
         started = moved.reshape(-1) @ move_due + trips.reshape(-1) @ trip_due
-        arriving = jnp.concatenate([arriving[1:], jnp.zeros((1, n))]) + started.reshape(length, n)
-        return (vehicles - jnp.sum(trips, axis=1), arriving, jnp.ones((n,)), total), None
+        arriving = jnp.concatenate([arriving[1:], jnp.zeros((1, n), jnp.float32)]) + started.reshape(length, n)
+        return (vehicles - jnp.sum(trips, axis=1), arriving, jnp.ones((n,), jnp.float32), total), None
 
     periods = (forecast.rate, forecast.before, forecast.margin, trip_due, forecast.shares)
     (_, _, _, total), _ = jax.lax.scan(period, (idle, arriving, may_move, jnp.float32(0.0)), periods)
@@ -157,8 +159,8 @@ def base_policy(forecast: Forecast, idle: chex.Array, longest: int) -> Forecast:
       longest: longest travel time, static.
     """
     n = idle.shape[0]
-    away = 1.0 - jnp.eye(n)
-    arriving, all_may = jnp.zeros((longest + 1, n)), jnp.ones((n,))
+    away = 1.0 - jnp.eye(n, dtype=jnp.float32)
+    arriving, all_may = jnp.zeros((longest + 1, n), jnp.float32), jnp.ones((n,), jnp.float32)
 
     def shares(logits: chex.Array) -> chex.Array:
         return jax.nn.softmax(logits) * away
@@ -177,5 +179,7 @@ def base_policy(forecast: Forecast, idle: chex.Array, longest: int) -> Forecast:
     start = jnp.where(away > 0, -0.3 * forecast.move_time, 3.0)
     start = jnp.broadcast_to(start, forecast.rate.shape).astype(jnp.float32)
     zeros = jnp.zeros_like(start)
-    (logits, _, _), _ = jax.lax.scan(climb, (start, zeros, zeros), jnp.arange(1.0, _ITERATIONS + 1.0))
+    (logits, _, _), _ = jax.lax.scan(
+        climb, (start, zeros, zeros), jnp.arange(1.0, _ITERATIONS + 1.0, dtype=jnp.float32)
+    )
     return forecast.replace(shares=shares(logits))

@@ -29,7 +29,7 @@ def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric, most
       slots: documents wanted, at most.
       most: an upper bound of ``slots`` (static): one pick after another, which on CPU beats ranking.
     """
-    topics = jnp.arange(values.shape[-1])
+    topics = jnp.arange(values.shape[-1], dtype=jnp.int32)
     taken = jnp.zeros_like(values)
     for pick in range(most):
         left = jnp.where(taken < available, values, 0.0)

@@ -74,7 +74,7 @@ def rain_law(farm: Farm) -> tuple[chex.Array, chex.Array]:
     left = 1.0 - edges  # share of rainy days above an edge
     tail = np.where(left > 0, left * (1.0 - np.log(np.maximum(left, 1e-300))), 0.0)
     groups = jnp.asarray(RAIN_POINTS * (tail[:-1] - tail[1:]), jnp.float32)
-    depth = jnp.concatenate([jnp.zeros(1), farm.rain_depth * groups])
+    depth = jnp.concatenate([jnp.zeros(1, jnp.float32), farm.rain_depth * groups])
     wet = jnp.full((RAIN_POINTS,), farm.rain_chance / RAIN_POINTS)
     return depth, jnp.concatenate([1.0 - farm.rain_chance[None], wet])
 
@@ -100,12 +100,12 @@ def _use(farm: Farm, demand: chex.Array, depletion: chex.Array) -> chex.Array:
 
 def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> tuple[chex.Array, chex.Array]:
     """``V [P + 1, F, G, L]`` and advantages ``[P, F, G, L]`` for prices ``[L]``."""
-    grid = jnp.linspace(0.0, 1.0, points) * farm.available[:, None]
+    grid = jnp.linspace(0.0, 1.0, points, dtype=jnp.float32) * farm.available[:, None]
     stress = fao56.water_stress(grid, farm.available[:, None], farm.fraction[:, None])
     # What rain does to a grid point is the same every day: a matrix.
     rain, chance = rain_law(farm)
     low, share = _place(farm, (grid[:, :, None] - rain).reshape(grid.shape[0], -1), points)
-    weight = jnp.maximum(1.0 - jnp.abs((low + share)[..., None] - jnp.arange(points)), 0.0)
+    weight = jnp.maximum(1.0 - jnp.abs((low + share)[..., None] - jnp.arange(points, dtype=jnp.int32)), 0.0)
     wetting = jnp.einsum("fgwh,w->fgh", weight.reshape(*grid.shape, -1, points), chance)
 
     def day(value: chex.Array, xs: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
@@ -119,7 +119,7 @@ def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> t
         value = paid + dry + jnp.maximum(advantage, 0.0)
         return value, (value, advantage)
 
-    last = jnp.zeros((*grid.shape, price.shape[0]))
+    last = jnp.zeros((*grid.shape, price.shape[0]), jnp.float32)
     _, (value, advantage) = jax.lax.scan(day, last, (farm.demand.T, pump), reverse=True)
     return jnp.concatenate([value, last[None]]), advantage
 
@@ -140,7 +140,7 @@ def _usage(farm: Farm, advantage: chex.Array, rain: chex.Array) -> chex.Array:
         depletion, _ = fao56.water_balance(depletion, gain, _use(farm, demand, depletion), available)
         return depletion, takes.mean(-1).sum(0)
 
-    start = jnp.zeros((farm.available.shape[0], rain.shape[1]))
+    start = jnp.zeros((farm.available.shape[0], rain.shape[1]), jnp.float32)
     return jax.lax.scan(day, start, (advantage, farm.demand.T, rain))[1]
 
 
@@ -179,11 +179,13 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
         pump = jnp.clip(pump + 0.03 * step * jnp.clip(used - 1.0, -1.0, 1.0), 0.0, largest)
         return (water, pump, total + jnp.where(k >= rounds // 2, pump, 0.0)), None
 
-    start = (0.3 * largest, jnp.zeros(days), jnp.zeros(days))
+    start = (0.3 * largest, jnp.zeros(days, jnp.float32), jnp.zeros(days, jnp.float32))
     (_, _, total), _ = jax.lax.scan(adjust, start, jnp.arange(rounds, dtype=jnp.float32))
-    spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15) / 15.0, mode="full")[7 : 7 + days]
+    spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15, jnp.float32) / 15.0, mode="full")[
+        7 : 7 + days
+    ]
     pump = PATIENCE * spread
-    price = largest * jnp.linspace(0.0, 1.0, prices) ** 1.5
+    price = largest * jnp.linspace(0.0, 1.0, prices, dtype=jnp.float32) ** 1.5
     value, _ = _backward(farm, price, pump, points)
     return Plan(farm, price, pump, value)
 
@@ -191,13 +193,13 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
 def bounds(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """Bounds ``f32[L]``, one a water price, of what can be expected from ``day`` on, given ``depletion f32[F]``."""
     ahead = jnp.sum(_read(plan.farm, plan.value[day], depletion[:, None])[:, 0], axis=0)
-    toll = jnp.sum(jnp.where(jnp.arange(plan.pump.shape[0]) >= day, plan.pump, 0.0))
+    toll = jnp.sum(jnp.where(jnp.arange(plan.pump.shape[0], dtype=jnp.int32) >= day, plan.pump, 0.0))
     return ahead + plan.price * sets + toll
 
 
 def advantages(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """What a set today is worth to each field beyond its price, ``f32[F]``; the price fits the sets that are left."""
-    best = jnp.argmin(bounds(plan, day, depletion, sets))
+    best = jnp.argmin(bounds(plan, day, depletion, sets)).astype(jnp.int32)
     farm, value = plan.farm, plan.value[day + 1][..., best][..., None]
     rain, chance = rain_law(farm)
     after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain

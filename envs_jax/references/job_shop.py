@@ -57,7 +57,7 @@ def taillard(
       num_jobs: J.
       num_machines: M.
     """
-    operations = jnp.arange(num_jobs * num_machines)
+    operations = jnp.arange(num_jobs * num_machines, dtype=jnp.int32)
     _, minutes = jax.lax.scan(lambda state, _: taillard_uniform(state, 1, 99), time_seed.astype(jnp.int32), operations)
     machines = jnp.arange(num_machines, dtype=jnp.int32)
 
@@ -270,7 +270,7 @@ def complete(
         slack = shop.due - now - next_minutes - lead * later
         index = atc_index(shop.weight, jnp.maximum(next_minutes, 1e-3), slack, look_ahead)
         index = jnp.where(when <= now, index, -1.0)
-        best = jnp.arange(index.shape[0]) == jnp.argmax(index)
+        best = jnp.arange(index.shape[0], dtype=jnp.int32) == jnp.argmax(index).astype(jnp.int32)
         # Past the last operation nobody can start and the clock stays.
         open_ = jnp.isfinite(now)
         return start(shop, progress, jnp.where(open_, now, progress.clock), best & open_)
@@ -306,13 +306,15 @@ def rollout_costs(shop: Shop, progress: Progress, began: chex.Array, steps: chex
     look_aheads = jnp.asarray(np.resize(LOOK_AHEADS, VARIANTS), jnp.float32) * shop.minutes.mean()
 
     def follow(choice: chex.Array, weight: chex.Array, look_ahead: chex.Array) -> chex.Array:
-        after = start(shop, progress, progress.clock, jnp.arange(jobs) == choice)
+        after = start(shop, progress, progress.clock, jnp.arange(jobs, dtype=jnp.int32) == choice)
         after = after.replace(clock=jnp.where(choice == jobs, resume, progress.clock))
         end = complete(shop.replace(weight=weight), after, look_ahead, LEAD, steps)
         return weighted_tardiness(shop, end)
 
     over_rules = jax.vmap(follow, in_axes=(None, 0, 0))
-    return jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(jobs + 1), rules, look_aheads).min(1)
+    return jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(jobs + 1, dtype=jnp.int32), rules, look_aheads).min(
+        1
+    )
 
 
 def realised_minutes(
@@ -338,5 +340,5 @@ def realised_minutes(
     # Rounding may leave a stop for a uniform next to 1 even at rate 0.
     stops = jnp.where(rate > 0.0, stops, 0)
     repairs = -repair_time * jnp.log(uniforms[2:])
-    index = jnp.arange(STOPS).reshape(-1, *[1] * running.ndim)
+    index = jnp.arange(STOPS, dtype=jnp.int32).reshape(-1, *[1] * running.ndim)
     return running + jnp.sum(jnp.where(index < stops, repairs, 0.0), axis=0)

@@ -87,7 +87,9 @@ def closed_form(problem: TradingProblem, cost_multiplier: chex.Numeric) -> Rule:
     """
     rate = trading_rate(problem.risk_aversion, cost_multiplier, problem.discount_rate)
     (assets, factors) = problem.loadings.shape
-    faded = jnp.eye(factors) + problem.mean_reversion * (rate * cost_multiplier / problem.risk_aversion)
+    faded = jnp.eye(factors, dtype=jnp.float32) + problem.mean_reversion * (
+        rate * cost_multiplier / problem.risk_aversion
+    )
     aim = jnp.linalg.solve(problem.risk_aversion * problem.covariance, problem.loadings) @ jnp.linalg.inv(faded)
     return Rule(keep=(1.0 - rate) * jnp.eye(assets, dtype=aim.dtype), aim=rate * aim)
 

@@ -94,7 +94,7 @@ class Services:
 
     def here(self, week: chex.Array) -> chex.Array:
         """Where the vessels call in a week, one-hot ``f32[V, P]``."""
-        return jax.nn.one_hot(jnp.asarray(self.port)[week % self.cycle], self.num_ports)
+        return jax.nn.one_hot(jnp.asarray(self.port)[week % self.cycle], self.num_ports, dtype=jnp.float32)
 
     def start(self, empty: chex.Array) -> Stock:
         """All containers empty in the ports ``f32[P]``, on the morning of day 0."""
@@ -170,7 +170,7 @@ class Services:
 
         first, rest = orders[: 1 + WEEK], orders[1 + WEEK :]
         stock, _ = jax.lax.scan(day, self.start(task.start), first)
-        weeks = (1 + jnp.arange(len(shares)), shares, rest.reshape(len(shares), WEEK, -1))
+        weeks = (1 + jnp.arange(len(shares), dtype=jnp.int32), shares, rest.reshape(len(shares), WEEK, -1))
         return jax.lax.scan(week, stock, weeks)[1].sum()
 
 
@@ -181,4 +181,4 @@ def fill(available: chex.Array, wanted: chex.Array, before: chex.Array) -> chex.
 
 def _slot(days: chex.Array) -> chex.Array:
     """Which row of a pipeline a delay of ``f32[P]`` days is: one-hot ``f32[D, P]``."""
-    return (jnp.round(days) == jnp.arange(1.0, MAX_DELAY + 1)[:, None]).astype(jnp.float32)
+    return (jnp.round(days) == jnp.arange(1.0, MAX_DELAY + 1, dtype=jnp.float32)[:, None]).astype(jnp.float32)

@@ -127,7 +127,7 @@ def ready(graph: Graph, schedule: Schedule, task: chex.Array) -> tuple[chex.Arra
     """
     parent = graph.parents[task]
     home = jnp.where(parent, schedule.home, 0.0)
-    servers = jnp.arange(1, schedule.link.shape[0] + 1)
+    servers = jnp.arange(1, schedule.link.shape[0] + 1, dtype=jnp.int32)
     there = parent[:, None] & (schedule.place[:, None] == servers)
     send = jnp.maximum(schedule.link, jnp.max(jnp.where(there, 0.0, home[:, None]), axis=0))
     run = jnp.maximum(schedule.processor, jnp.max(jnp.where(there, schedule.done[:, None], 0.0), axis=0))
@@ -149,8 +149,8 @@ def options(
 
 def place(schedule: Schedule, task: chex.Array, choice: chex.Array, times: Options) -> Schedule:
     """Puts ``task`` at ``choice i32[]`` (0 the device, k server k), with the ``times`` of :func:`options`."""
-    here = jnp.arange(schedule.place.shape[0]) == task
-    chosen = jnp.arange(1, schedule.link.shape[0] + 1) == choice
+    here = jnp.arange(schedule.place.shape[0], dtype=jnp.int32) == task
+    chosen = jnp.arange(1, schedule.link.shape[0] + 1, dtype=jnp.int32) == choice
     home = times.home[choice]
     done = jnp.sum(jnp.where(chosen, times.done, 0.0))
     return Schedule(
@@ -179,7 +179,7 @@ def roll_out(graph: Graph, schedule: Schedule, task: chex.Array, rates: Rates) -
     def complete(choice: chex.Array) -> chex.Array:
         def greedy(later: chex.Array, partial: Schedule) -> Schedule:
             times = options(graph, partial, later, rates)
-            return place(partial, later, jnp.argmin(times.home), times)
+            return place(partial, later, jnp.argmin(times.home).astype(jnp.int32), times)
 
         # A loop of the tasks left; the bound is not batched where episodes run in lockstep.
         end = jax.lax.fori_loop(task + 1, count, greedy, place(schedule, task, choice, now))
@@ -198,7 +198,7 @@ def makespan(graph: Graph, rates: Rates, plan: chex.Array, factors: chex.Array |
         task, choice, own = step
         return place(schedule, task, choice, options(graph, schedule, task, rates, own)), None
 
-    return jax.lax.scan(body, empty(count, servers), (jnp.arange(count), plan, factors))[0].makespan
+    return jax.lax.scan(body, empty(count, servers), (jnp.arange(count, dtype=jnp.int32), plan, factors))[0].makespan
 
 
 def greedy_plan(graph: Graph, rates: Rates, rule: str = "earliest_finish") -> chex.Array:

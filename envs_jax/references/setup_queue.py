@@ -92,21 +92,21 @@ def split(servers: Servers, arrivals: chex.Array, grid: int = 32) -> chex.Array:
     concave where jobs are few (they pay for setups) and local search would stop early.
     """
     size = grid + 1
-    rates = arrivals * jnp.arange(size) / grid
+    rates = arrivals * jnp.arange(size, dtype=jnp.int32) / grid
 
     def on_grid(server: Servers) -> chex.Array:
         stable = rates < _FULL * server.speed
         return jnp.where(stable, mean_cost(server, jnp.where(stable, rates, 0.0)), jnp.inf)
 
     costs = jax.vmap(on_grid)(servers)
-    total, part = jnp.arange(size)[:, None], jnp.arange(size)
+    total, part = jnp.arange(size, dtype=jnp.int32)[:, None], jnp.arange(size, dtype=jnp.int32)
     rest = jnp.maximum(total - part, 0)
 
     def add(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
         together = jnp.where(part <= total, best[rest] + cost, jnp.inf)
-        return together.min(1), together.argmin(1)
+        return together.min(1), together.argmin(1).astype(jnp.int32)
 
-    nothing = jnp.where(jnp.arange(size) == 0, 0.0, jnp.inf)
+    nothing = jnp.where(jnp.arange(size, dtype=jnp.int32) == 0, 0.0, jnp.inf)
     _, given = jax.lax.scan(add, nothing, costs)
 
     def trace(left: chex.Array, given: chex.Array) -> tuple[chex.Array, chex.Array]:

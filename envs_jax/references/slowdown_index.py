@@ -49,7 +49,7 @@ def moments(shortest: chex.Array, longest: chex.Array, arrivals: chex.Array, lar
       arrivals: ``f32[M]`` expected arrivals of each kind in a tick.
       largest: static bound of all durations.
     """
-    ticks = jnp.arange(1, largest + 1)
+    ticks = jnp.arange(1, largest + 1, dtype=jnp.int32)
     inside = ((ticks >= shortest[:, None]) & (ticks <= longest[:, None])).astype(jnp.float32)
     law = inside / jnp.sum(inside, axis=-1, keepdims=True)
     mean, weight = jnp.sum(law * ticks, axis=-1), jnp.sum(law / ticks, axis=-1)

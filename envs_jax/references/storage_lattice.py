@@ -56,7 +56,7 @@ def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int
         # Charges that no storage can have border the lattice.
         ahead = jnp.pad(ahead, ((0, 0), *((1, 1) for _ in lattice)), constant_values=-jnp.inf)
         reward = rewards[t % rewards.shape[0]].reshape(-1, len(joint), *(1 for _ in lattice))
-        best = jnp.full((ahead.shape[0], *lattice), -jnp.inf)
+        best = jnp.full((ahead.shape[0], *lattice), -jnp.inf, jnp.float32)
         which = jnp.zeros(best.shape, jnp.int8)
         # Move by move the lattice is shifted as a whole: on CPU eight times faster than a table of all action values.
         for number, move in enumerate(joint.tolist()):
