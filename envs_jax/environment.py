@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from envs_jax import mesh, sampling
+from envs_jax import arrays, sampling
 from envs_jax.observation import BOUND, NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 
 
@@ -195,7 +195,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """Starts an episode; ``key``, of any kind, becomes the episode's key."""
         uniforms = sampling.uniforms(key, sampling.RESET_INDEX, self.num_reset_uniforms)
         state = self.init_state(key, uniforms, params)
-        return mesh.vary_like((self.observe(key, state, None, params), state), key, params)
+        return arrays.vary_like((self.observe(key, state, None, params), state), key, params)
 
     def step_env(
         self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT
@@ -216,7 +216,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
             uniforms = sampling.uniforms(state.key, self.period(state), self.num_uniforms)
             state, reward, info = self.advance(state, uniforms, params)
             outputs = (state.replace(last_reward=reward), reward, {"expected_reward": reward, **info})
-            return mesh.vary_like(outputs, given)
+            return arrays.vary_like(outputs, given)
 
         if self.num_turns == 1:
             state, reward, info = world(state)
@@ -225,14 +225,14 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
             def wait(state: StateT) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
                 zero_reward, zero_info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(shapes))
-                return mesh.vary_like((state, zero_reward, zero_info), given)
+                return arrays.vary_like((state, zero_reward, zero_info), given)
 
             state, reward, info = jax.lax.cond(last, world, wait, state)
         state = state.replace(time=state.time + 1)
         info["discount"] = jnp.where(last, jnp.float32(self.discount_factor), jnp.float32(1.0))
         info["illegal_actions"] = 1.0 - legal.astype(jnp.float32)
         observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
-        return mesh.vary_like((observation, state, reward, jnp.bool_(False), info), given)
+        return arrays.vary_like((observation, state, reward, jnp.bool_(False), info), given)
 
     @functools.partial(jax.jit, static_argnames=("self",))
     def step(

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from envs_jax.arrays import aligned, vary_like
+
 RESET_INDEX = 0x7FFFFFFF
 """Index of the uniforms that draw an episode's initial state; periods count up from 0 and never reach it."""
 TASK_INDEX = RESET_INDEX - 1
@@ -57,7 +59,8 @@ def categorical(uniform: chex.Array, cdf: chex.Array) -> chex.Array:
 
     The cap absorbs the rounding of the last entry; a table that leaves mass beyond K-1 is truncated there.
     """
-    index = jnp.sum(uniform[..., None] > cdf, axis=-1, dtype=jnp.int32)
+    drawn, table = aligned(uniform[..., None], cdf)
+    index = jnp.sum(drawn > table, axis=-1, dtype=jnp.int32)
     return jnp.minimum(index, cdf.shape[-1] - 1)
 
 
@@ -74,8 +77,7 @@ def poisson_cdf(rate: chex.Numeric, size: int) -> chex.Array:
       rate: mean ``f32[...]``, 0 or more.
       size: number of tabulated values (static). The mass beyond is dropped: with ``size=40`` it is 6.5e-8 at rate 15.
     """
-    rate = jnp.asarray(rate, jnp.float32)[..., None]
-    k = jnp.arange(size, dtype=jnp.float32)
+    rate, k = aligned(jnp.asarray(rate, jnp.float32)[..., None], jnp.arange(size, dtype=jnp.float32))
     # xlogy gives the point mass at 0 for rate 0.
     log_pmf = jax.scipy.special.xlogy(k, rate) - rate - jax.scipy.special.gammaln(k + 1.0)
     return jnp.cumsum(jnp.exp(log_pmf), axis=-1)
@@ -100,16 +102,15 @@ def poisson(uniform: chex.Array, rate: chex.Array, size: int) -> chex.Array:
         return (mass, below + mass, count), None
 
     inverses = 1.0 / jnp.arange(1.0, size, dtype=jnp.float32)
-    start = (mass, mass, jnp.zeros(rate.shape, jnp.int32))
+    start = vary_like((mass, mass, jnp.zeros(rate.shape, jnp.int32)), uniform, rate)
     (_, _, count), _ = jax.lax.scan(term, start, inverses, unroll=8)
     return count
 
 
 def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> chex.Array:
     """Distribution function of a binomial law for ``k = 0..size-1``: ``f32[..., size]``, whole if ``size > trials``."""
-    n = jnp.asarray(trials, jnp.float32)[..., None]
-    p = jnp.asarray(probability, jnp.float32)[..., None]
-    k = jnp.arange(size, dtype=jnp.float32)
+    n, p = (jnp.asarray(x, jnp.float32)[..., None] for x in (trials, probability))
+    n, p, k = aligned(n, p, jnp.arange(size, dtype=jnp.float32))
     inside = k <= n
     j = jnp.where(inside, k, 0.0)
     lgamma = jax.scipy.special.gammaln
@@ -135,7 +136,7 @@ def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array, s
     mass = jnp.exp(n * jnp.log1p(-p))
     below, count = mass, jnp.zeros_like(trials)
     for k in range(size):
-        count += (uniform > below) & (k < trials)
+        count += ((uniform > below) & (k < trials)).astype(jnp.int32)
         mass = mass * odds * ((n - k) / (k + 1.0))
         below = below + mass
     return count

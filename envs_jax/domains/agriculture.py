@@ -202,7 +202,9 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         place, ky = (np.array([row[k] for row in fao56.CROPS.values()], np.float32) for k in (3, 4))
         kc, kc_left = fao56.season(crop, harvest, self.num_periods)
         rain = given["rain_chance"] * given["rain_depth"]
-        net = jnp.sum(jnp.maximum(given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1), 0.0))
+        net = jnp.sum(
+            jnp.maximum(given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1).astype(jnp.float32), 0.0)
+        )
         depth = jnp.float32(SET_DEPTH)
         return AgricultureParams(
             max_steps_in_episode=jnp.int32(self.horizon),

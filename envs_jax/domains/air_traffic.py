@@ -311,7 +311,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         Returns times, late-equivalent slots, aircraft numbers ``i32[n]``, and the tightness.
         """
         n, bank = self.num_turns, self._bank(state)
-        order = jnp.argmax(state.position == jnp.arange(n, dtype=jnp.int32)[:, None], axis=-1).astype(jnp.int32)
+        at = state.position[None, :] == jnp.arange(n, dtype=jnp.int32)[:, None]
+        order = jnp.argmax(at, axis=-1).astype(jnp.int32)
         earliest, target, latest, wake, airline = (
             x[bank][order] for x in (params.earliest, params.target, params.latest, params.wake, params.airline)
         )
@@ -320,7 +321,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         def on(runway: chex.Array) -> tuple[chex.Array, chex.Array]:
             here = state.runway[order] == runway
-            before = jnp.max(jnp.where(here & (place < place[:, None]), place, -1), axis=-1)
+            before = jnp.max(jnp.where(here[None, :] & (place[None, :] < place[:, None]), place, -1), axis=-1)
             follows = here & (before >= 0)
             pair = wake[before], wake
             gap = jnp.where(follows, needed[pair], 0.0)
@@ -344,7 +345,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         cost = params.weight[airline] * deviation
         sigma = params.charge_noise
         charge = cost * jnp.exp(sigma * sampling.normal(uniforms) - 0.5 * sigma**2)
-        whose = airline == jnp.arange(self.num_airlines, dtype=jnp.int32)[:, None]
+        whose = airline[None, :] == jnp.arange(self.num_airlines, dtype=jnp.int32)[:, None]
         late = time - target[order]
         reward = -jnp.sum(charge) / params.cost_scale
         info = {
@@ -360,8 +361,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         state = state.replace(
             position=jnp.full_like(state.position, -1),
             runway=jnp.zeros_like(state.runway),
-            airline_charge=jnp.sum(whose * charge, axis=-1),
-            airline_deviation=jnp.sum(whose * deviation, axis=-1),
+            airline_charge=jnp.sum(whose.astype(jnp.float32) * charge[None, :], axis=-1),
+            airline_deviation=jnp.sum(whose.astype(jnp.float32) * deviation[None, :], axis=-1),
             tightness=tightness,
         )
         return state, reward, info
@@ -380,8 +381,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         observed = state.airline_charge / jnp.maximum(state.airline_deviation, 1e-6)
         rate = bounded(jnp.log1p(observed) * jnp.float32(1.0 / np.log1p(WEIGHTS[1])))
-        whose = airline[:, None] == jnp.arange(q, dtype=jnp.int32)  # [n, Q]
-        code = jnp.arange(q, dtype=jnp.int32) * (2.0 / (q - 1)) - 1.0
+        whose = airline[:, None] == jnp.arange(q, dtype=jnp.int32)[None, :]  # [n, Q]
+        code = jnp.arange(q, dtype=jnp.float32) * (2.0 / (q - 1)) - 1.0
         runway_unit = 1.0 / max(r - 1, 1)
         common = {
             "progress": self.progress(state),
@@ -394,9 +395,9 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "age": bounded((target - earliest) * unit),
             "capacity": 1.0 - wake / 3.0,
             "waiting": waiting,
-            "signal_a": jnp.sum(whose * code, axis=-1),
-            "signal_b": state.runway * runway_unit,
-            "rate": jnp.sum(whose * rate, axis=-1),
+            "signal_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
+            "signal_b": state.runway.astype(jnp.float32) * runway_unit,
+            "rate": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "is_turn": waiting & (rank < self.window),
             "decided": (state.position + 1) * (1.0 / n),
         }
@@ -415,7 +416,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         }
         ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
-        which = waiting & (rank == ahead[:, None])
+        which = waiting[None, :] & (rank[None, :] == ahead[:, None])
         share = ahead / self.window
         onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
         return Observation(
@@ -428,7 +429,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
                 is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
                 amount=share,
                 signed=share,
-                second_level=onto * runway_unit,
+                second_level=onto.astype(jnp.float32) * runway_unit,
             ),
             action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
@@ -451,7 +452,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             earliest, target, latest, wake, airline = bank
             time = jnp.min(earliest) + jnp.arange(self.num_slots, dtype=jnp.float32)
             deviation = aircraft_landing.deviation(time, target[:, None], latest[:, None], params.early_ratio)
-            cost = jnp.where(time < earliest[:, None], jnp.inf, params.weight[airline][:, None] * deviation)
+            cost = jnp.where(time[None, :] < earliest[:, None], jnp.inf, params.weight[airline][:, None] * deviation)
             order, _ = aircraft_landing.best_sequence(cost, wake, needed, self.window)
             return jnp.argsort(order).astype(jnp.int32)
 
@@ -490,7 +491,9 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         def trial(ahead: chex.Array) -> chex.Array:
             # Landed ones by place, then the candidate, then the others by target.
-            sort_key = jnp.where(waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank), column["decided"])
+            sort_key = jnp.where(
+                waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), column["decided"]
+            )
             order = jnp.argsort(sort_key)
             gap = needed[wake[order][:-1], wake[order][1:]]
             target = column["level"][order]

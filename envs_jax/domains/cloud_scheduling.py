@@ -251,7 +251,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         """After how many ticks each slot's job would start if it were picked now: ``i32[M]``, -1 if it cannot be."""
         need, duration = state.need[state.slot], state.duration[state.slot]
         if not self.deeprm:
-            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free, axis=-1), 0, -1)
+            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free[None, :], axis=-1), 0, -1)
         windows = jax.vmap(booking.first_window, in_axes=(None, 0, 0))(self._unbooked(state), need, duration)
         return jnp.where(state.slot >= 0, windows, -1)
 
@@ -308,10 +308,10 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         # Who finishes, and what the scheduler learns from it.
         done = (state.start >= 0) & (state.start + state.duration == now)
         free = state.free + jnp.sum(jnp.where(done[:, None], state.need, 0), axis=0)
-        by_kind = state.kind == kinds[:, None]
+        by_kind = state.kind[None, :] == kinds[:, None]
         # Their number and their ticks of each kind in one pass over the jobs, as digits of one number: no more than 10
         # jobs a resource run at once, so that ticks add up to less than 1024.
-        packed = jnp.sum(jnp.where(by_kind & done, state.duration + 1024, 0), axis=-1)
+        packed = jnp.sum(jnp.where(by_kind & done[None, :], state.duration + 1024, 0), axis=-1)
         finished, ticks = packed >> 10, packed & 1023
         # Who arrives.
         new = (jobs == now - 1) & (uniforms[0] < params.arrival_rate)
@@ -322,7 +322,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         )
         low = jnp.where(most, params.dominant_low, params.other_low)
         need = sampling.integers(uniforms[4:], low, jnp.where(most, params.dominant_high, params.other_high))
-        arrived = (kinds == kind).astype(jnp.int32) * jnp.any(new)
+        arrived = (kinds == kind).astype(jnp.int32) * jnp.any(new).astype(jnp.int32)
         open_slot = (state.slot < 0) if self.deeprm else (state.slot < 0) & (kinds == kind)
         takes = jnp.any(new) & open_slot & (kinds == jnp.argmax(open_slot).astype(jnp.int32))
         state = state.replace(
@@ -363,11 +363,11 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         need = jnp.where(offers[:, None], state.need[state.slot], 0) / UNITS
         free = state.free / UNITS
         most, total = jnp.max(need, axis=-1), jnp.sum(need, axis=0)
-        left = jnp.min(jnp.where(need > 0, free - need, 1.0), axis=-1)
+        left = jnp.min(jnp.where(need > 0, free[None, :] - need, 1.0), axis=-1)
         slack = jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)
         last_reward = bounded(0.2 * state.last_reward)
         everywhere = {"progress": self.progress(state), "last_reward": last_reward}
-        kind = state.kind[state.slot] * offers
+        kind = state.kind[state.slot] * offers.astype(jnp.int32)
         rate = state.duration[state.slot] * offers if self.deeprm else state.observed
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
         queues = dict(
@@ -414,7 +414,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
                 amount=with_noop(most),
                 signed=with_noop(most),
                 second_slack=with_noop(slack),
-                second_level=with_noop(jnp.sum(need * free, axis=-1)),
+                second_level=with_noop(jnp.sum(need * free[None, :], axis=-1)),
             ),
             action_target=jnp.where(
                 jnp.arange(m + 1, dtype=jnp.int32) < m, jnp.arange(m + 1, dtype=jnp.int32), -1

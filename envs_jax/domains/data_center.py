@@ -252,7 +252,9 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         starts = chosen & (free <= 0.0)
         setup = jnp.where(starts, setup / params.setup_rate, state.setup)
         leaves = jnp.where(starts, setup, free) + size / params.speed
-        place = chosen[:, None] & (jnp.arange(self.queue, dtype=jnp.int32) == (state.sent % self.queue)[:, None])
+        place = chosen[:, None] & (
+            jnp.arange(self.queue, dtype=jnp.int32)[None, :] == (state.sent % self.queue)[:, None]
+        )
         remaining = jnp.where(place, leaves[:, None], state.remaining)
         on = jnp.where(chosen, leaves, free)  # time until off
         jobs = jnp.sum(remaining > 0.0, axis=-1, dtype=jnp.int32)
@@ -288,7 +290,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         }
         state = state.replace(
             remaining=remaining,
-            sent=state.sent + chosen,
+            sent=state.sent + chosen.astype(jnp.int32),
             setup=jnp.maximum(setup - gap, 0.0),
             age=jnp.where(left > 0, state.age + gap, 0.0),
             gap=gap,
@@ -316,14 +318,14 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         jobs = _count(state)
         in_setup = state.setup > 0.0
         busy = (jobs > 0) & ~in_setup
-        waiting = jobs - busy
+        waiting = jobs - busy.astype(jnp.int32)
         everywhere = {
             "progress": self.progress(state),
             "last_reward": bounded(0.1 * state.last_reward),
         }
         servers = dict(
             urgency=jnp.minimum(waiting / 4.0, 1.0),
-            slack=1.0 / (1.0 + jobs),
+            slack=1.0 / (1.0 + jobs.astype(jnp.float32)),
             level=jobs / 8.0,
             capacity=1.0,
             pipeline=in_setup,
@@ -331,7 +333,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             waiting=waiting / 8.0,
             age=jnp.minimum(state.age / 16.0, 10.0),
             signal_a=busy,
-            signal_b=2.0 * params.zone - 1.0,
+            signal_b=2.0 * params.zone.astype(jnp.float32) - 1.0,
             decided=jnp.arange(n, dtype=jnp.int32) == state.choice,
             **everywhere,
         )

@@ -228,13 +228,15 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         mean = jnp.floor(n**params.fat)
         width = jnp.maximum(jnp.floor(mean * (0.5 + uniforms[:, 0])), 1.0).astype(jnp.int32)
         end = jnp.cumsum(width)
-        level = jnp.sum(end <= index[:, None], axis=-1, dtype=jnp.int32)
+        level = jnp.sum(end[None, :] <= index[:, None], axis=-1, dtype=jnp.int32)
         before = jnp.maximum(level - 1, 0)
         first, wide = end[before] - width[before], width[before]
-        count = jnp.minimum(1 + jnp.floor(uniforms[:, 1] * params.density * wide).astype(jnp.int32), wide)
+        count = jnp.minimum(
+            1 + jnp.floor(uniforms[:, 1] * params.density * wide.astype(jnp.float32)).astype(jnp.int32), wide
+        )
         offset = sampling.integers(uniforms[:, 2], 0, wide - 1)
-        from_first = (index - first[:, None] - offset[:, None]) % wide[:, None]
-        parents = (level == level[:, None] - 1) & (from_first < count[:, None])
+        from_first = (index[None, :] - first[:, None] - offset[:, None]) % wide[:, None]
+        parents = (level[None, :] == level[:, None] - 1) & (from_first < count[:, None])
         low, high = RESULT_RANGE
         result = low + (high - low) * uniforms[:, 3]
         size = result / params.result_ratio
@@ -285,8 +287,10 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         """Pays for the application and draws the next."""
         graph, rates, place = state.graph, self.rates(params), state.schedule.place
         makespan, all_local = state.schedule.makespan, jnp.sum(graph.size) / NOMINAL_DEVICE
-        on = place[:, None] == jnp.arange(1 + self.num_servers, dtype=jnp.int32)
-        upload, work = (jnp.sum(on * (state.noise[:, i] * graph.size)[:, None], axis=0) for i in (0, 1))
+        on = place[:, None] == jnp.arange(1 + self.num_servers, dtype=jnp.int32)[None, :]
+        upload, work = (
+            jnp.sum(on.astype(jnp.float32) * (state.noise[:, i] * graph.size)[:, None], axis=0) for i in (0, 1)
+        )
         link_busy = upload[1:] / rates.link
         reward = -makespan / all_local
         info = {

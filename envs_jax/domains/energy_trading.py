@@ -299,7 +299,9 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         residual = jnp.clip(jnp.round(ahead).astype(jnp.int32), -middle, middle)
         spike = (uniforms[1] < params.spike_probability).astype(jnp.float32)
         mean = params.profile[(self.period(state) + 1) % self.cycle_hours]
-        price = mean + residual * (step / scatter) * params.innovation_sd + params.spike_size * spike
+        price = (
+            mean + residual.astype(jnp.float32) * (step / scatter) * params.innovation_sd + params.spike_size * spike
+        )
 
         low, high = (jnp.round(params.reference_price * jnp.asarray(side)[state.bids]) for side in (_LOW, _HIGH))
         bought = jnp.where(price <= low, jnp.minimum(params.power, params.capacity - state.charge), 0)
@@ -307,9 +309,9 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         trades = {
             "units_bought": bought,
             "units_sold": sold,
-            "purchases": price * bought / params.efficiency,
+            "purchases": price * bought.astype(jnp.float32) / params.efficiency,
             "sales": price * sold * params.efficiency,
-            "wear": params.wear_cost * (bought + sold),
+            "wear": params.wear_cost * (bought + sold).astype(jnp.float32),
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
         totals = {name: jnp.sum(x).astype(jnp.float32) for name, x in trades.items()}
@@ -338,7 +340,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
-            "last_reward": bounded(state.last_reward / (reference * jnp.sum(params.power))),
+            "last_reward": bounded(state.last_reward / (reference * jnp.sum(params.power).astype(jnp.float32))),
         }
         stores = dict(
             urgency=1.0 - level,
@@ -350,7 +352,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             change=change,
             signal_a=premium[1] / PRICE_SCALE,
             signal_b=bounded((state.price - reference) / PRICE_SCALE),
-            unit_value=bounded(state.settled / (PRICE_SCALE * params.power)),
+            unit_value=bounded(state.settled / (PRICE_SCALE * params.power.astype(jnp.float32))),
             rate=params.power / MAX_POWER,
             is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
             decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
@@ -363,7 +365,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             urgency=jnp.clip(premium / reference, 0.0, 1.0),
             slack=jnp.clip(-premium / reference, 0.0, 1.0),
             age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
-            change=now * change,
+            change=now.astype(jnp.float32) * change,
             signal_a=premium / PRICE_SCALE,
             signal_b=now * state.spike,
             unit_value=now * bounded(state.price / PRICE_SCALE),
@@ -402,12 +404,12 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
         def device(capacity: chex.Array, power: chex.Array, eta: chex.Array, wear: chex.Array) -> backward_dp.Plan:
             bought, sold = jnp.clip(capacity - charge, 0, power), jnp.minimum(power, charge)
-            buy = backward_dp.Move(charge + bought, -bought / eta, -wear * bought)
-            sell = backward_dp.Move(charge - sold, sold * eta, -wear * sold)
+            buy = backward_dp.Move(charge + bought, -bought / eta, -wear * bought.astype(jnp.float32))
+            sell = backward_dp.Move(charge - sold, sold.astype(jnp.float32) * eta, -wear * sold)
 
             def stage(t: chex.Array, value: chex.Array) -> chex.Array:
                 mean = params.profile[(t + 1) % self.cycle_hours]
-                price = mean + residual[:, None] + params.spike_size * jnp.arange(2, dtype=jnp.int32)
+                price = mean + residual[:, None] + params.spike_size * jnp.arange(2, dtype=jnp.float32)[None, :]
                 hold, buying, selling = backward_dp.orders(transition, price, chance, levels, value, buy, sell)
                 return hold[..., None] + buying[..., lows] + selling[..., highs - 1]
 

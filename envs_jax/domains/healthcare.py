@@ -198,7 +198,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         beds = jnp.broadcast_to(jnp.asarray(fields.get("beds", min(14, self.max_beds)), jnp.int32), (w,))
         nominal = {
             "beds": beds,
-            "start_census": START_LOAD * beds,
+            "start_census": START_LOAD * beds.astype(jnp.float32),
             "holding_cost": jnp.ones((w,), jnp.float32),
             "overflow_cost": jnp.full((w, w), 15.0, jnp.float32),
             "arrival_rate": 0.9 * beds / 4.3,
@@ -218,7 +218,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         return HealthcareParams(max_steps_in_episode=jnp.int32(self.horizon), arrival_cdf=law, **given)
 
     def _law(self, rate: chex.Array, profile: chex.Array) -> chex.Array:
-        return sampling.poisson_cdf(profile[:, None] * rate, self.max_arrivals + 1)
+        return sampling.poisson_cdf(profile[:, None] * rate[None, :], self.max_arrivals + 1)
 
     @property
     def default_params(self) -> HealthcareParams:
@@ -244,7 +244,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             beds=beds,
             holding_cost=between(HOLDING_RANGE, by_ward[3]),
             overflow_cost=jnp.exp(between((math.log(low), math.log(high)), pairs)).reshape(w, w),
-            arrival_rate=between(LOAD_RANGE, by_ward[2]) * beds * discharge_rate,
+            arrival_rate=between(LOAD_RANGE, by_ward[2]) * beds.astype(jnp.float32) * discharge_rate,
             discharge_rate=discharge_rate,
             off_service=jnp.where(rest[0] < 0.5, *OFF_SERVICE),
             discharge_profile=discharge,
@@ -253,9 +253,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
     def average_task(self, params: HealthcareParams, population: HealthcareParams) -> HealthcareParams:
         """Means; arrivals at the mean *load* of the beds shown, a better guess than the mean arrivals."""
-        load = jnp.mean(population.arrival_rate / (population.beds * population.discharge_rate))
+        load = jnp.mean(population.arrival_rate / (population.beds.astype(jnp.float32) * population.discharge_rate))
         params = super().average_task(params, population)
-        rate = load * params.beds * params.discharge_rate
+        rate = load * params.beds.astype(jnp.float32) * params.discharge_rate
         return params.replace(arrival_rate=rate, arrival_cdf=self._law(rate, params.arrival_profile))
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: HealthcareParams) -> HealthcareState:
@@ -284,7 +284,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
         free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
         number = jnp.minimum(jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
-        moved = number * sender[:, None] * ward
+        moved = number * sender[:, None] * ward[None, :]
         return state.replace(
             waiting=state.waiting - number * sender, in_ward=state.in_ward + moved, moved=state.moved + moved
         )
@@ -300,7 +300,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """
         w = self.num_wards
         holding = jnp.sum(params.holding_cost * state.waiting)
-        charged = params.overflow_cost * state.moved
+        charged = params.overflow_cost * state.moved.astype(jnp.float32)
         overflow = jnp.sum(charged)
         epoch = (self.period(state) + 1) % self.epochs_per_day
         chance = jnp.minimum(self._leaving(params) * params.discharge_profile[epoch], 1.0)
@@ -346,7 +346,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         occupied = state.in_ward.sum(0)
         free = params.beds - occupied
         level = occupied / params.beds
-        phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day) / self.epochs_per_day
+        phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day).astype(jnp.float32) / self.epochs_per_day
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
@@ -401,8 +401,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
     def solve(self, params: HealthcareParams) -> chex.Array:
         """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census, were nobody moved."""
-        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
-        arrivals = params.arrival_profile[:, None] * params.arrival_rate
+        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate[None, :], 1.0)
+        arrivals = params.arrival_profile[:, None] * params.arrival_rate[None, :]
         pools = bed_pools.Pools(params.beds, chance, arrivals, params.holding_cost)
         return bed_pools.values(pools, self.num_periods, self.max_beds + POOL_QUEUE, self.max_beds)
 
@@ -413,7 +413,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         del key
         turn = self.turn(state)
         value = plan[jnp.minimum(self.period(state), self.num_periods - 1)]
-        burden = params.discharge_rate / self._leaving(params)
+        burden = params.discharge_rate[None, :] / self._leaving(params)
         occupied = state.in_ward.sum(0)
         free = params.beds - occupied
         later = jnp.where(jnp.arange(self.num_wards, dtype=jnp.int32) > turn, free, 0)

@@ -240,7 +240,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         Uniforms ``[2 + STOPS, J, M]``: see :func:`~envs_jax.references.job_shop.realised_minutes`.
         """
         shape = (self.num_jobs, self.num_machines)
-        u, running = uniforms.reshape(2 + job_shop.STOPS, *shape), params.nominal * params.factor
+        u, running = uniforms.reshape(2 + job_shop.STOPS, *shape), params.nominal * params.factor[None, :]
         repairs = (params.repair_share, params.repair_time)
         minutes = job_shop.realised_minutes(u, running, params.variation, *repairs)
         jobs, machines = jnp.zeros(shape[:1], jnp.float32), jnp.zeros(shape[1:], jnp.float32)
@@ -367,7 +367,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 m,
                 {
                     "urgency": queued,
-                    "slack": 1.0 - f.busy.any(0),
+                    "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
                     "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
                     "outflow": (f.last & f.ended[:, None]).sum(0),
                     "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
@@ -407,7 +407,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def solve(self, params: ManufacturingParams) -> Shop:
         """The shop with expected times p f / (1 - A): a minute of running brings A / (1 - A) minutes of repair."""
-        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))
+        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))[None, :]
         return Shop(order=params.order, minutes=minutes, weight=params.weight, due=params.due)
 
     def reference_action(

@@ -211,8 +211,10 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
-        wave = jnp.sin(2.0 * jnp.pi * (sampling.integers(waves, 1, 3) * time + phase))
-        rate = (0.025 + 0.02 * u[0]) * (weight / weight.sum()) * (1.0 + (0.5 + 0.5 * swing) * wave)
+        number = sampling.integers(waves, 1, 3).astype(jnp.float32)
+        wave = jnp.sin(2.0 * jnp.pi * (number[None, :] * time + phase[None, :]))
+        share = (0.025 + 0.02 * u[0]) * (weight / weight.sum())
+        rate = share[None, :] * (1.0 + (0.5 + 0.5 * swing)[None, :] * wave)
         share = -jnp.log(rest[:lanes])
         return self.default_params.replace(
             capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
@@ -421,9 +423,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
         need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
         reached = vessel @ self.services.on_route
-        same = (self.services.on_route == reached).all(-1)  # the vessels of that route
+        same = (self.services.on_route == reached[None, :]).all(-1)  # the vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
-        ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same * (1.0 - vessel)), 0.0)
+        ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same.astype(jnp.float32) * (1.0 - vessel)), 0.0)
         here = own * (port @ booked)
         at_hand = port @ empty + vessel @ aboard
         carried = jnp.minimum(at_hand * weight * ahead / (here + weight * ahead + 1e-6), ahead)

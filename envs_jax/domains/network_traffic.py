@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import max_weight
@@ -311,7 +312,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         del turn, params
         chosen = jnp.where(action == self.noop_action, self._best(state), action)
         flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action, dtype=jnp.int32) == chosen)
-        return state.replace(granted=state.granted + (flows & self._ready(state)))
+        return state.replace(granted=state.granted + (flows & self._ready(state)).astype(jnp.int32))
 
     def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
         """Activation ``i32[]`` of the largest index over ready flows, by default the longest queue; else the no-op."""
@@ -335,7 +336,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         queue = jnp.minimum(left + arrived, params.buffer)
         dropped = left + arrived - queue
         weight = _weight(params)
-        holding, lost = jnp.sum(weight * left), params.loss * jnp.sum(weight * dropped)
+        holding, lost = jnp.sum(weight * left.astype(jnp.float32)), params.loss * jnp.sum(weight * dropped)
         stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
         go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
         connected = link < params.connectivity
@@ -376,7 +377,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             pipeline=state.failed / slots,
             outflow=state.acked / slots,
             waiting=jnp.minimum(waiting / PACKET_SCALE, 10.0),
-            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected + 1.0), 10.0),
+            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
             change=state.change / slots,
             signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
             signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
@@ -453,10 +454,11 @@ def _weight(params: NetworkTrafficParams) -> chex.Array:
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:
-    return index[..., None] == jnp.arange(size, dtype=jnp.int32)
+    return index[:, None] == jnp.arange(size, dtype=jnp.int32)[None, :]
 
 
 def _binomial(trials: chex.Numeric, probability: chex.Array, size: int) -> chex.Array:
     """Binomial distribution functions that end at exactly 1, so that no draw exceeds ``trials``."""
     cdf = sampling.binomial_cdf(trials, probability, size)
-    return jnp.where(jnp.arange(size, dtype=jnp.int32) >= jnp.asarray(trials)[..., None], 1.0, cdf)
+    count, last = aligned(jnp.arange(size, dtype=jnp.int32), jnp.asarray(trials, jnp.int32)[..., None])
+    return jnp.where(count >= last, 1.0, cdf)

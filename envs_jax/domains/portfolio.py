@@ -171,7 +171,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             jnp.arange(self.num_assets, dtype=jnp.int32)[:, None],
             jnp.arange(self.num_factors, dtype=jnp.int32),
         )
-        sign = 1.0 - 2.0 * ((assets >> factors) % 2)
+        sign = 1.0 - 2.0 * ((assets >> factors[None, :]) % 2).astype(jnp.float32)
         slow = factors % 2 == 1
         return PortfolioParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -180,7 +180,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             correlation=jnp.float32(0.25),
             trade_unit=jnp.float32(0.25),
             position_limit=jnp.float32(8.0),
-            loadings=(sign * jnp.where(slow, 0.06, 0.12)).astype(jnp.float32),
+            loadings=(sign * jnp.where(slow, 0.06, 0.12)[None, :]).astype(jnp.float32),
             mean_reversion=jnp.where(slow, 0.03, 0.3).astype(jnp.float32),
         )
 
@@ -201,7 +201,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             trade_unit=jnp.float32(0.375),
             position_limit=jnp.float32(4.5),
             mean_reversion=low + (high - low) * u[3 : 3 + k],
-            loadings=jnp.where(slow, 0.3, 0.4) * sampling.normal(u[3 + k :]).reshape(n, k),
+            loadings=jnp.where(slow, 0.3, 0.4)[None, :] * sampling.normal(u[3 + k :]).reshape(n, k),
         )
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: PortfolioParams) -> PortfolioState:
@@ -241,7 +241,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         # The symmetric root of (1-c) I + c 11' needs no factorisation: its eigenvalues off and along the direction 1.
         low, high = jnp.sqrt(1.0 - c), jnp.sqrt(1.0 - c + n * c)
         noise = low * z[:n] + (high - low) * jnp.mean(z[:n])
-        forecast = jnp.sum(params.loadings * state.factors, axis=-1)
+        forecast = jnp.sum(params.loadings * state.factors[None, :], axis=-1)
         returns = forecast + noise
         x, dx = state.holdings, state.trade
         risk = 0.5 * params.risk_aversion * _variance(x, c)

@@ -255,7 +255,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """Candidates of each topic, ``f32[G]``: every candidate's topic is uniform."""
         g = self.num_topics
         topics = jnp.minimum(jnp.floor(uniforms * g), g - 1.0)
-        return jnp.sum(topics[:, None] == jnp.arange(g, dtype=jnp.int32), axis=0, dtype=jnp.float32)
+        return jnp.sum(topics[:, None] == jnp.arange(g, dtype=jnp.float32)[None, :], axis=0, dtype=jnp.float32)
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: RecommenderParams) -> RecommenderState:
         """A session starts; the first m uniforms draw the candidates, the others the interests."""
@@ -278,7 +278,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """Adds a document to the slate; one that is not on offer leaves the slot empty."""
         del turn, params
         chosen = (jnp.arange(self.num_topics, dtype=jnp.int32) == action) & (state.slate < state.offered)
-        return state.replace(slate=state.slate + chosen)
+        return state.replace(slate=state.slate + chosen.astype(jnp.float32))
 
     def interests(self, state: RecommenderState, params: RecommenderParams) -> chex.Array:
         """u, ``f32[G]``: a task's interests and what has changed since."""
@@ -302,7 +302,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         drawn = uniforms[m] * total
         # Between the sum before and the sum with a topic: an interval that is empty if it is not on the slate.
         before = jnp.concatenate([jnp.zeros((1,), jnp.float32), upto[:-1]])
-        click = active * ((before <= drawn) & (drawn < upto))
+        click = active * ((before <= drawn) & (drawn < upto)).astype(jnp.float32)
         any_click = jnp.sum(click)
 
         watched = jnp.minimum(params.budget - state.spent, params.minutes)
@@ -329,7 +329,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             slate=jnp.zeros_like(slate),
             shift=jnp.where(click > 0, moved - params.interests, state.shift),
             spent=spent,
-            active=active * (params.budget > spent),
+            active=active * (params.budget > spent).astype(jnp.float32),
             shown=state.shown + active * slate,
             clicked=state.clicked + click,
             quality=state.quality + quality,

@@ -108,7 +108,7 @@ def poisson(uniform: chex.Array, rate: chex.Array) -> chex.Array:
     mass = below = jnp.exp(-rate)
     draw = jnp.zeros(uniform.shape, jnp.int32)
     for k in range(1, MOST_ARRIVALS + 1):
-        draw = draw + (uniform > below)
+        draw = draw + (uniform > below).astype(jnp.int32)
         mass = mass * rate / k
         below = below + mass
     return draw
@@ -117,11 +117,11 @@ def poisson(uniform: chex.Array, rate: chex.Array) -> chex.Array:
 def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array) -> chex.Array:
     """Binomial draws by inversion, elementwise ``i32``, for at most ``MOST_SERVED`` trials and probability below 1."""
     odds = probability / (1.0 - probability)
-    mass = below = jnp.exp(trials * jnp.log1p(-probability))
+    mass = below = jnp.exp(trials.astype(jnp.float32) * jnp.log1p(-probability))
     draw = jnp.zeros(uniform.shape, jnp.int32)
     for k in range(1, MOST_SERVED + 1):
-        draw = draw + (uniform > below)
-        mass = mass * jnp.maximum(trials - k + 1, 0) * odds / k
+        draw = draw + (uniform > below).astype(jnp.int32)
+        mass = mass * jnp.maximum(trials - k + 1, 0).astype(jnp.float32) * odds / k
         below = below + mass
     return jnp.minimum(draw, trials)  # the last entry's rounding
 
@@ -276,8 +276,8 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
     ) -> tuple[SmartCityState, chex.Array, dict[str, chex.Array]]:
         """One slot. Uniforms: 8 capacities, 8 right turns, 8 lanes of those from inside, 16 arrivals."""
         switched = state.chosen != state.green
-        is_green = state.chosen[:, None] == jnp.arange(PHASES, dtype=jnp.int32)
-        rate = params.saturation * (1.0 - params.lost * switched)[:, None]
+        is_green = state.chosen[:, None] == jnp.arange(PHASES, dtype=jnp.int32)[None, :]
+        rate = params.saturation * (1.0 - params.lost * switched.astype(jnp.float32))[:, None]
         # Two lanes of an intersection are green at a time, on opposite sides: sides 0, 1 share a draw, and 2, 3.
         capacity, turning = jnp.repeat(uniforms[:16].reshape(2, GRID, 2), 2, axis=-1)
         most = jnp.floor(grid.by_movement(rate) + capacity[..., None]).astype(jnp.int32)
@@ -288,7 +288,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         to_left = binomial(uniforms[16:24].reshape(GRID, 2), entering, params.left_share)
         inside = jnp.stack([entering - to_left, to_left], axis=-1)  # [i, side 1 and 2, lane]
         sides = jnp.stack([params.demand, jnp.roll(params.demand, 1)], axis=-1)  # of sides 0 and 3
-        by_lane = sides[..., None] * jnp.stack([1.0 - params.left_share, params.left_share])
+        by_lane = sides[..., None] * jnp.stack([1.0 - params.left_share, params.left_share])[None, None, :]
         outside = poisson(uniforms[24:].reshape(GRID, 2, 2), by_lane)
         joined = jnp.concatenate([outside[:, :1], inside, outside[:, 1:]], axis=1)
         queue = state.queue - served + joined
@@ -318,11 +318,11 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         turn, period = self.turn(state), self.period(state)
         phases = jnp.arange(PHASES, dtype=jnp.int32)
         waiting = grid.by_phase(state.queue)
-        urgency = waiting / (waiting + HALF_URGENT)
-        is_green = (state.green[:, None] == phases).astype(jnp.float32)
+        urgency = waiting / (waiting.astype(jnp.float32) + HALF_URGENT)
+        is_green = (state.green[:, None] == phases[None, :]).astype(jnp.float32)
         plan = self.planned(period)
-        has_chosen = jnp.arange(GRID, dtype=jnp.int32) < turn
-        decided = jnp.where(state.chosen[:, None] == phases, 1.0, -1.0) * has_chosen[:, None]
+        has_chosen = (jnp.arange(GRID, dtype=jnp.int32) < turn).astype(jnp.float32)
+        decided = jnp.where(state.chosen[:, None] == phases[None, :], 1.0, -1.0) * has_chosen[:, None]
         # With these shares, and twice the queues, a mean over the lanes of the next road is their sum.
         roads = grid.by_phase(grid.ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
         first = (state.queue[:, :2] - state.queue[:, 2:]).reshape(GRID, PHASES)
@@ -374,7 +374,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         next_value = grid.ahead(value, params.left_share, params.right_share)
         weight = jnp.maximum(value - rule.downstream * next_value, 0.0)
         saturation = grid.by_movement(params.saturation)
-        delay = grid.by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES, dtype=jnp.int32)))
+        delay = grid.by_movement(
+            params.lost * (state.green[:, None] != jnp.arange(PHASES, dtype=jnp.int32)[None, :]).astype(jnp.float32)
+        )
         return max_pressure.index(rule, weight, queue, saturation, delay, grid.by_phase)
 
     def phases(self, state: SmartCityState, params: SmartCityParams, rule: max_pressure.Rule) -> chex.Array:

@@ -20,6 +20,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import aligned
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -300,8 +301,9 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     def draw(self, params: SmartGridParams, move: chex.Array) -> chex.Array:
         """What moves ``i32[..., D]`` draw from the grid, ``f32[..., D]`` [MW]."""
-        loss = jnp.where(move > 0, 1.0 / params.efficiency, params.efficiency)
-        return params.capacity / (self.levels - 1) * loss * move
+        move, capacity, efficiency = aligned(move, params.capacity, params.efficiency)
+        loss = jnp.where(move > 0, 1.0 / efficiency, efficiency)
+        return capacity / (self.levels - 1) * loss * move.astype(jnp.float32)
 
     def savings(
         self, params: SmartGridParams, load: chex.Array, green: chex.Array, draws: chex.Array

@@ -292,7 +292,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         """
         n, slots = self.num_turns, jnp.arange(self.max_lead_time, dtype=jnp.int32)
         demand = sampling.categorical(uniforms[0], params.demand_cdf)
-        pipe = state.pipe + state.orders[:, None] * (slots == params.lead_time[:, None] - 1)
+        pipe = state.pipe + state.orders[:, None] * (slots[None, :] == params.lead_time[:, None] - 1).astype(jnp.int32)
         sent = jnp.append(0, state.orders[:-1])
         stock = state.on_hand - sent + pipe[:, 0]
         pipe = jnp.concatenate([pipe[:, 1:], jnp.zeros((n, 1), jnp.int32)], axis=1)
@@ -308,7 +308,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         # E (x - D)^+ is the sum of the distribution function below x; E D is the sum of its complement.
         x = stock[0] - state.backlog
         below = jnp.arange(params.demand_cdf.shape[-1], dtype=jnp.int32) < x
-        left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(x - params.demand_cdf.shape[-1], 0)
+        left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(
+            x - params.demand_cdf.shape[-1], 0
+        ).astype(jnp.float32)
         short = left - x + jnp.sum(1.0 - params.demand_cdf)
         expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
         following = state.replace(
@@ -344,8 +346,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         n, turn = self.num_turns, self.turn(state)
         lead = jnp.cumsum(params.lead_time).astype(jnp.float32)
         position = self._position(state)
-        need = _need(0.5 * (state.last_demand + params.nominal_demand), lead)
-        lacking = (need - position) / need
+        need = _need(0.5 * (state.last_demand.astype(jnp.float32) + params.nominal_demand), lead)
+        lacking = (need - position.astype(jnp.float32)) / need
         stock = bounded(state.on_hand / FLOW_SCALE)
         served = bounded(state.shipped[0] / FLOW_SCALE)
         # Backlog and last demand concern every stage, so every row has them.

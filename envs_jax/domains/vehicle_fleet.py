@@ -236,13 +236,19 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         per_region = 10 + 5 * jax.random.randint(next(keys), (), 0, 3)
         time = jnp.maximum(jax.random.randint(next(keys), (), 1, 3) * self._distance, 1)
         laws = jax.random.dirichlet(next(keys), jnp.ones((n,), jnp.float32), (3, 2))
-        pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away
+        pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away[None, :, :]
         load = jax.random.uniform(next(keys), (), jnp.float32, 0.5, 1.0)
-        rate = load * n * per_region * pairs / jnp.sum(pairs * time, axis=(1, 2), keepdims=True)
+        rate = (
+            load
+            * n
+            * per_region
+            * pairs
+            / jnp.sum(pairs * time[None, :, :].astype(jnp.float32), axis=(1, 2), keepdims=True)
+        )
         changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10], jnp.int32), jnp.array([10, 16], jnp.int32))
-        price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1)
+        price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1).astype(jnp.float32)
         cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
-        law_now = jnp.sum(jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes, axis=1)
+        law_now = jnp.sum(jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes[None, :], axis=1)
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
@@ -265,14 +271,17 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
     def _capacity(self, params: VehicleFleetParams) -> chex.Array:
         """Trips a period that would keep the whole fleet busy if all pairs were alike (Little's law): ``f32[...]``."""
-        mean_time = jnp.sum(self._away * params.move_time, axis=(-2, -1)) / self._away.sum()
+        away = jnp.expand_dims(self._away, range(params.move_time.ndim - 2))
+        mean_time = jnp.sum(away * params.move_time.astype(jnp.float32), axis=(-2, -1)) / self._away.sum()
         return jnp.sum(params.initial, axis=-1) / mean_time
 
     def average_task(self, params: VehicleFleetParams, population: VehicleFleetParams) -> VehicleFleetParams:
         """Mean demand relative to what the fleet could serve, and mean fare relative to the trip's time."""
         load = jnp.mean(population.rate / self._capacity(population)[:, None, None, None], axis=0)
-        fare = jnp.mean(population.price / (population.trip_time + 1.0), axis=0)
-        return params.replace(rate=load * self._capacity(params), price=fare * (params.trip_time + 1.0))
+        fare = jnp.mean(population.price / (population.trip_time.astype(jnp.float32) + 1.0), axis=0)
+        return params.replace(
+            rate=load * self._capacity(params), price=fare * (params.trip_time.astype(jnp.float32) + 1.0)
+        )
 
     # ---- the world ------------------------------------------------------------------------------------------------
 
@@ -292,11 +301,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
     def _destinations(self, turn: chex.Array) -> chex.Array:
         """Region that each action sends to, ``i32[A]``: those from the deciding one on are one further."""
-        return jnp.where(self._is_noop, turn, self._other + (self._other >= turn)).astype(jnp.int32)
+        other = jnp.asarray(self._other, jnp.int32)
+        return jnp.where(self._is_noop, turn, other + (other >= turn).astype(jnp.int32))
 
     def _amounts(self, idle: chex.Array) -> chex.Array:
         """Vehicles that each action sends, ``i32[A]``."""
-        return jnp.floor(self._share * idle).astype(jnp.int32)
+        return jnp.floor(self._share * idle.astype(jnp.float32)).astype(jnp.int32)
 
     def _legal(self, amounts: chex.Array) -> chex.Array:
         width = self.num_regions - 1
@@ -310,7 +320,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         here, there = regions == turn, regions == self._destinations(turn)[action]
         amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0)))[action]
-        time = jnp.sum(jnp.where(here[:, None] & there, params.move_time, 0))
+        time = jnp.sum(jnp.where(here[:, None] & there[None, :], params.move_time, 0))
         due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None] == time
         gain, loss = jnp.where(there, amount, 0), jnp.where(here, amount, 0)
         return state.replace(
@@ -330,9 +340,9 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         requests = sampling.poisson(uniforms.reshape(n, n), rate, self.max_requests)
         trips = fluid_fleet.match(vehicles, requests, price)
         asked, served = jnp.sum(requests, axis=1), jnp.sum(trips, axis=1)
-        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None, None] == time
+        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None, None] == time[None, :, :]
         started = jnp.sum(jnp.where(due, trips, 0), axis=1)
-        earned = jnp.sum(trips * price, axis=1)
+        earned = jnp.sum(trips.astype(jnp.float32) * price, axis=1)
         idle = vehicles - served
         info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time)}
         info["rebalancing_cost"] = params.cost * state.driven
@@ -356,7 +366,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         here = jnp.arange(n, dtype=jnp.int32) == turn
         own_idle = jnp.sum(jnp.where(here, state.idle, 0))
         fleet = jnp.maximum(jnp.sum(params.initial), 1).astype(jnp.float32)
-        distance = jnp.sum(jnp.where(here[:, None] & ~here, params.move_time, 0), axis=0)
+        distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0)
         driving = params.cost / params.price_scale
         lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0)
         counts = {"level": state.idle, "inflow": state.arriving[0], "pipeline": later}
@@ -367,7 +377,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         }
         regions = dict(
             urgency=lost / jnp.maximum(state.requests, 1),
-            slack=state.idle / jnp.maximum(state.idle + state.average[0], 1.0),
+            slack=state.idle / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
             age=bounded(distance / TIME_SCALE),
             signal_a=bounded(state.average[0] * n / fleet),
             signal_b=bounded(state.average[1] * n / fleet),
@@ -432,10 +442,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         left = (1.0 - column["progress"]) * self.num_periods
         target = jnp.minimum(_TARGET_PERIODS, left) * column["signal_a"] + _TARGET_FLOOR
         position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["pipeline"]
-        to = (jnp.arange(self.num_regions, dtype=jnp.int32) == observation.action_target[:, None]).astype(jnp.float32)
+        regions = jnp.arange(self.num_regions, dtype=jnp.int32)
+        to = (regions[None, :] == observation.action_target[:, None]).astype(jnp.float32)
         amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])
-        missing = target - (position + amount[:, None] * (to - column["is_turn"]))
-        shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * column["unit_value"] ** _FARE_POWER
+        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - column["is_turn"][None, :]))
+        price = (column["unit_value"] ** _FARE_POWER)[None, :]
+        shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * price
         drive = to @ (_COST_WEIGHT * column["unit_cost"] + _TIME_WEIGHT * column["age"])
         loss = jnp.sum(shortage, axis=1) + amount * drive
         return jnp.argmin(jnp.where(observation.action_mask, loss, jnp.inf)).astype(jnp.int32)

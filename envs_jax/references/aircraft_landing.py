@@ -15,6 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from envs_jax.arrays import aligned
+
 PAST_LATEST = 10.0
 """Cost per unit of time past the latest time, in multiples of the late cost."""
 MAX_SEPARATION = 32
@@ -23,6 +25,7 @@ MAX_SEPARATION = 32
 
 def deviation(time: chex.Array, target: chex.Array, latest: chex.Array, early_ratio: chex.Numeric) -> chex.Array:
     """Late-equivalent deviation ``c_i(t) / h_i`` [time units], elementwise, without the bound of the earliest time."""
+    time, target, latest = aligned(time, target, latest)
     late = jnp.maximum(time - target, 0.0) + (PAST_LATEST - 1.0) * jnp.maximum(time - latest, 0.0)
     return late + early_ratio * jnp.maximum(target - time, 0.0)
 
@@ -54,11 +57,11 @@ def landing_times(
     """
     offset = jnp.cumsum(gap)
     y = jnp.concatenate([earliest - offset, target - offset, latest - offset])
-    time = y + offset[:, None]  # [n, 3n]
+    time = y[None, :] + offset[:, None]  # [n, 3n]
     cost = late[:, None] * deviation(time, target[:, None], latest[:, None], early_ratio)
     # A thousandth forgives the rounding of non-integer offsets.
     cost = jnp.where((time < earliest[:, None] - 1e-3) & (late[:, None] > 0), jnp.inf, cost)
-    before = y[:, None] <= y  # [from, to]
+    before = y[:, None] <= y[None, :]  # [from, to]
 
     def forward(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = best + cost
@@ -98,7 +101,7 @@ def best_sequence(
     n, slots = cost.shape
     classes = separation.shape[0]
     each = jnp.arange(n, dtype=jnp.int32)
-    is_class = wake == jnp.arange(classes, dtype=jnp.int32)[:, None]  # [C, n]
+    is_class = wake[None, :] == jnp.arange(classes, dtype=jnp.int32)[:, None]  # [C, n]
     # Slots before the first stand on the left, so that a shift is one contiguous slice.
     table = jnp.full((2**n, classes, MAX_SEPARATION + slots), jnp.inf, jnp.float32).at[0].set(0.0)
 
@@ -127,7 +130,9 @@ def best_sequence(
 
     def back(carry: tuple[chex.Array, chex.Array], _: None) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
         landed, bound = carry  # bound i32[C]: the last slot for each class of the last of these
-        value = jnp.where(jnp.arange(slots, dtype=jnp.int32) <= bound[wake][:, None], last_is(table, landed), jnp.inf)
+        value = jnp.where(
+            jnp.arange(slots, dtype=jnp.int32)[None, :] <= bound[wake][:, None], last_is(table, landed), jnp.inf
+        )
         chosen = jnp.argmin(value).astype(jnp.int32)
         last, slot = chosen // slots, chosen % slots
         return (landed & ~(1 << last), slot - separation[:, wake[last]]), last.astype(jnp.int32)

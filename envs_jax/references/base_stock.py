@@ -63,7 +63,7 @@ def demand_operator(pmf: chex.Array, size: int) -> chex.Array:
     # Demand d > g leaves the grid: f(g - d) = f_0 + (g - d)(f_1 - f_0).
     below = jnp.minimum(difference[:, :1] - jnp.arange(count, dtype=jnp.int32)[None, :], 0)
     mass = jnp.sum(jnp.where(below < 0, pmf, 0.0), axis=1)
-    moment = jnp.sum(below * pmf, axis=1)
+    moment = jnp.sum(below.astype(jnp.float32) * pmf[None, :], axis=1)
     return matrix.at[:, 0].add(mass - moment).at[:, 1].add(moment)
 
 
@@ -141,7 +141,7 @@ def finite_horizon(
 
     def stage(penalty: chex.Array, own: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple]:
         cost, lead = own
-        charge = jnp.pad(cost * x * counted + penalty, ((0, max_lead), (0, 0)))
+        charge = jnp.pad((cost * x)[None, :] * counted + penalty, ((0, max_lead), (0, 0)))
         later = jax.lax.dynamic_slice_in_dim(charge, lead, num_periods)
         direct = jnp.matmul(later, operators[lead - 1].T, precision="highest")
         (value, constant), (best, penalty) = jax.lax.scan(
@@ -155,7 +155,7 @@ def finite_horizon(
         level = jnp.where(best == 0, NEVER, best - _OFFSET)
         return jnp.pad(penalty, ((0, 1), (0, 0))), (level, value)
 
-    shortage = (backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0) * counted
+    shortage = ((backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0))[None, :] * counted.astype(jnp.float32)
     _, (levels, value) = jax.lax.scan(stage, shortage, (echelon_cost, lead_time))
     return FiniteHorizon(levels=levels.T.astype(jnp.int32), value=value)
 

@@ -59,7 +59,7 @@ def census_transition(
       max_beds: most patients that can leave at once (static).
     """
     census = jnp.arange(size, dtype=jnp.int32)
-    difference = census[:, None] - census  # of the row's and the column's
+    difference = census[:, None] - census[None, :]  # of the row's and the column's
     present = jnp.minimum(census, jnp.minimum(beds, max_beds))
     lgamma, xlogy, xlog1py = (getattr(jax.scipy.special, name) for name in ("gammaln", "xlogy", "xlog1py"))
 
@@ -98,7 +98,7 @@ def values(pools: Pools, num_periods: int, size: int, max_beds: int) -> chex.Arr
     table = jax.vmap(over_wards, in_axes=(None, 0, 0, None, None))(
         pools.beds, pools.discharge, pools.arrivals, size, max_beds
     )
-    waiting = jnp.maximum(jnp.arange(size, dtype=jnp.int32) - pools.beds[:, None], 0).astype(jnp.float32)
+    waiting = jnp.maximum(jnp.arange(size, dtype=jnp.int32)[None, :] - pools.beds[:, None], 0).astype(jnp.float32)
 
     def backward(value: chex.Array, period: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = pools.holding[:, None] * waiting + jnp.einsum("wnm,wm->wn", table[(period + 1) % epochs], value)
@@ -180,7 +180,7 @@ def placement_costs(
     before = value[wards, census]
 
     def one(patients: chex.Array, number: chex.Array) -> chex.Array:
-        sent = number * (wards == patients)
+        sent = number * (wards == patients).astype(jnp.int32)
         after = census - sent + number * (wards == ward)
         weight = jnp.where(wards == ward, burden[patients, ward], 1.0)
         moved = number * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
@@ -213,7 +213,7 @@ def index_choice(
       size: ``i32[A]`` patients of each choice, 0 for nobody.
     """
     first = (worth * waiting - cost)[sender]
-    last = first - worth[sender] * (size - 1)
-    wanted = legal & (size > 0) & (last >= 0.0) & (size <= room + 1e-3)
+    last = first - worth[sender] * (size - 1).astype(jnp.float32)
+    wanted = legal & (size > 0) & (last >= 0.0) & (size.astype(jnp.float32) <= room + 1e-3)
     best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf)).astype(jnp.int32)  # as many as may be
     return jnp.where(wanted.any(), best, jnp.argmin(size).astype(jnp.int32)).astype(jnp.int32)

@@ -83,7 +83,7 @@ def _place(farm: Farm, depletion: chex.Array, points: int) -> tuple[chex.Array, 
     """Grid point below ``depletion [F, X]``, clipped to [0, TAW], and the share of the way to the next."""
     at = jnp.clip(depletion / farm.available[:, None], 0.0, 1.0) * (points - 1)
     low = jnp.minimum(at.astype(jnp.int32), points - 2)
-    return low, at - low
+    return low, at - low.astype(jnp.float32)
 
 
 def _read(farm: Farm, table: chex.Array, depletion: chex.Array) -> chex.Array:
@@ -100,12 +100,13 @@ def _use(farm: Farm, demand: chex.Array, depletion: chex.Array) -> chex.Array:
 
 def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> tuple[chex.Array, chex.Array]:
     """``V [P + 1, F, G, L]`` and advantages ``[P, F, G, L]`` for prices ``[L]``."""
-    grid = jnp.linspace(0.0, 1.0, points, dtype=jnp.float32) * farm.available[:, None]
+    grid = jnp.linspace(0.0, 1.0, points, dtype=jnp.float32)[None, :] * farm.available[:, None]
     stress = fao56.water_stress(grid, farm.available[:, None], farm.fraction[:, None])
     # What rain does to a grid point is the same every day: a matrix.
     rain, chance = rain_law(farm)
-    low, share = _place(farm, (grid[:, :, None] - rain).reshape(grid.shape[0], -1), points)
-    weight = jnp.maximum(1.0 - jnp.abs((low + share)[..., None] - jnp.arange(points, dtype=jnp.int32)), 0.0)
+    low, share = _place(farm, (grid[:, :, None] - rain[None, None, :]).reshape(grid.shape[0], -1), points)
+    at = low.astype(jnp.float32) + share
+    weight = jnp.maximum(1.0 - jnp.abs(at[..., None] - jnp.arange(points, dtype=jnp.float32)[None, None, :]), 0.0)
     wetting = jnp.einsum("fgwh,w->fgh", weight.reshape(*grid.shape, -1, points), chance)
 
     def day(value: chex.Array, xs: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
@@ -113,7 +114,7 @@ def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> t
         table = wetting @ value
         used = grid + stress * demand[:, None]
         dry = _read(farm, table, used)
-        advantage = _read(farm, table, used - farm.gain[:, None]) - dry - price - toll
+        advantage = _read(farm, table, used - farm.gain[:, None]) - dry - price[None, None, :] - toll
         advantage = jnp.where((demand > 0)[:, None, None], advantage, -jnp.inf)
         paid = ((stress - 1.0) * (farm.worth * demand)[:, None])[..., None]
         value = paid + dry + jnp.maximum(advantage, 0.0)
@@ -136,7 +137,7 @@ def _usage(farm: Farm, advantage: chex.Array, rain: chex.Array) -> chex.Array:
         table, demand, rain = xs
         nearest = jnp.round(depletion / available * top).astype(jnp.int32)
         takes = jnp.take_along_axis(table, nearest, axis=1) > 0
-        gain = rain + farm.gain[:, None] * takes
+        gain = rain[None, :] + farm.gain[:, None] * takes.astype(jnp.float32)
         depletion, _ = fao56.water_balance(depletion, gain, _use(farm, demand, depletion), available)
         return depletion, takes.mean(-1).sum(0)
 
@@ -202,9 +203,9 @@ def advantages(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Ar
     best = jnp.argmin(bounds(plan, day, depletion, sets)).astype(jnp.int32)
     farm, value = plan.farm, plan.value[day + 1][..., best][..., None]
     rain, chance = rain_law(farm)
-    after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain
+    after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain[None, :]
     gained = _read(farm, value, after - farm.gain[:, None]) - _read(farm, value, after)
-    return jnp.sum(gained[..., 0] * chance, axis=1) - plan.price[best] - plan.pump[day]
+    return jnp.sum(gained[..., 0] * chance[None, :], axis=1) - plan.price[best] - plan.pump[day]
 
 
 def upper_bound(plan: Plan, sets: chex.Array) -> chex.Array:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import aligned
 
 STOPS = 2
 """Most breakdowns of one operation; a third is rare as long as an operation is short beside the time between two."""
@@ -302,7 +303,7 @@ def rollout_costs(shop: Shop, progress: Progress, began: chex.Array, steps: chex
     resume = jnp.where(running, progress.ready, jnp.inf).min()
     bias = BIAS * np.random.default_rng(0).normal(size=(VARIANTS, jobs))
     bias[: len(LOOK_AHEADS)] = 0.0
-    rules = shop.weight * jnp.asarray(np.exp(bias), jnp.float32)
+    rules = shop.weight[None, :] * jnp.asarray(np.exp(bias), jnp.float32)
     look_aheads = jnp.asarray(np.resize(LOOK_AHEADS, VARIANTS), jnp.float32) * shop.minutes.mean()
 
     def follow(choice: chex.Array, weight: chex.Array, look_ahead: chex.Array) -> chex.Array:
@@ -333,12 +334,13 @@ def realised_minutes(
       repair_share: share A of busy time in repair; stops come at a mean distance of R (1 - A) / A of running time.
       repair_time: R, mean of the exponential repair times.
     """
+    running, variation, repair_share, repair_time = aligned(running, variation, repair_share, repair_time)
     variance = jnp.log1p(variation**2)
     running = running * jnp.exp(jnp.sqrt(variance) * sampling.normal(uniforms[0]) - 0.5 * variance)
     rate = repair_share / ((1.0 - repair_share) * repair_time)
     stops = sampling.categorical(uniforms[1], sampling.poisson_cdf(running * rate, STOPS + 1))
     # Rounding may leave a stop for a uniform next to 1 even at rate 0.
     stops = jnp.where(rate > 0.0, stops, 0)
-    repairs = -repair_time * jnp.log(uniforms[2:])
+    repairs = -repair_time[None] * jnp.log(uniforms[2:])
     index = jnp.arange(STOPS, dtype=jnp.int32).reshape(-1, *[1] * running.ndim)
-    return running + jnp.sum(jnp.where(index < stops, repairs, 0.0), axis=0)
+    return running + jnp.sum(jnp.where(index < stops[None], repairs, 0.0), axis=0)

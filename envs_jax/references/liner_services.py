@@ -112,7 +112,7 @@ class Services:
         )
         stock = stock.replace(
             empty=empty - served @ self.from_port,
-            shipper=shipper + _slot(shipper_days)[:, self.origin] * served,
+            shipper=shipper + _slot(shipper_days)[:, self.origin] * served[None, :],
             full=stock.full + stock.shipper[0],
             consignee=consignee,
         )
@@ -129,12 +129,12 @@ class Services:
         laden = jnp.where(here > 0, 0.0, stock.laden)
         room = (capacity - laden.sum(-1)) @ loads
         taken = fill(room, stock.full * loads.sum(0), jnp.asarray(self.sooner)[week % self.cycle])
-        laden = laden + (loads * taken) @ self.to_port
+        laden = laden + (loads * taken[None, :]) @ self.to_port
         aboard = jnp.minimum(stock.aboard, capacity - laden.sum(-1))
         return stock.replace(
             empty=stock.empty + (stock.aboard - aboard) @ here,
             full=stock.full - taken,
-            consignee=stock.consignee + _slot(consignee_days) * landed,
+            consignee=stock.consignee + _slot(consignee_days) * landed[None, :],
             aboard=aboard,
             laden=laden,
         )
@@ -181,4 +181,4 @@ def fill(available: chex.Array, wanted: chex.Array, before: chex.Array) -> chex.
 
 def _slot(days: chex.Array) -> chex.Array:
     """Which row of a pipeline a delay of ``f32[P]`` days is: one-hot ``f32[D, P]``."""
-    return (jnp.round(days) == jnp.arange(1.0, MAX_DELAY + 1, dtype=jnp.float32)[:, None]).astype(jnp.float32)
+    return (jnp.round(days)[None, :] == jnp.arange(1.0, MAX_DELAY + 1, dtype=jnp.float32)[:, None]).astype(jnp.float32)

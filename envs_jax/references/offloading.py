@@ -128,7 +128,7 @@ def ready(graph: Graph, schedule: Schedule, task: chex.Array) -> tuple[chex.Arra
     parent = graph.parents[task]
     home = jnp.where(parent, schedule.home, 0.0)
     servers = jnp.arange(1, schedule.link.shape[0] + 1, dtype=jnp.int32)
-    there = parent[:, None] & (schedule.place[:, None] == servers)
+    there = parent[:, None] & (schedule.place[:, None] == servers[None, :])
     send = jnp.maximum(schedule.link, jnp.max(jnp.where(there, 0.0, home[:, None]), axis=0))
     run = jnp.maximum(schedule.processor, jnp.max(jnp.where(there, schedule.done[:, None], 0.0), axis=0))
     return jnp.maximum(schedule.device, jnp.max(home)), send, run

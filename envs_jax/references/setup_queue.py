@@ -92,18 +92,19 @@ def split(servers: Servers, arrivals: chex.Array, grid: int = 32) -> chex.Array:
     concave where jobs are few (they pay for setups) and local search would stop early.
     """
     size = grid + 1
-    rates = arrivals * jnp.arange(size, dtype=jnp.int32) / grid
+    rates = arrivals * jnp.arange(size, dtype=jnp.float32) / grid
 
     def on_grid(server: Servers) -> chex.Array:
         stable = rates < _FULL * server.speed
         return jnp.where(stable, mean_cost(server, jnp.where(stable, rates, 0.0)), jnp.inf)
 
     costs = jax.vmap(on_grid)(servers)
-    total, part = jnp.arange(size, dtype=jnp.int32)[:, None], jnp.arange(size, dtype=jnp.int32)
+    units = jnp.arange(size, dtype=jnp.int32)
+    total, part = units[:, None], units[None, :]
     rest = jnp.maximum(total - part, 0)
 
     def add(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
-        together = jnp.where(part <= total, best[rest] + cost, jnp.inf)
+        together = jnp.where(part <= total, best[rest] + cost[None, :], jnp.inf)
         return together.min(1), together.argmin(1).astype(jnp.int32)
 
     nothing = jnp.where(jnp.arange(size, dtype=jnp.int32) == 0, 0.0, jnp.inf)
@@ -132,11 +133,11 @@ def until_next_arrival(
     """
     in_time = jnp.where(in_setup, servers.setup_rate / (servers.setup_rate + arrivals), 1.0)
     gone = in_time * (1.0 - (servers.speed / (servers.speed + arrivals)) ** jobs)
-    left = (jobs - gone * servers.speed / arrivals) / arrivals
+    left = (jobs.astype(jnp.float32) - gone * servers.speed / arrivals) / arrivals
     return left, (1.0 - in_time) / arrivals, gone / arrivals
 
 
 def until_empty(servers: Servers, jobs: chex.Array, in_setup: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Expected job-seconds, setup seconds and busy seconds of a server until it is off, if nothing arrives any more."""
     setup = jnp.where(in_setup, 1.0 / servers.setup_rate, 0.0)
-    return jobs * (jobs + 1) / (2.0 * servers.speed) + jobs * setup, setup, jobs / servers.speed
+    return jobs * (jobs + 1) / (2.0 * servers.speed) + jobs.astype(jnp.float32) * setup, setup, jobs / servers.speed

@@ -1,8 +1,8 @@
-"""Constants beside values that differ from device to device.
+"""What JAX's strict modes ask of a program: that broadcasting is said, and loops under ``shard_map`` keep their types.
 
 Inside ``jax.shard_map`` JAX types every array by the mesh axes over which it varies, and asks that the carry of a loop
 and the branches of a condition keep their types. A loop that starts from constants and fills them with a device's own
-values does not: its start is marked here as what it is about to become. Elsewhere this returns what it is given.
+values does not: :func:`vary_like` marks its start as what it is about to become. Elsewhere it changes nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,18 @@ from typing import TypeVar
 
 import chex
 import jax
+import jax.numpy as jnp
 
 TreeT = TypeVar("TreeT")
+
+
+def aligned(*arrays: chex.Array) -> tuple[chex.Array, ...]:
+    """Arrays of one rank, by leading axes of length 1, for functions whose leading axes broadcast.
+
+    What ``jax_numpy_rank_promotion="raise"`` asks to be said.
+    """
+    rank = max(map(jnp.ndim, arrays))
+    return tuple(jnp.expand_dims(x, range(rank - jnp.ndim(x))) for x in arrays)
 
 
 def vary_like(tree: TreeT, *like: chex.ArrayTree) -> TreeT:
