@@ -374,7 +374,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         source = {
             "level": state.sets / params.permit,
             "capacity": params.permit / self.num_periods,
-            "slack": jnp.minimum(state.sets / days_left, 1.0),
+            "slack": jnp.minimum(state.sets / days_left.astype(jnp.float32), 1.0),
             **common,
         }
         sky = {

@@ -393,13 +393,13 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "slack": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
             "level": bounded((target - target[0]) * unit),
             "age": bounded((target - earliest) * unit),
-            "capacity": 1.0 - wake / 3.0,
+            "capacity": 1.0 - wake.astype(jnp.float32) / 3.0,
             "waiting": waiting,
             "signal_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
             "signal_b": state.runway.astype(jnp.float32) * runway_unit,
             "rate": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "is_turn": waiting & (rank < self.window),
-            "decided": (state.position + 1) * (1.0 / n),
+            "decided": (state.position + 1).astype(jnp.float32) * (1.0 / n),
         }
         airlines = {
             "signal_a": code,

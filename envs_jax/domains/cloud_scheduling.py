@@ -336,7 +336,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             started=jnp.zeros_like(state.started),
             arrived=arrived,
             finished=finished,
-            observed=ticks / jnp.maximum(finished, 1).astype(jnp.float32),
+            observed=ticks.astype(jnp.float32) / jnp.maximum(finished, 1).astype(jnp.float32),
         )
         over = (state.start >= 0) & (state.start + state.duration <= now)
         present = (state.duration > 0) & ~over
@@ -346,7 +346,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             unbooked = self._unbooked(state.replace(time=now * self.num_turns))[0]
             state = state.replace(listed=booking.remove_while_iterating(state.listed, over), free=unbooked)
             present |= state.listed > 0
-        cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1), 0.0)
+        cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1).astype(jnp.float32), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
         counts = {name: getattr(state, name) for name in ("arrived", "finished", "waiting", "running")}
         info = {name: jnp.sum(x).astype(jnp.float32) for name, x in (counts | {"slowdown": slowdown}).items()}
@@ -371,11 +371,11 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         rate = state.duration[state.slot] * offers if self.deeprm else state.observed
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
         queues = dict(
-            urgency=jnp.minimum(pick(state.waiting) / 4.0, 1.0),
+            urgency=jnp.minimum(pick(state.waiting).astype(jnp.float32) / 4.0, 1.0),
             slack=slack,
             level=pick(state.elapsed) / LONGEST,
-            pipeline=pick(state.running) / 4.0,
-            outflow=pick(state.finished) / 4.0,
+            pipeline=pick(state.running).astype(jnp.float32) / 4.0,
+            outflow=pick(state.finished).astype(jnp.float32) / 4.0,
             waiting=pick(state.waiting) / 16.0,
             age=jnp.where(offers, (period - 1 - state.slot) / self.num_periods, 0.0),
             change=pick(state.arrived - state.finished) / 4.0,
@@ -398,8 +398,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             **everywhere,
         )
         clock = dict(
-            waiting=jnp.sum(state.waiting) / 16.0,
-            pipeline=jnp.sum(state.running) / 4.0,
+            waiting=jnp.sum(state.waiting).astype(jnp.float32) / 16.0,
+            pipeline=jnp.sum(state.running).astype(jnp.float32) / 4.0,
             signal_a=(period < self.num_arrivals).astype(jnp.float32),
             decided=self.turn(state) / self.num_turns,
             **everywhere,

@@ -324,12 +324,12 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             "last_reward": bounded(0.1 * state.last_reward),
         }
         servers = dict(
-            urgency=jnp.minimum(waiting / 4.0, 1.0),
+            urgency=jnp.minimum(waiting.astype(jnp.float32) / 4.0, 1.0),
             slack=1.0 / (1.0 + jobs.astype(jnp.float32)),
-            level=jobs / 8.0,
+            level=jobs.astype(jnp.float32) / 8.0,
             capacity=1.0,
             pipeline=in_setup,
-            outflow=state.finished / 4.0,
+            outflow=state.finished.astype(jnp.float32) / 4.0,
             waiting=waiting / 8.0,
             age=jnp.minimum(state.age / 16.0, 10.0),
             signal_a=busy,
@@ -338,7 +338,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             **everywhere,
         )
         job = dict(
-            urgency=jnp.minimum(jnp.sum(waiting) / 16.0, 1.0),
+            urgency=jnp.minimum(jnp.sum(waiting).astype(jnp.float32) / 16.0, 1.0),
             level=jnp.minimum(state.power / 16.0, 10.0),
             outflow=jnp.sum(state.finished) / 8.0,
             waiting=jnp.sum(waiting) / 16.0,

@@ -295,7 +295,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         middle, step = self.num_prices // 2, 2.0 * _SPAN / (self.num_prices - 1)
         phi = params.persistence
         scatter = jnp.sqrt(1.0 - phi**2)  # innovation's share of the residual's stationary standard deviation
-        ahead = phi * (state.residual - middle) + scatter / step * sampling.normal(uniforms[0])
+        ahead = phi * (state.residual - middle).astype(jnp.float32) + scatter / step * sampling.normal(uniforms[0])
         residual = jnp.clip(jnp.round(ahead).astype(jnp.int32), -middle, middle)
         spike = (uniforms[1] < params.spike_probability).astype(jnp.float32)
         mean = params.profile[(self.period(state) + 1) % self.cycle_hours]
@@ -310,7 +310,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             "units_bought": bought,
             "units_sold": sold,
             "purchases": price * bought.astype(jnp.float32) / params.efficiency,
-            "sales": price * sold * params.efficiency,
+            "sales": price * sold.astype(jnp.float32) * params.efficiency,
             "wear": params.wear_cost * (bought + sold).astype(jnp.float32),
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
@@ -367,8 +367,8 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
             change=now.astype(jnp.float32) * change,
             signal_a=premium / PRICE_SCALE,
-            signal_b=now * state.spike,
-            unit_value=now * bounded(state.price / PRICE_SCALE),
+            signal_b=now.astype(jnp.float32) * state.spike,
+            unit_value=now.astype(jnp.float32) * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
             **everywhere,
@@ -404,8 +404,10 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
         def device(capacity: chex.Array, power: chex.Array, eta: chex.Array, wear: chex.Array) -> backward_dp.Plan:
             bought, sold = jnp.clip(capacity - charge, 0, power), jnp.minimum(power, charge)
-            buy = backward_dp.Move(charge + bought, -bought / eta, -wear * bought.astype(jnp.float32))
-            sell = backward_dp.Move(charge - sold, sold.astype(jnp.float32) * eta, -wear * sold)
+            buy = backward_dp.Move(
+                charge + bought, (-bought).astype(jnp.float32) / eta, -wear * bought.astype(jnp.float32)
+            )
+            sell = backward_dp.Move(charge - sold, sold.astype(jnp.float32) * eta, -wear * sold.astype(jnp.float32))
 
             def stage(t: chex.Array, value: chex.Array) -> chex.Array:
                 mean = params.profile[(t + 1) % self.cycle_hours]

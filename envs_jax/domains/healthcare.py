@@ -201,7 +201,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "start_census": START_LOAD * beds.astype(jnp.float32),
             "holding_cost": jnp.ones((w,), jnp.float32),
             "overflow_cost": jnp.full((w, w), 15.0, jnp.float32),
-            "arrival_rate": 0.9 * beds / 4.3,
+            "arrival_rate": 0.9 * beds.astype(jnp.float32) / 4.3,
             "discharge_rate": jnp.full((w,), 1.0 / 4.3, jnp.float32),
             "off_service": jnp.float32(1.1),
             "discharge_profile": jnp.asarray(profiles[0]),
@@ -299,7 +299,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         ``holding_cost``, ``overflow_cost`` [cost units].
         """
         w = self.num_wards
-        holding = jnp.sum(params.holding_cost * state.waiting)
+        holding = jnp.sum(params.holding_cost * state.waiting.astype(jnp.float32))
         charged = params.overflow_cost * state.moved.astype(jnp.float32)
         overflow = jnp.sum(charged)
         epoch = (self.period(state) + 1) % self.epochs_per_day
@@ -353,13 +353,13 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "progress": self.progress(state),
             "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
-        waiting = bounded(state.waiting / PATIENTS)
+        waiting = bounded(state.waiting.astype(jnp.float32) / PATIENTS)
         both = {
             "urgency": jnp.minimum(waiting, 1.0),
             "slack": free / params.beds,
             "capacity": params.beds / self.max_beds,
             "waiting": waiting,
-            "signal_a": bounded(state.arrived / PATIENTS),
+            "signal_a": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
             "unit_value": bounded(params.holding_cost / HOLDING_SCALE),
             **common,
         }
@@ -368,8 +368,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
             charged, moved = state.charged.sum(axis), state.moved_before.sum(axis)
             return {
-                "outflow": bounded(state.discharged.sum(axis) / PATIENTS),
-                "unit_cost": bounded(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE),
+                "outflow": bounded(state.discharged.sum(axis).astype(jnp.float32) / PATIENTS),
+                "unit_cost": bounded(charged / jnp.maximum(moved, 1).astype(jnp.float32) / OVERFLOW_SCALE),
                 "decided": bounded(state.moved.sum(axis) / PATIENTS),
             }
 

@@ -330,7 +330,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         onto = self.services.here(week + 1)
         # Not a sum of products with ``onto``: XLA makes that a matrix product by itself, on CPU eight times as dear.
         bound = jnp.sum(jnp.where(onto > 0, stock.laden, 0.0), axis=-1)
-        phase = 2.0 * jnp.pi * week / WEEKS
+        phase = 2.0 * jnp.pi * week.astype(jnp.float32) / WEEKS
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),

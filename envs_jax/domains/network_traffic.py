@@ -336,7 +336,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         queue = jnp.minimum(left + arrived, params.buffer)
         dropped = left + arrived - queue
         weight = _weight(params)
-        holding, lost = jnp.sum(weight * left.astype(jnp.float32)), params.loss * jnp.sum(weight * dropped)
+        holding, lost = (
+            jnp.sum(weight * left.astype(jnp.float32)),
+            params.loss * jnp.sum(weight * dropped.astype(jnp.float32)),
+        )
         stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
         go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
         connected = link < params.connectivity
@@ -351,7 +354,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             attempts=state.attempts + granted,
             successes=state.successes + acked,
             arrivals=state.arrivals + arrived,
-            times_connected=state.times_connected + connected,
+            times_connected=state.times_connected + connected.astype(jnp.int32),
         )
         packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
         figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
@@ -366,22 +369,22 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         waiting = state.queue - state.granted
         total, level = jnp.sum(waiting), state.queue / params.buffer
         urgency = waiting / (waiting + slots)
-        given = self.turn(state) / jnp.float32(slots)
+        given = self.turn(state).astype(jnp.float32) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
         flows = dict(
             urgency=urgency,
             slack=1.0 - level,
             level=level,
             capacity=state.connected,
-            inflow=state.arrivals / (slots * jnp.maximum(frames, 1.0)),
+            inflow=state.arrivals.astype(jnp.float32) / (slots * jnp.maximum(frames, 1.0)),
             pipeline=state.failed / slots,
             outflow=state.acked / slots,
-            waiting=jnp.minimum(waiting / PACKET_SCALE, 10.0),
+            waiting=jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0),
             age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
             change=state.change / slots,
             signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
             signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
-            rate=(state.successes + 1.0) / (state.attempts + 2.0),
+            rate=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
             decided=state.granted / slots,
             **common,
         )

@@ -293,7 +293,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         joined = jnp.concatenate([outside[:, :1], inside, outside[:, 1:]], axis=1)
         queue = state.queue - served + joined
         waiting = grid.by_phase(queue)
-        persons = jnp.sum(params.occupancy * waiting)
+        persons = jnp.sum(params.occupancy * waiting.astype(jnp.float32))
         figures = {
             "queue": queue.sum(),
             "persons": persons,
@@ -318,7 +318,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         turn, period = self.turn(state), self.period(state)
         phases = jnp.arange(PHASES, dtype=jnp.int32)
         waiting = grid.by_phase(state.queue)
-        urgency = waiting / (waiting.astype(jnp.float32) + HALF_URGENT)
+        urgency = waiting.astype(jnp.float32) / (waiting.astype(jnp.float32) + HALF_URGENT)
         is_green = (state.green[:, None] == phases[None, :]).astype(jnp.float32)
         plan = self.planned(period)
         has_chosen = (jnp.arange(GRID, dtype=jnp.int32) < turn).astype(jnp.float32)
@@ -330,9 +330,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "urgency": urgency,
             "slack": 1.0 - urgency,
             "level": is_green,
-            "outflow": bounded(state.served / FLOW_SCALE),
-            "waiting": bounded(waiting / QUEUE_SCALE),
-            "age": jnp.minimum(state.red / RED_SCALE, 1.0),
+            "outflow": bounded(state.served.astype(jnp.float32) / FLOW_SCALE),
+            "waiting": bounded(waiting.astype(jnp.float32) / QUEUE_SCALE),
+            "age": jnp.minimum(state.red.astype(jnp.float32) / RED_SCALE, 1.0),
             "change": bounded((state.joined - state.served) / FLOW_SCALE),
             "signal_a": bounded(roads / QUEUE_SCALE),
             "signal_b": bounded(first / QUEUE_SCALE),

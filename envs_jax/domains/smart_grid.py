@@ -361,7 +361,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         def scaled(value: chex.Array, scale: float) -> chex.Array:
             return bounded(value / scale)
 
-        level = state.charge / jnp.float32(self.levels - 1)
+        level = state.charge.astype(jnp.float32) / jnp.float32(self.levels - 1)
         share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
         everywhere = {
             "cycle_sin": jnp.asarray(_SIN)[hour],

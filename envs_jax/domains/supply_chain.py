@@ -211,7 +211,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         lead_time = jnp.asarray(lead_time, jnp.int32)
         echelon_cost = jnp.asarray(echelon_cost, jnp.float32)
         nominal_demand = jnp.asarray(nominal_demand, jnp.float32)
-        normal_stock = jnp.ceil(nominal_demand * lead_time)
+        normal_stock = jnp.ceil(nominal_demand * lead_time.astype(jnp.float32))
         return SupplyChainParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             lead_time=lead_time,
@@ -304,15 +304,17 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         # What a stage pays for: its own shelf and what is on the way from it.
         held = on_hand + jnp.append(0, moving[:-1])
         holding = jnp.dot(params.holding_cost, held.astype(jnp.float32))
-        owed = params.backlog_cost * backlog
+        owed = params.backlog_cost * backlog.astype(jnp.float32)
         # E (x - D)^+ is the sum of the distribution function below x; E D is the sum of its complement.
         x = stock[0] - state.backlog
         below = jnp.arange(params.demand_cdf.shape[-1], dtype=jnp.int32) < x
         left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(
             x - params.demand_cdf.shape[-1], 0
         ).astype(jnp.float32)
-        short = left - x + jnp.sum(1.0 - params.demand_cdf)
-        expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
+        short = left - x.astype(jnp.float32) + jnp.sum(1.0 - params.demand_cdf)
+        expected = (
+            holding + params.holding_cost[0] * (left - on_hand[0].astype(jnp.float32)) + params.backlog_cost * short
+        )
         following = state.replace(
             on_hand=on_hand,
             backlog=backlog,
@@ -368,7 +370,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             pipeline=bounded(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
             outflow=bounded(state.shipped / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
-            signal_b=bounded(position / lead / FLOW_SCALE),
+            signal_b=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
             is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
             decided=bounded(state.orders / FLOW_SCALE),
@@ -389,7 +391,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             actions=action_rows(
                 self.num_actions,
                 is_noop=adjustment == 0,
-                amount=jnp.minimum(jnp.clip(order, 0, limit) / (2 * FLOW_SCALE), 1.0),
+                amount=jnp.minimum(jnp.clip(order, 0, limit).astype(jnp.float32) / (2 * FLOW_SCALE), 1.0),
                 signed=adjustment / self.max_adjustment,
                 second_urgency=jnp.where(outside, 0.0, urgency[supplier]),
                 second_slack=jnp.where(outside, 1.0, slack[supplier]),

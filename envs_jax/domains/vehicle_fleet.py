@@ -241,7 +241,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         rate = (
             load
             * n
-            * per_region
+            * per_region.astype(jnp.float32)
             * pairs
             / jnp.sum(pairs * time[None, :, :].astype(jnp.float32), axis=(1, 2), keepdims=True)
         )
@@ -273,7 +273,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         """Trips a period that would keep the whole fleet busy if all pairs were alike (Little's law): ``f32[...]``."""
         away = jnp.expand_dims(self._away, range(params.move_time.ndim - 2))
         mean_time = jnp.sum(away * params.move_time.astype(jnp.float32), axis=(-2, -1)) / self._away.sum()
-        return jnp.sum(params.initial, axis=-1) / mean_time
+        return jnp.sum(params.initial, axis=-1).astype(jnp.float32) / mean_time
 
     def average_task(self, params: VehicleFleetParams, population: VehicleFleetParams) -> VehicleFleetParams:
         """Mean demand relative to what the fleet could serve, and mean fare relative to the trip's time."""
@@ -353,7 +353,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             idle=idle,
             arriving=jnp.concatenate([state.arriving[1:], jnp.zeros((1, n), jnp.int32)]) + started,
             **{"moved": jnp.zeros_like(idle), "driven": jnp.int32(0), "requests": asked, "served": served},
-            fare=jnp.where(served > 0, earned / jnp.maximum(served, 1), state.fare),
+            fare=jnp.where(served > 0, earned / jnp.maximum(served, 1).astype(jnp.float32), state.fare),
             average=state.average + SMOOTHING * (latest - state.average),
         )
         return state, info["revenue"] - info["trip_cost"] - info["rebalancing_cost"], info
@@ -381,17 +381,17 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             age=bounded(distance / TIME_SCALE),
             signal_a=bounded(state.average[0] * n / fleet),
             signal_b=bounded(state.average[1] * n / fleet),
-            unit_cost=bounded(driving * distance),
+            unit_cost=bounded(driving * distance.astype(jnp.float32)),
             unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
-            decided=bounded(state.moved * n / fleet),
-            **{name: bounded(count * n / fleet) for name, count in counts.items()},
+            decided=bounded((state.moved * n).astype(jnp.float32) / fleet),
+            **{name: bounded((count * n).astype(jnp.float32) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         city = dict(
             capacity=bounded(fleet / (n * VEHICLE_SCALE)),
             unit_cost=bounded(driving),
-            **{name: bounded(jnp.sum(count) / fleet) for name, count in counts.items()},
+            **{name: bounded(jnp.sum(count).astype(jnp.float32) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         return Observation(

@@ -141,7 +141,7 @@ def finite_horizon(
 
     def stage(penalty: chex.Array, own: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple]:
         cost, lead = own
-        charge = jnp.pad((cost * x)[None, :] * counted + penalty, ((0, max_lead), (0, 0)))
+        charge = jnp.pad((cost * x)[None, :] * counted.astype(jnp.float32) + penalty, ((0, max_lead), (0, 0)))
         later = jax.lax.dynamic_slice_in_dim(charge, lead, num_periods)
         direct = jnp.matmul(later, operators[lead - 1].T, precision="highest")
         (value, constant), (best, penalty) = jax.lax.scan(

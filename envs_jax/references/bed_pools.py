@@ -181,9 +181,9 @@ def placement_costs(
 
     def one(patients: chex.Array, number: chex.Array) -> chex.Array:
         sent = number * (wards == patients).astype(jnp.int32)
-        after = census - sent + number * (wards == ward)
+        after = census - sent + number * (wards == ward).astype(jnp.int32)
         weight = jnp.where(wards == ward, burden[patients, ward], 1.0)
-        moved = number * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
+        moved = number.astype(jnp.float32) * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
         return moved + completion(value, waiting - sent, free, after, overflow, burden, moves)
 
     return jax.vmap(one)(sender, size)

@@ -144,7 +144,7 @@ def start(shop: Shop, progress: Progress, now: chex.Array, chosen: chex.Array) -
     end = now + jnp.sum(jnp.where(here, shop.minutes, 0.0))
     return Progress(
         clock=now,
-        started=progress.started + chosen,
+        started=progress.started + chosen.astype(jnp.int32),
         ready=jnp.where(chosen, end, progress.ready),
         free=jnp.where(here.any(0), end, progress.free),
     )

@@ -80,7 +80,10 @@ def marginal_costs(servers: Servers, arrivals: chex.Array, jobs: chex.Array, in_
     cost, length = _cycle(servers, arrivals)
     opening = cost / (1.0 + arrivals * length)
     room, delta, w = servers.speed - arrivals, servers.setup_rate, servers.holding
-    joining = w * ((jobs + 1) / room + arrivals / room**2) + (servers.busy_cost - arrivals * opening) / room
+    joining = (
+        w * ((jobs + 1).astype(jnp.float32) / room + arrivals / room**2)
+        + (servers.busy_cost - arrivals * opening) / room
+    )
     waiting = joining + w * (1.0 / delta + arrivals / (delta * room))
     return jnp.where(jobs == 0, opening, jnp.where(in_setup, waiting, joining))
 
@@ -114,7 +117,7 @@ def split(servers: Servers, arrivals: chex.Array, grid: int = 32) -> chex.Array:
         return left - given[left], given[left]
 
     _, units = jax.lax.scan(trace, jnp.int32(grid), given.astype(jnp.int32), reverse=True)
-    return arrivals * units / grid
+    return arrivals * units.astype(jnp.float32) / grid
 
 
 def until_next_arrival(
@@ -132,7 +135,7 @@ def until_next_arrival(
       in_setup: whether each is in setup.
     """
     in_time = jnp.where(in_setup, servers.setup_rate / (servers.setup_rate + arrivals), 1.0)
-    gone = in_time * (1.0 - (servers.speed / (servers.speed + arrivals)) ** jobs)
+    gone = in_time * (1.0 - (servers.speed / (servers.speed + arrivals)) ** jobs.astype(jnp.float32))
     left = (jobs.astype(jnp.float32) - gone * servers.speed / arrivals) / arrivals
     return left, (1.0 - in_time) / arrivals, gone / arrivals
 
@@ -140,4 +143,8 @@ def until_next_arrival(
 def until_empty(servers: Servers, jobs: chex.Array, in_setup: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Expected job-seconds, setup seconds and busy seconds of a server until it is off, if nothing arrives any more."""
     setup = jnp.where(in_setup, 1.0 / servers.setup_rate, 0.0)
-    return jobs * (jobs + 1) / (2.0 * servers.speed) + jobs.astype(jnp.float32) * setup, setup, jobs / servers.speed
+    return (
+        (jobs * (jobs + 1)).astype(jnp.float32) / (2.0 * servers.speed) + jobs.astype(jnp.float32) * setup,
+        setup,
+        jobs.astype(jnp.float32) / servers.speed,
+    )
