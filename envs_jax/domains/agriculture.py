@@ -250,7 +250,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         requirement.
         """
         f, days = self.num_fields, self.num_periods
-        u = sampling.uniforms(key, 0, 8 * f + 4)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 * f + 4)
         per_field, (eto, chance, depth, budget) = u[: 8 * f].reshape(8, f), u[8 * f :]
         crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
         soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)

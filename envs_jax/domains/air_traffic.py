@@ -251,7 +251,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         sigma = 1.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
-        u = sampling.uniforms(key, 0, 2 + q + 5 * p * n)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
         rows = u[2 + q :].reshape(5, p, n)
         load = 1.0 + u[0]
         # A gap of 20 slots sets two aircraft apart anyhow; the cap bounds the grid that the reference searches.

@@ -212,7 +212,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         Rate ~ U(.3, .9), shares of kinds ~ Dirichlet(2), of dominant resources ~ Dirichlet(5).
         """
         m, r = self.num_slots, self.num_resources
-        u = sampling.uniforms(key, 0, 1 + 3 * m + 5 * r)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 3 * m + 5 * r)
         mean = 12.0 ** u[1 : 1 + m]
         # A gamma variable of whole shape n is minus the logarithm of the product of n uniforms.
         shares = -jnp.log(u[1 + m : 1 + 3 * m]).reshape(2, m).sum(0)
@@ -376,9 +376,9 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             level=pick(state.elapsed) / LONGEST,
             pipeline=pick(state.running).astype(jnp.float32) / 4.0,
             outflow=pick(state.finished).astype(jnp.float32) / 4.0,
-            waiting=pick(state.waiting) / 16.0,
+            waiting=pick(state.waiting).astype(jnp.float32) / 16.0,
             age=jnp.where(offers, (period - 1 - state.slot) / self.num_periods, 0.0),
-            change=pick(state.arrived - state.finished) / 4.0,
+            change=pick(state.arrived - state.finished).astype(jnp.float32) / 4.0,
             signal_a=need[:, 0],
             signal_b=need[:, 1] if r > 1 else 0.0,
             unit_cost=jnp.mean(need, axis=-1),

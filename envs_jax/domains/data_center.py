@@ -195,7 +195,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         w_T = 1; kappa = 1 + 1 / COP at supply temperatures U(15, 25) C of the two zones.
         """
         n = self.num_servers
-        u = sampling.uniforms(key, 0, 4 + 3 * n)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 3 * n)
         speed, setup_rate, power = u[4:].reshape(3, n)
         between = lambda bounds, x: bounds[0] + (bounds[1] - bounds[0]) * x  # noqa: E731
         log_between = lambda bounds, x: bounds[0] * (bounds[1] / bounds[0]) ** x  # noqa: E731
@@ -330,7 +330,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             capacity=1.0,
             pipeline=in_setup,
             outflow=state.finished.astype(jnp.float32) / 4.0,
-            waiting=waiting / 8.0,
+            waiting=waiting.astype(jnp.float32) / 8.0,
             age=jnp.minimum(state.age / 16.0, 10.0),
             signal_a=busy,
             signal_b=2.0 * params.zone.astype(jnp.float32) - 1.0,
@@ -340,8 +340,8 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         job = dict(
             urgency=jnp.minimum(jnp.sum(waiting).astype(jnp.float32) / 16.0, 1.0),
             level=jnp.minimum(state.power / 16.0, 10.0),
-            outflow=jnp.sum(state.finished) / 8.0,
-            waiting=jnp.sum(waiting) / 16.0,
+            outflow=jnp.sum(state.finished).astype(jnp.float32) / 8.0,
+            waiting=jnp.sum(waiting).astype(jnp.float32) / 16.0,
             age=jnp.minimum(state.gap, 10.0),
             unit_cost=jnp.minimum(0.25 * params.energy_price, 10.0),
             unit_value=jnp.minimum(params.delay_price, 10.0),
@@ -351,7 +351,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         return Observation(
             tokens=token_table(("supplier", n, servers), ("demand", 1, job)),
             token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(n, amount=1.0, signed=1.0, second_level=jobs / 8.0),
+            actions=action_rows(n, amount=1.0, signed=1.0, second_level=jobs.astype(jnp.float32) / 8.0),
             action_target=jnp.arange(n, dtype=jnp.int32),
             action_mask=jnp.ones((n,), bool),
         )

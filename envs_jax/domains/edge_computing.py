@@ -199,7 +199,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         ccr from {.3, .4, .5}, fat and density from {.4, .5, .6, .7, .8}; noise_sd .1.
         """
         s = self.num_servers
-        u = sampling.uniforms(key, 0, 4 + 2 * s)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * s)
         tenths = (
             sampling.integers(u[:3], jnp.asarray((3, 4, 4), jnp.int32), jnp.asarray((5, 8, 8), jnp.int32)).astype(
                 jnp.float32
@@ -332,8 +332,8 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "level": graph.size[task] / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
             "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
-            "signal_a": jnp.sum(graph.parents[task], axis=1) / 10.0,
-            "signal_b": jnp.sum(graph.parents[:, task], axis=0) / 10.0,
+            "signal_a": jnp.sum(graph.parents[task], axis=1).astype(jnp.float32) / 10.0,
+            "signal_b": jnp.sum(graph.parents[:, task], axis=0).astype(jnp.float32) / 10.0,
             "is_turn": upcoming == turn,
         }
         left = jnp.sum(jnp.where(jnp.arange(n, dtype=jnp.int32) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)

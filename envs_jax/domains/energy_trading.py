@@ -219,21 +219,21 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     def sample_params(self, key: chex.PRNGKey) -> EnergyTradingParams:
         """Draws devices and a node. Public: devices, the hub's prices. Hidden: the node's own prices, losses, wear."""
         d, hours = self.num_devices, jnp.arange(self.cycle_hours, dtype=jnp.int32)
-        keys = iter(jax.random.split(key, 14))
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 9 + 4 * d + self.cycle_hours)
+        one, per_device, by_hour = iter(u[:9]), iter(u[9 : 9 + 4 * d].reshape(4, d)), u[9 + 4 * d :]
 
-        def draw(low: float, high: float, *shape: int) -> chex.Array:
-            return jax.random.uniform(next(keys), shape, jnp.float32, low, high)
+        def between(uniform: chex.Array, low: float, high: float) -> chex.Array:
+            return low + (high - low) * uniform
 
-        def integer(low: int, high: int, *shape: int) -> chex.Array:
-            return jax.random.randint(next(keys), shape, low, high + 1)
-
-        capacity = jnp.minimum(jnp.array([6, 10, 16], jnp.int32), self.max_capacity)[integer(0, 2, d)]
-        power = jnp.minimum(integer(1, MAX_POWER, d), capacity)
-        reference_price = draw(25.0, 45.0)
+        capacity = jnp.minimum(jnp.array([6, 10, 16], jnp.int32), self.max_capacity)[
+            sampling.integers(next(per_device), 0, 2)
+        ]
+        power = jnp.minimum(sampling.integers(next(per_device), 1, MAX_POWER), capacity)
+        reference_price = between(next(one), 25.0, 45.0)
         two_peak, solar = jnp.asarray(TWO_PEAK, jnp.float32), jnp.asarray(SOLAR, jnp.float32)
-        day_ahead = reference_price + two_peak[hours % 24] + 5.0 * jax.random.normal(next(keys), hours.shape)
-        share = draw(0.0, 1.0)
-        shape = ((1.0 - share) * two_peak + share * solar)[(hours + integer(-8, 8)) % 24]
+        day_ahead = reference_price + two_peak[hours % 24] + 5.0 * sampling.normal(by_hour)
+        share = next(one)
+        shape = ((1.0 - share) * two_peak + share * solar)[(hours + sampling.integers(next(one), -8, 8)) % 24]
         return EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=capacity,
@@ -241,13 +241,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             initial_charge=jnp.zeros_like(capacity),
             reference_price=reference_price,
             day_ahead=day_ahead,
-            profile=reference_price * draw(0.5, 1.5) + draw(1.0, 3.0) * shape,
-            persistence=draw(0.4, 0.9),
-            innovation_sd=draw(2.0, 8.0),
-            spike_probability=draw(0.0, 0.04),
-            spike_size=draw(40.0, 120.0),
-            efficiency=draw(0.70, 0.97, d),
-            wear_cost=draw(0.0, 12.0, d),
+            profile=reference_price * between(next(one), 0.5, 1.5) + between(next(one), 1.0, 3.0) * shape,
+            persistence=between(next(one), 0.4, 0.9),
+            innovation_sd=between(next(one), 2.0, 8.0),
+            spike_probability=between(next(one), 0.0, 0.04),
+            spike_size=between(next(one), 40.0, 120.0),
+            efficiency=between(next(per_device), 0.70, 0.97),
+            wear_cost=between(next(per_device), 0.0, 12.0),
         )
 
     def replay_params(self, prices: Sequence[float]) -> EnergyTradingParams:

@@ -228,7 +228,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
         """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
         w, e = self.num_wards, self.epochs_per_day
-        u = sampling.uniforms(key, 0, 4 * w + w * w + 1 + 2 * e)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 * w + w * w + 1 + 2 * e)
         by_ward, pairs, rest = u[: 4 * w].reshape(4, w), u[4 * w : 4 * w + w * w], u[4 * w + w * w :]
 
         def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:
@@ -370,7 +370,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             return {
                 "outflow": bounded(state.discharged.sum(axis).astype(jnp.float32) / PATIENTS),
                 "unit_cost": bounded(charged / jnp.maximum(moved, 1).astype(jnp.float32) / OVERFLOW_SCALE),
-                "decided": bounded(state.moved.sum(axis) / PATIENTS),
+                "decided": bounded(state.moved.sum(axis).astype(jnp.float32) / PATIENTS),
             }
 
         patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1) / params.beds)}

@@ -222,7 +222,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         times, cv ~ U(.02, .2).
         """
         j, m = self.num_jobs, self.num_machines
-        u = sampling.uniforms(key, 0, 5 + 2 * m + j)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 5 + 2 * m + j)
         seeds = 1 + (u[:2] * (job_shop.MODULUS - 256)).astype(jnp.int32)
         route, minutes = job_shop.taillard(seeds[0], seeds[1], j, m)
         weight = 2.0 ** jnp.floor(3.0 * u[5 + 2 * m :])
@@ -335,7 +335,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         startable = self._startable(state, params)
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
         queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
-        label = (2.0 * jnp.arange(m, dtype=jnp.int32).astype(jnp.float32) + 1.0) / m - 1.0
+        label = (2.0 * jnp.arange(m, dtype=jnp.float32) + 1.0) / m - 1.0
         last_reward = bounded(REWARD_SCALE * state.last_reward)
         shared = {"progress": self.progress(state), "last_reward": last_reward}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)

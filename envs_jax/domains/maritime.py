@@ -207,7 +207,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         nu = .8. Vessels carry 9000 to 15000 containers (shown).
         """
         p, lanes = self.num_ports, self.num_lanes
-        u = sampling.uniforms(key, 0, 1 + 6 * p + lanes + self.num_turns)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 6 * p + lanes + self.num_turns)
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
@@ -386,7 +386,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
                 second_slack=vessel @ vessels["slack"],
                 second_level=vessel @ vessels["level"],
             ),
-            action_target=jnp.full((self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.int32), jnp.int32),
+            action_target=jnp.full(
+                (self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.float32), jnp.int32
+            ),
             action_mask=jnp.where(tenths < 0, load > 0, (tenths == 0) | (discharge > 0)),
         )
 

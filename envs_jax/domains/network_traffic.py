@@ -264,7 +264,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = sampling.uniforms(key, 0, 2 + NUM_CLASSES + 5 * self.num_flows)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + NUM_CLASSES + 5 * self.num_flows)
         order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
@@ -388,7 +388,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             decided=state.granted / slots,
             **common,
         )
-        packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
+        packets = jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0)
         link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
         link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self._ready(state)

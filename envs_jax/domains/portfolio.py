@@ -191,7 +191,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         N(0, .4^2); odd factors slow, phi ~ U(.05, .2), loadings N(0, .3^2). Trade unit 3/8, limit 4.5 risk units.
         """
         n, k = self.num_assets, self.num_factors
-        u = sampling.uniforms(key, 0, 3 + k + n * k)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 3 + k + n * k)
         slow = jnp.arange(k, dtype=jnp.int32) % 2 == 1
         low, high = jnp.where(slow, 0.05, 0.2), jnp.where(slow, 0.2, 0.5)
         return self.default_params.replace(

@@ -236,7 +236,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         u_g ~ U(-1, 1); logit choice; beta, y and the budget uniform in the preset's ranges.
         """
         g, p, default = self.num_topics, self.preset, self.default_params
-        u = sampling.uniforms(key, 0, 4 + 2 * g)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * g)
 
         def between(uniform: chex.Array, ends: tuple[float, float]) -> chex.Array:
             return ends[0] + (ends[1] - ends[0]) * uniform

@@ -231,7 +231,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         U(.2, .6); each phase carries bus lines with probability .3: occupancy ~ U(6, 16), and U(1, 2) otherwise.
         Queues start on 0 .. 4 vehicles.
         """
-        u = sampling.uniforms(key, 0, 7 + 3 * self.num_tokens)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 7 + 3 * self.num_tokens)
         saturation, buses, persons = u[7:].reshape(3, GRID, PHASES)
         return self.default_params.replace(
             start_queue=jnp.int32(4),
@@ -261,7 +261,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
     def planned(self, period: chex.Array) -> chex.Array:
         """What the fixed-time plan shows in a slot: ``i32[4]``."""
-        return jnp.asarray(PLAN, jnp.int32)[(period + _OFFSET) % len(PLAN)]
+        return jnp.asarray(PLAN, jnp.int32)[(period + jnp.asarray(_OFFSET, jnp.int32)) % len(PLAN)]
 
     def choose(
         self, state: SmartCityState, turn: chex.Array, action: chex.Array, params: SmartCityParams
@@ -333,9 +333,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "outflow": bounded(state.served.astype(jnp.float32) / FLOW_SCALE),
             "waiting": bounded(waiting.astype(jnp.float32) / QUEUE_SCALE),
             "age": jnp.minimum(state.red.astype(jnp.float32) / RED_SCALE, 1.0),
-            "change": bounded((state.joined - state.served) / FLOW_SCALE),
+            "change": bounded((state.joined - state.served).astype(jnp.float32) / FLOW_SCALE),
             "signal_a": bounded(roads / QUEUE_SCALE),
-            "signal_b": bounded(first / QUEUE_SCALE),
+            "signal_b": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
             "is_turn": jnp.broadcast_to((jnp.arange(GRID, dtype=jnp.int32) == turn)[:, None], (GRID, PHASES)),
             "decided": decided,
         }

@@ -235,7 +235,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
-        u = sampling.uniforms(key, 0, 13 + self.num_turns)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 13 + self.num_turns)
         shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
         params = self.default_params.replace(
             profile=(0.9 + 0.4 * u[1]) * shape,

@@ -236,14 +236,15 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
 
     def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
-        demand, holding, lead = jax.random.split(key, 3)
+        n = self.num_turns
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
         low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
-        mean, cost = jnp.exp(low + (high - low) * jax.random.uniform(demand, (2,)))
+        mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE
         return self.instance(
             mean,
-            jax.random.uniform(holding, (self.num_turns,), jnp.float32, low, high),
-            jax.random.randint(lead, (self.num_turns,), 1, self.max_lead_time + 1),
+            low + (high - low) * u[2 : 2 + n],
+            sampling.integers(u[2 + n :], 1, self.max_lead_time),
             cost,
             NOMINAL_DEMAND,
             (2.0, 3.0),
@@ -350,13 +351,13 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         position = self._position(state)
         need = _need(0.5 * (state.last_demand.astype(jnp.float32) + params.nominal_demand), lead)
         lacking = (need - position.astype(jnp.float32)) / need
-        stock = bounded(state.on_hand / FLOW_SCALE)
-        served = bounded(state.shipped[0] / FLOW_SCALE)
+        stock = bounded(state.on_hand.astype(jnp.float32) / FLOW_SCALE)
+        served = bounded(state.shipped[0].astype(jnp.float32) / FLOW_SCALE)
         # Backlog and last demand concern every stage, so every row has them.
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / COST_SCALE)}
         public = {
-            "waiting": bounded(state.backlog / FLOW_SCALE),
-            "signal_a": bounded(state.last_demand / FLOW_SCALE),
+            "waiting": bounded(state.backlog.astype(jnp.float32) / FLOW_SCALE),
+            "signal_a": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
             "rate": params.nominal_demand / FLOW_SCALE,
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
@@ -366,14 +367,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             slack=slack,
             level=stock,
             capacity=lead / (n * self.max_lead_time),
-            inflow=bounded(state.pipe[:, 0] / FLOW_SCALE),
-            pipeline=bounded(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
-            outflow=bounded(state.shipped / FLOW_SCALE),
+            inflow=bounded(state.pipe[:, 0].astype(jnp.float32) / FLOW_SCALE),
+            pipeline=bounded(state.pipe[:, 1:].sum(axis=1).astype(jnp.float32) / FLOW_SCALE),
+            outflow=bounded(state.shipped.astype(jnp.float32) / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
             signal_b=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
             is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
-            decided=bounded(state.orders / FLOW_SCALE),
+            decided=bounded(state.orders.astype(jnp.float32) / FLOW_SCALE),
             **public,
             **common,
         )

@@ -232,22 +232,18 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         are U(1, 3) times (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
         """
         n = self.num_regions
-        keys = iter(jax.random.split(key, 7))
-        per_region = 10 + 5 * jax.random.randint(next(keys), (), 0, 3)
-        time = jnp.maximum(jax.random.randint(next(keys), (), 1, 3) * self._distance, 1)
-        laws = jax.random.dirichlet(next(keys), jnp.ones((n,), jnp.float32), (3, 2))
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 6 + 6 * n + n * n)
+        one, by_end, by_pair = u[:6], u[6 : 6 + 6 * n].reshape(3, 2, n), u[6 + 6 * n :].reshape(n, n)
+        per_region = 10 + 5 * sampling.integers(one[0], 0, 2)
+        time = jnp.maximum(sampling.integers(one[1], 1, 2) * self._distance.astype(jnp.int32), 1)
+        laws = -jnp.log(by_end)  # normalised, Dirichlet(1)
+        laws = laws / laws.sum(-1, keepdims=True)
         pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away[None, :, :]
-        load = jax.random.uniform(next(keys), (), jnp.float32, 0.5, 1.0)
-        rate = (
-            load
-            * n
-            * per_region.astype(jnp.float32)
-            * pairs
-            / jnp.sum(pairs * time[None, :, :].astype(jnp.float32), axis=(1, 2), keepdims=True)
-        )
-        changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10], jnp.int32), jnp.array([10, 16], jnp.int32))
-        price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1).astype(jnp.float32)
-        cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
+        busy = jnp.sum(pairs * time[None, :, :].astype(jnp.float32), axis=(1, 2), keepdims=True)
+        rate = (0.5 + 0.5 * one[2]) * n * per_region.astype(jnp.float32) * pairs / busy
+        changes = jnp.stack([sampling.integers(one[3], 4, 9), sampling.integers(one[4], 10, 15)])
+        price = (1.0 + 2.0 * by_pair) * (time + 1).astype(jnp.float32)
+        cost = 0.3 + 1.2 * one[5]
         law_now = jnp.sum(jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes[None, :], axis=1)
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
@@ -344,8 +340,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         started = jnp.sum(jnp.where(due, trips, 0), axis=1)
         earned = jnp.sum(trips.astype(jnp.float32) * price, axis=1)
         idle = vehicles - served
-        info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time)}
-        info["rebalancing_cost"] = params.cost * state.driven
+        info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time).astype(jnp.float32)}
+        info["rebalancing_cost"] = params.cost * state.driven.astype(jnp.float32)
         counts = {"requests": asked, "served": served, "driven": state.driven, "idle": idle}
         info |= {name: jnp.sum(count).astype(jnp.float32) for name, count in counts.items()}
         latest = jnp.stack([asked, jnp.sum(requests, axis=0)]).astype(jnp.float32)
@@ -377,8 +373,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         }
         regions = dict(
             urgency=lost / jnp.maximum(state.requests, 1),
-            slack=state.idle / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
-            age=bounded(distance / TIME_SCALE),
+            slack=state.idle.astype(jnp.float32) / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
+            age=bounded(distance.astype(jnp.float32) / TIME_SCALE),
             signal_a=bounded(state.average[0] * n / fleet),
             signal_b=bounded(state.average[1] * n / fleet),
             unit_cost=bounded(driving * distance.astype(jnp.float32)),
@@ -422,7 +418,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         def worth(action: chex.Array) -> chex.Array:
             after = self.choose(state, turn, action, params)
             idle, arriving = after.idle.astype(jnp.float32), after.arriving.astype(jnp.float32)
-            paid = params.cost / params.price_scale * (after.driven - state.driven)
+            paid = params.cost / params.price_scale * (after.driven - state.driven).astype(jnp.float32)
             return fluid_fleet.profit(window, idle, arriving, to_come) - paid
 
         values = jax.vmap(worth)(jnp.arange(self.num_actions, dtype=jnp.int32))

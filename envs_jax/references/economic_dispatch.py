@@ -49,8 +49,8 @@ def merit_order(quadratic: chex.Array, linear: chex.Array, low: chex.Array, high
     knots = jnp.concatenate([starts, ends])
     # Sorted by counting, ties in the order of units: under vmap on CPU much cheaper than sorting rows of ten.
     earlier = np.tri(knots.shape[0], k=-1, dtype=bool)
-    rank = jnp.sum((knots[None, :] < knots[:, None]) | ((knots[None, :] == knots[:, None]) & earlier), -1)
-    price = jnp.sum(jnp.where(rank[None, :] == np.arange(knots.shape[0])[:, None], knots, 0.0), -1)
+    rank = jnp.sum((knots[None, :] < knots[:, None]) | ((knots[None, :] == knots[:, None]) & earlier), -1, jnp.int32)
+    price = jnp.sum(jnp.where(rank[None, :] == jnp.arange(knots.shape[0], dtype=jnp.int32)[:, None], knots, 0.0), -1)
     at = price[:, None]
     low, high = low[None, :], high[None, :]
     between = jnp.clip((at - linear[None, :]) / (2.0 * quadratic)[None, :], low, high)
