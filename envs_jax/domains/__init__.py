@@ -11,7 +11,6 @@ import gymnax
 from envs_jax.domains.names import DOMAINS
 from envs_jax.environment import EnvParams, ResourceEnv
 
-
 _registered: dict[str, Callable[..., ResourceEnv]] = {}
 """Domains of other packages."""
 

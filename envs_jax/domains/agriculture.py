@@ -203,7 +203,9 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         kc, kc_left = fao56.season(crop, harvest, self.num_periods)
         rain = given["rain_chance"] * given["rain_depth"]
         net = jnp.sum(
-            jnp.maximum(given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1).astype(jnp.float32), 0.0)
+            jnp.maximum(
+                given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1, dtype=jnp.int32).astype(jnp.float32), 0.0
+            )
         )
         depth = jnp.float32(SET_DEPTH)
         return AgricultureParams(

@@ -403,7 +403,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         }
         airlines = {
             "signal_a": code,
-            "waiting": jnp.sum(whose & waiting[:, None], axis=0) / jnp.maximum(remaining, 1),
+            "waiting": jnp.sum(whose & waiting[:, None], axis=0, dtype=jnp.int32) / jnp.maximum(remaining, 1),
             "level": bounded(state.airline_deviation * unit),
             "outflow": bounded(state.airline_charge / params.cost_scale),
             "rate": rate,
@@ -514,4 +514,4 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
 def _rank(waiting: chex.Array) -> chex.Array:
     """How many waiting ones stand before each, ``i32[n]``."""
-    return jnp.cumsum(waiting.astype(jnp.int32)) - waiting.astype(jnp.int32)
+    return jnp.cumsum(waiting.astype(jnp.int32), dtype=jnp.int32) - waiting.astype(jnp.int32)

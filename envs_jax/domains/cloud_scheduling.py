@@ -251,7 +251,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         """After how many ticks each slot's job would start if it were picked now: ``i32[M]``, -1 if it cannot be."""
         need, duration = state.need[state.slot], state.duration[state.slot]
         if not self.deeprm:
-            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free[None, :], axis=-1), 0, -1)
+            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free[None, :], axis=-1), jnp.int32(0), -1)
         windows = jax.vmap(booking.first_window, in_axes=(None, 0, 0))(self._unbooked(state), need, duration)
         return jnp.where(state.slot >= 0, windows, -1)
 
@@ -286,7 +286,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         state = state.replace(
             start=start,
             slot=jnp.where(slot, following, state.slot),
-            free=state.free - jnp.sum(jnp.where(slot[:, None], state.need[state.slot], 0), axis=0),
+            free=state.free - jnp.sum(jnp.where(slot[:, None], state.need[state.slot], 0), axis=0, dtype=jnp.int32),
             waiting=state.waiting - of_kind,
             running=state.running + of_kind,
             started=state.started + of_kind,
@@ -307,11 +307,11 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         now = self.period(state) + 1
         # Who finishes, and what the scheduler learns from it.
         done = (state.start >= 0) & (state.start + state.duration == now)
-        free = state.free + jnp.sum(jnp.where(done[:, None], state.need, 0), axis=0)
+        free = state.free + jnp.sum(jnp.where(done[:, None], state.need, 0), axis=0, dtype=jnp.int32)
         by_kind = state.kind[None, :] == kinds[:, None]
         # Their number and their ticks of each kind in one pass over the jobs, as digits of one number: no more than 10
         # jobs a resource run at once, so that ticks add up to less than 1024.
-        packed = jnp.sum(jnp.where(by_kind & done[None, :], state.duration + 1024, 0), axis=-1)
+        packed = jnp.sum(jnp.where(by_kind & done[None, :], state.duration + 1024, 0), axis=-1, dtype=jnp.int32)
         finished, ticks = packed >> 10, packed & 1023
         # Who arrives.
         new = (jobs == now - 1) & (uniforms[0] < params.arrival_rate)
@@ -349,7 +349,10 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1).astype(jnp.float32), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
         counts = {name: getattr(state, name) for name in ("arrived", "finished", "waiting", "running")}
-        info = {name: jnp.sum(x).astype(jnp.float32) for name, x in (counts | {"slowdown": slowdown}).items()}
+        info = {
+            name: jnp.sum(x, dtype=jnp.int32).astype(jnp.float32)
+            for name, x in (counts | {"slowdown": slowdown}).items()
+        }
         return state, -jnp.sum(cost), info | {"utilisation": 1.0 - jnp.mean(state.free / UNITS)}
 
     # ---- what an agent sees ---------------------------------------------------------------------------------------
@@ -398,8 +401,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             **everywhere,
         )
         clock = dict(
-            waiting=jnp.sum(state.waiting).astype(jnp.float32) / 16.0,
-            pipeline=jnp.sum(state.running).astype(jnp.float32) / 4.0,
+            waiting=jnp.sum(state.waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
+            pipeline=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
             signal_a=(period < self.num_arrivals).astype(jnp.float32),
             decided=self.turn(state) / self.num_turns,
             **everywhere,

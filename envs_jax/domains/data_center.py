@@ -284,8 +284,8 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             ),
             "delay": job_seconds,
             "energy": energy,
-            "setups": jnp.sum(starts).astype(jnp.float32),
-            "in_system": jnp.sum(jobs).astype(jnp.float32),
+            "setups": jnp.sum(starts, dtype=jnp.int32).astype(jnp.float32),
+            "in_system": jnp.sum(jobs, dtype=jnp.int32).astype(jnp.float32),
             "gap": gap,
         }
         state = state.replace(
@@ -338,10 +338,10 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             **everywhere,
         )
         job = dict(
-            urgency=jnp.minimum(jnp.sum(waiting).astype(jnp.float32) / 16.0, 1.0),
+            urgency=jnp.minimum(jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0, 1.0),
             level=jnp.minimum(state.power / 16.0, 10.0),
-            outflow=jnp.sum(state.finished).astype(jnp.float32) / 8.0,
-            waiting=jnp.sum(waiting).astype(jnp.float32) / 16.0,
+            outflow=jnp.sum(state.finished, dtype=jnp.int32).astype(jnp.float32) / 8.0,
+            waiting=jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
             age=jnp.minimum(state.gap, 10.0),
             unit_cost=jnp.minimum(0.25 * params.energy_price, 10.0),
             unit_value=jnp.minimum(params.delay_price, 10.0),

@@ -227,7 +227,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         n, index = self.num_turns, jnp.arange(self.num_turns, dtype=jnp.int32)
         mean = jnp.floor(n**params.fat)
         width = jnp.maximum(jnp.floor(mean * (0.5 + uniforms[:, 0])), 1.0).astype(jnp.int32)
-        end = jnp.cumsum(width)
+        end = jnp.cumsum(width, dtype=jnp.int32)
         level = jnp.sum(end[None, :] <= index[:, None], axis=-1, dtype=jnp.int32)
         before = jnp.maximum(level - 1, 0)
         first, wide = end[before] - width[before], width[before]
@@ -332,8 +332,8 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "level": graph.size[task] / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
             "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
-            "signal_a": jnp.sum(graph.parents[task], axis=1).astype(jnp.float32) / 10.0,
-            "signal_b": jnp.sum(graph.parents[:, task], axis=0).astype(jnp.float32) / 10.0,
+            "signal_a": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "signal_b": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
             "is_turn": upcoming == turn,
         }
         left = jnp.sum(jnp.where(jnp.arange(n, dtype=jnp.int32) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)

@@ -21,6 +21,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp
@@ -314,7 +315,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             "wear": params.wear_cost * (bought + sold).astype(jnp.float32),
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
-        totals = {name: jnp.sum(x).astype(jnp.float32) for name, x in trades.items()}
+        totals = {name: jnp.sum(x, dtype=jnp.int32).astype(jnp.float32) for name, x in trades.items()}
         state = state.replace(
             charge=state.charge + bought - sold,
             bids=jnp.zeros_like(state.bids),
@@ -340,7 +341,9 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
-            "last_reward": bounded(state.last_reward / (reference * jnp.sum(params.power).astype(jnp.float32))),
+            "last_reward": bounded(
+                state.last_reward / (reference * jnp.sum(params.power, dtype=jnp.int32).astype(jnp.float32))
+            ),
         }
         stores = dict(
             urgency=1.0 - level,
@@ -415,7 +418,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
                 hold, buying, selling = backward_dp.orders(transition, price, chance, levels, value, buy, sell)
                 return hold[..., None] + buying[..., lows] + selling[..., highs - 1]
 
-            salvage = jnp.zeros((self.num_prices, self.max_capacity + 1), jnp.float32)
+            salvage = vary_like(jnp.zeros((self.num_prices, self.max_capacity + 1), jnp.float32), params)
             return backward_dp.solve(stage, salvage, self.num_periods)
 
         return jax.vmap(device)(params.capacity, params.power, params.efficiency, params.wear_cost)

@@ -204,8 +204,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "arrival_rate": 0.9 * beds.astype(jnp.float32) / 4.3,
             "discharge_rate": jnp.full((w,), 1.0 / 4.3, jnp.float32),
             "off_service": jnp.float32(1.1),
-            "discharge_profile": jnp.asarray(profiles[0]),
-            "arrival_profile": jnp.asarray(profiles[1]),
+            "discharge_profile": jnp.asarray(profiles[0], jnp.float32),
+            "arrival_profile": jnp.asarray(profiles[1], jnp.float32),
         }
         if unknown := sorted(fields.keys() - nominal.keys()):
             raise ValueError(f"unknown fields {unknown}; a hospital has {', '.join(nominal)}")
@@ -282,8 +282,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         wards = jnp.arange(self.num_wards, dtype=jnp.int32)
         patients, ward = jnp.asarray(self.sender)[action], (wards == turn).astype(jnp.int32)
         sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
-        free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
-        number = jnp.minimum(jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
+        free = jnp.sum(ward * (params.beds - state.in_ward.sum(0, dtype=jnp.int32)), dtype=jnp.int32)
+        number = jnp.minimum(
+            jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting, dtype=jnp.int32), free)
+        )
         moved = number * sender[:, None] * ward[None, :]
         return state.replace(
             waiting=state.waiting - number * sender, in_ward=state.in_ward + moved, moved=state.moved + moved
@@ -308,19 +310,19 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         arrived = sampling.categorical(uniforms[w * w :], params.arrival_cdf[epoch])
         stayed = state.in_ward - discharged
         asking = state.waiting + arrived
-        admitted = jnp.minimum(asking, params.beds - stayed.sum(0))
+        admitted = jnp.minimum(asking, params.beds - stayed.sum(0, dtype=jnp.int32))
         left = asking - admitted
         waiting = jnp.minimum(left, MAX_WAITING)
-        total = state.in_ward.sum()
+        total = state.in_ward.sum(dtype=jnp.int32)
         figures = {
-            "waiting": state.waiting.sum(),
-            "overflowed": state.moved.sum(),
+            "waiting": state.waiting.sum(dtype=jnp.int32),
+            "overflowed": state.moved.sum(dtype=jnp.int32),
             "in_beds": total,
-            "off_service": total - jnp.trace(state.in_ward),
-            "free_beds": params.beds.sum() - total,
-            "arrived": arrived.sum(),
-            "discharged": discharged.sum(),
-            "dropped": jnp.sum(left - waiting),
+            "off_service": total - jnp.trace(state.in_ward, dtype=jnp.int32),
+            "free_beds": params.beds.sum(dtype=jnp.int32) - total,
+            "arrived": arrived.sum(dtype=jnp.int32),
+            "discharged": discharged.sum(dtype=jnp.int32),
+            "dropped": jnp.sum(left - waiting, dtype=jnp.int32),
             "holding_cost": holding,
             "overflow_cost": overflow,
         }
@@ -343,7 +345,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """See the class docstring for the columns."""
         w, turn = self.num_wards, self.turn(state)
         wards = jnp.arange(w, dtype=jnp.int32)
-        occupied = state.in_ward.sum(0)
+        occupied = state.in_ward.sum(0, dtype=jnp.int32)
         free = params.beds - occupied
         level = occupied / params.beds
         phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day).astype(jnp.float32) / self.epochs_per_day
@@ -366,14 +368,14 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
         def flows(axis: int) -> dict[str, chex.Array]:
             """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
-            charged, moved = state.charged.sum(axis), state.moved_before.sum(axis)
+            charged, moved = state.charged.sum(axis), state.moved_before.sum(axis, dtype=jnp.int32)
             return {
-                "outflow": bounded(state.discharged.sum(axis).astype(jnp.float32) / PATIENTS),
+                "outflow": bounded(state.discharged.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
                 "unit_cost": bounded(charged / jnp.maximum(moved, 1).astype(jnp.float32) / OVERFLOW_SCALE),
-                "decided": bounded(state.moved.sum(axis).astype(jnp.float32) / PATIENTS),
+                "decided": bounded(state.moved.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
             }
 
-        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1) / params.beds)}
+        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1, dtype=jnp.int32) / params.beds)}
         rooms = {
             **both,
             **flows(0),
@@ -414,7 +416,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         turn = self.turn(state)
         value = plan[jnp.minimum(self.period(state), self.num_periods - 1)]
         burden = params.discharge_rate[None, :] / self._leaving(params)
-        occupied = state.in_ward.sum(0)
+        occupied = state.in_ward.sum(0, dtype=jnp.int32)
         free = params.beds - occupied
         later = jnp.where(jnp.arange(self.num_wards, dtype=jnp.int32) > turn, free, 0)
         world = (state.waiting, later, state.waiting + occupied, params.overflow_cost, burden)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import vary_like
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -259,7 +260,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
-        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms), dtype=jnp.int32), uniforms))[0]
+        start = vary_like((stock, zero, zero), stock, uniforms, params)
+        return jax.lax.scan(one, start, (first + jnp.arange(len(uniforms), dtype=jnp.int32), uniforms))[0]
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """The morning of day 0: all containers empty in the ports, nothing ordered yet."""
@@ -301,7 +303,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         stock, early, missed = jax.lax.cond(
             week == 0,
             lambda: self._days(state.stock, week, uniforms[:1], params),
-            lambda: (state.stock, none, none),
+            lambda: vary_like((state.stock, none, none), state, uniforms, params),
         )
         stock, booked, lost = self._days(stock, WEEK * week + 1, uniforms[1:], params)
         booked, lost = booked + early, lost + missed
@@ -398,7 +400,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         """Shares ``f32[P - 1, V]`` of the empties at hand to leave in port in weeks 1, 2, ..., for mean orders."""
         days = jnp.arange(1 + WEEK * self.num_periods, dtype=jnp.int32)
         orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
-        start = jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32)
+        start = vary_like(jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32), params)
         value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731
         return keep_shares.ascend(value, start, ITERATIONS, STEP)[0]
 

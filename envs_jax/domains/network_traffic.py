@@ -357,7 +357,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             times_connected=state.times_connected + connected.astype(jnp.int32),
         )
         packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
-        figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
+        figures = {name: x.sum(dtype=jnp.int32).astype(jnp.float32) for name, x in packets.items()}
         return following, -(holding + lost) / self.num_flows, {**figures, "holding_cost": holding, "loss_cost": lost}
 
     # ---- observation ----------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         k, slots = self.num_flows, self.num_turns
         frames = self.period(state).astype(jnp.float32)
         waiting = state.queue - state.granted
-        total, level = jnp.sum(waiting), state.queue / params.buffer
+        total, level = jnp.sum(waiting, dtype=jnp.int32), state.queue / params.buffer
         urgency = waiting / (waiting + slots)
         given = self.turn(state).astype(jnp.float32) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
@@ -389,7 +389,9 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             **common,
         )
         packets = jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0)
-        link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
+        link = dict(
+            urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum(dtype=jnp.int32) / slots, **common
+        )
         link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self._ready(state)
         sent = max_weight.sums(self.menu, ready.astype(jnp.int32))

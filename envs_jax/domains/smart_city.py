@@ -26,6 +26,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import grid, max_pressure
@@ -295,11 +296,11 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         waiting = grid.by_phase(queue)
         persons = jnp.sum(params.occupancy * waiting.astype(jnp.float32))
         figures = {
-            "queue": queue.sum(),
+            "queue": queue.sum(dtype=jnp.int32),
             "persons": persons,
-            "arrived": outside.sum(),
-            "exited": leaving[:, 0].sum() + leaving[:, 3].sum(),
-            "switches": switched.sum(),
+            "arrived": outside.sum(dtype=jnp.int32),
+            "exited": leaving[:, 0].sum(dtype=jnp.int32) + leaving[:, 3].sum(dtype=jnp.int32),
+            "switches": switched.sum(dtype=jnp.int32),
         }
         state = state.replace(
             queue=queue,
@@ -391,12 +392,13 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
         def play(rule: max_pressure.Rule, key: chex.PRNGKey) -> chex.Array:
             _, start = self.reset_env(key, params)
+            start = vary_like(start, rule)
 
             def slot(state: SmartCityState, period: chex.Array) -> tuple[SmartCityState, chex.Array]:
                 state = state.replace(time=period * GRID)
                 state = state.replace(chosen=self.phases(state, params, rule))
                 state, reward, _ = self.advance(state, sampling.uniforms(key, period, self.num_uniforms), params)
-                return state, reward
+                return vary_like(state, start), reward
 
             return jax.lax.scan(slot, start, jnp.arange(self.num_periods, dtype=jnp.int32))[1].sum()
 

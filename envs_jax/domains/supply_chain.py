@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 
 import chex
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -300,7 +299,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         wanted = state.backlog + demand
         served = jnp.minimum(wanted, stock[0])
         backlog = wanted - served
-        moving = pipe.sum(axis=1)
+        moving = pipe.sum(axis=1, dtype=jnp.int32)
         on_hand = stock.at[0].add(-served)
         # What a stage pays for: its own shelf and what is on the way from it.
         held = on_hand + jnp.append(0, moving[:-1])
@@ -329,8 +328,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             "served": served,
             "bought": state.orders[-1],
             "backlog": backlog,
-            "on_hand": on_hand.sum(),
-            "moving": moving.sum(),
+            "on_hand": on_hand.sum(dtype=jnp.int32),
+            "moving": moving.sum(dtype=jnp.int32),
             "holding_cost": holding,
             "backlog_cost": owed,
             "fill_rate": served / jnp.maximum(wanted, 1),
@@ -342,12 +341,16 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
 
     def _position(self, state: SupplyChainState) -> chex.Array:
         """Echelon inventory positions ``i32[N]`` [units]; what lower stages order only moves within the echelon."""
-        return jnp.cumsum(state.on_hand + state.pipe.sum(axis=1)) + state.orders - state.backlog
+        return (
+            jnp.cumsum(state.on_hand + state.pipe.sum(axis=1, dtype=jnp.int32), dtype=jnp.int32)
+            + state.orders
+            - state.backlog
+        )
 
     def observation(self, state: SupplyChainState, params: SupplyChainParams) -> Observation:
         """See the class's table."""
         n, turn = self.num_turns, self.turn(state)
-        lead = jnp.cumsum(params.lead_time).astype(jnp.float32)
+        lead = jnp.cumsum(params.lead_time, dtype=jnp.int32).astype(jnp.float32)
         position = self._position(state)
         need = _need(0.5 * (state.last_demand.astype(jnp.float32) + params.nominal_demand), lead)
         lacking = (need - position.astype(jnp.float32)) / need
@@ -368,7 +371,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             level=stock,
             capacity=lead / (n * self.max_lead_time),
             inflow=bounded(state.pipe[:, 0].astype(jnp.float32) / FLOW_SCALE),
-            pipeline=bounded(state.pipe[:, 1:].sum(axis=1).astype(jnp.float32) / FLOW_SCALE),
+            pipeline=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
             outflow=bounded(state.shipped.astype(jnp.float32) / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
             signal_b=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),

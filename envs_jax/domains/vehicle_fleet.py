@@ -244,7 +244,9 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         changes = jnp.stack([sampling.integers(one[3], 4, 9), sampling.integers(one[4], 10, 15)])
         price = (1.0 + 2.0 * by_pair) * (time + 1).astype(jnp.float32)
         cost = 0.3 + 1.2 * one[5]
-        law_now = jnp.sum(jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes[None, :], axis=1)
+        law_now = jnp.sum(
+            jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes[None, :], axis=1, dtype=jnp.int32
+        )
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
@@ -269,7 +271,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         """Trips a period that would keep the whole fleet busy if all pairs were alike (Little's law): ``f32[...]``."""
         away = jnp.expand_dims(self._away, range(params.move_time.ndim - 2))
         mean_time = jnp.sum(away * params.move_time.astype(jnp.float32), axis=(-2, -1)) / self._away.sum()
-        return jnp.sum(params.initial, axis=-1).astype(jnp.float32) / mean_time
+        return jnp.sum(params.initial, axis=-1, dtype=jnp.int32).astype(jnp.float32) / mean_time
 
     def average_task(self, params: VehicleFleetParams, population: VehicleFleetParams) -> VehicleFleetParams:
         """Mean demand relative to what the fleet could serve, and mean fare relative to the trip's time."""
@@ -315,8 +317,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         """Sends vehicles off from the region whose turn it is."""
         regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         here, there = regions == turn, regions == self._destinations(turn)[action]
-        amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0)))[action]
-        time = jnp.sum(jnp.where(here[:, None] & there[None, :], params.move_time, 0))
+        amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0), dtype=jnp.int32))[action]
+        time = jnp.sum(jnp.where(here[:, None] & there[None, :], params.move_time, 0), dtype=jnp.int32)
         due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None] == time
         gain, loss = jnp.where(there, amount, 0), jnp.where(here, amount, 0)
         return state.replace(
@@ -335,16 +337,19 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         vehicles = state.idle + state.arriving[0]
         requests = sampling.poisson(uniforms.reshape(n, n), rate, self.max_requests)
         trips = fluid_fleet.match(vehicles, requests, price)
-        asked, served = jnp.sum(requests, axis=1), jnp.sum(trips, axis=1)
+        asked, served = jnp.sum(requests, axis=1, dtype=jnp.int32), jnp.sum(trips, axis=1, dtype=jnp.int32)
         due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None, None] == time[None, :, :]
-        started = jnp.sum(jnp.where(due, trips, 0), axis=1)
+        started = jnp.sum(jnp.where(due, trips, 0), axis=1, dtype=jnp.int32)
         earned = jnp.sum(trips.astype(jnp.float32) * price, axis=1)
         idle = vehicles - served
-        info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time).astype(jnp.float32)}
+        info = {
+            "revenue": jnp.sum(earned),
+            "trip_cost": params.cost * jnp.sum(trips * time, dtype=jnp.int32).astype(jnp.float32),
+        }
         info["rebalancing_cost"] = params.cost * state.driven.astype(jnp.float32)
         counts = {"requests": asked, "served": served, "driven": state.driven, "idle": idle}
-        info |= {name: jnp.sum(count).astype(jnp.float32) for name, count in counts.items()}
-        latest = jnp.stack([asked, jnp.sum(requests, axis=0)]).astype(jnp.float32)
+        info |= {name: jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) for name, count in counts.items()}
+        latest = jnp.stack([asked, jnp.sum(requests, axis=0, dtype=jnp.int32)]).astype(jnp.float32)
         state = state.replace(
             idle=idle,
             arriving=jnp.concatenate([state.arriving[1:], jnp.zeros((1, n), jnp.int32)]) + started,
@@ -360,11 +365,11 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         """See the class docstring for the columns."""
         n, turn = self.num_regions, self.turn(state)
         here = jnp.arange(n, dtype=jnp.int32) == turn
-        own_idle = jnp.sum(jnp.where(here, state.idle, 0))
-        fleet = jnp.maximum(jnp.sum(params.initial), 1).astype(jnp.float32)
-        distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0)
+        own_idle = jnp.sum(jnp.where(here, state.idle, 0), dtype=jnp.int32)
+        fleet = jnp.maximum(jnp.sum(params.initial, dtype=jnp.int32), 1).astype(jnp.float32)
+        distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0, dtype=jnp.int32)
         driving = params.cost / params.price_scale
-        lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0)
+        lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0, dtype=jnp.int32)
         counts = {"level": state.idle, "inflow": state.arriving[0], "pipeline": later}
         counts |= {"outflow": state.served, "waiting": lost}
         everywhere = {
@@ -387,7 +392,10 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         city = dict(
             capacity=bounded(fleet / (n * VEHICLE_SCALE)),
             unit_cost=bounded(driving),
-            **{name: bounded(jnp.sum(count).astype(jnp.float32) / fleet) for name, count in counts.items()},
+            **{
+                name: bounded(jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) / fleet)
+                for name, count in counts.items()
+            },
             **everywhere,
         )
         return Observation(

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 NEVER = -(2**20)
 """The level of a stage which should not order, because nothing it orders can be of use before the episode ends."""
 
@@ -103,7 +105,7 @@ def stationary(
         return expected[jnp.minimum(jnp.arange(size, dtype=jnp.int32), best)], best - _OFFSET
 
     shortage = (backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0)
-    induced, levels = jax.lax.scan(stage, shortage, (echelon_cost, lead_time))
+    induced, levels = jax.lax.scan(stage, vary_like(shortage, cdf, lead_time), (echelon_cost, lead_time))
     return levels.astype(jnp.int32), induced[-1]
 
 
@@ -145,7 +147,7 @@ def finite_horizon(
         later = jax.lax.dynamic_slice_in_dim(charge, lead, num_periods)
         direct = jnp.matmul(later, operators[lead - 1].T, precision="highest")
         (value, constant), (best, penalty) = jax.lax.scan(
-            back, (jnp.zeros(size, jnp.float32), 0.0), direct, reverse=True
+            back, vary_like((jnp.zeros(size, jnp.float32), jnp.float32(0.0)), direct), direct, reverse=True
         )
         value = value + constant
         # Until its first order can arrive a stage lives on what it has.
@@ -156,7 +158,7 @@ def finite_horizon(
         return jnp.pad(penalty, ((0, 1), (0, 0))), (level, value)
 
     shortage = ((backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0))[None, :] * counted.astype(jnp.float32)
-    _, (levels, value) = jax.lax.scan(stage, shortage, (echelon_cost, lead_time))
+    _, (levels, value) = jax.lax.scan(stage, vary_like(shortage, cdf, lead_time), (echelon_cost, lead_time))
     return FiniteHorizon(levels=levels.T.astype(jnp.int32), value=value)
 
 
@@ -181,5 +183,6 @@ def newsvendor(
     total = backlog_cost + echelon_cost.sum()
     upstream = total - jnp.cumsum(echelon_cost)
     ratios = jnp.stack([upstream / total, upstream / (upstream + echelon_cost)], axis=-1)
-    _, levels = jax.lax.scan(stage, jnp.zeros(size, jnp.float32).at[0].set(1.0), (lead_time, ratios))
+    nothing = vary_like(jnp.zeros(size, jnp.float32).at[0].set(1.0), cdf, lead_time, ratios)
+    _, levels = jax.lax.scan(stage, nothing, (lead_time, ratios))
     return levels

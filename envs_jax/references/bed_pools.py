@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 
 @struct.dataclass
 class Pools:
@@ -66,7 +68,7 @@ def census_transition(
     def law(k: chex.Array, possible: chex.Array, logarithm: Callable[[chex.Array], chex.Array]) -> chex.Array:
         return jnp.where(possible, jnp.exp(logarithm(jnp.where(possible, k, 0).astype(arrivals.dtype))), 0.0)
 
-    discharge, arrivals = (jnp.asarray(x, jnp.result_type(float)) for x in (discharge, arrivals))
+    discharge, arrivals = (jnp.asarray(x, jnp.float32) for x in (discharge, arrivals))
     n = present[:, None].astype(arrivals.dtype)
     stay = law(
         difference,
@@ -104,7 +106,8 @@ def values(pools: Pools, num_periods: int, size: int, max_beds: int) -> chex.Arr
         value = pools.holding[:, None] * waiting + jnp.einsum("wnm,wm->wn", table[(period + 1) % epochs], value)
         return value, value
 
-    _, value = jax.lax.scan(backward, jnp.zeros_like(waiting), jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
+    end = vary_like(jnp.zeros_like(waiting), pools)
+    _, value = jax.lax.scan(backward, end, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
     return value
 
 
@@ -146,10 +149,11 @@ def completion(
         gain = jnp.where(legal, gains(value, census, overflow, burden), 0.0)
         best = jnp.min(gain)
         chosen = (pairs == jnp.argmin(gain).astype(jnp.int32)) & (best < 0.0)
-        sent, received = chosen.sum(1), chosen.sum(0)
+        sent, received = chosen.sum(1, dtype=jnp.int32), chosen.sum(0, dtype=jnp.int32)
         return (waiting - sent, free - received, census - sent + received), best
 
-    _, saved = jax.lax.scan(move, (waiting, free, census), None, length=moves)
+    start = vary_like((waiting, free, census), value, waiting, free, census, overflow, burden)
+    _, saved = jax.lax.scan(move, start, None, length=moves)
     return jnp.sum(saved)
 
 

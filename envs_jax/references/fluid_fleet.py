@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax.arrays import aligned
+from envs_jax.arrays import aligned, vary_like
 
 LOOKAHEAD = 10
 """Periods that :func:`profit` is meant to look ahead: several times a typical trip."""
@@ -79,7 +79,7 @@ def before(amount: chex.Array, price: chex.Array) -> chex.Array:
         return total + jnp.where(ahead, amount_k, jnp.zeros_like(amount_k)), None
 
     columns = (first, jnp.moveaxis(amount, -1, 0), jnp.moveaxis(price, -1, 0))
-    total, _ = jax.lax.scan(add, jnp.zeros_like(amount), columns)
+    total, _ = jax.lax.scan(add, vary_like(jnp.zeros_like(amount), amount, price), columns)
     return total
 
 
@@ -143,10 +143,11 @@ def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move:
         total = total + jnp.sum(trips * margin - moved * forecast.move_cost)
         started = moved.reshape(-1) @ move_due + trips.reshape(-1) @ trip_due
         arriving = jnp.concatenate([arriving[1:], jnp.zeros((1, n), jnp.float32)]) + started.reshape(length, n)
-        return (vehicles - jnp.sum(trips, axis=1), arriving, jnp.ones((n,), jnp.float32), total), None
+        return (vehicles - jnp.sum(trips, axis=1), arriving, vary_like(jnp.ones((n,), jnp.float32), idle), total), None
 
+    start = vary_like((idle, arriving, may_move, jnp.float32(0.0)), forecast, idle, arriving, may_move)
     periods = (forecast.rate, forecast.before, forecast.margin, trip_due, forecast.shares)
-    (_, _, _, total), _ = jax.lax.scan(period, (idle, arriving, may_move, jnp.float32(0.0)), periods)
+    (_, _, _, total), _ = jax.lax.scan(period, start, periods)
     return total
 
 
@@ -183,6 +184,6 @@ def base_policy(forecast: Forecast, idle: chex.Array, longest: int) -> Forecast:
     start = jnp.broadcast_to(start, forecast.rate.shape).astype(jnp.float32)
     zeros = jnp.zeros_like(start)
     (logits, _, _), _ = jax.lax.scan(
-        climb, (start, zeros, zeros), jnp.arange(1.0, _ITERATIONS + 1.0, dtype=jnp.float32)
+        climb, vary_like((start, zeros, zeros), forecast, idle), jnp.arange(1.0, _ITERATIONS + 1.0, dtype=jnp.float32)
     )
     return forecast.replace(shares=shares(logits))

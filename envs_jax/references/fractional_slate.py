@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax.arrays import aligned
+from envs_jax.arrays import aligned, vary_like
 
 
 def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric, most: int) -> chex.Array:
@@ -86,8 +86,10 @@ def best_slate(
 
     nothing = jnp.zeros_like(available)
     first = ratio_of(fixed + nothing) if start is None else start
+    given = (weights, gains, outside_weight, outside_gain, available, slots, fixed, first)
+    start = vary_like((first, nothing), given)
     # A loop, not unrolled: the program is a fifth the size and compiles that much faster.
-    ratio, added = jax.lax.fori_loop(0, iterations, improve, (first, nothing))
+    ratio, added = jax.lax.fori_loop(0, iterations, improve, start)
     return ratio, added, weights * (gains - ratio[..., None])
 
 
@@ -159,6 +161,6 @@ def session_values(session: Session, sets: np.ndarray, slots: int, periods: int,
         now = jnp.where(grid > 0.0, ratio.mean(0), 0.0)
         return now, now
 
-    end = jnp.zeros((levels,), jnp.float32)
+    end = vary_like(jnp.zeros((levels,), jnp.float32), session)
     _, values = jax.lax.scan(backwards, end, None, length=periods)
     return jnp.concatenate([values[::-1], end[None]])

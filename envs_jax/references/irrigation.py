@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs_jax.arrays import vary_like
 from envs_jax.references import fao56
 
 RAIN_POINTS = 3
@@ -120,7 +121,7 @@ def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> t
         value = paid + dry + jnp.maximum(advantage, 0.0)
         return value, (value, advantage)
 
-    last = jnp.zeros((*grid.shape, price.shape[0]), jnp.float32)
+    last = vary_like(jnp.zeros((*grid.shape, price.shape[0]), jnp.float32), farm, price, pump)
     _, (value, advantage) = jax.lax.scan(day, last, (farm.demand.T, pump), reverse=True)
     return jnp.concatenate([value, last[None]]), advantage
 
@@ -139,9 +140,9 @@ def _usage(farm: Farm, advantage: chex.Array, rain: chex.Array) -> chex.Array:
         takes = jnp.take_along_axis(table, nearest, axis=1) > 0
         gain = rain[None, :] + farm.gain[:, None] * takes.astype(jnp.float32)
         depletion, _ = fao56.water_balance(depletion, gain, _use(farm, demand, depletion), available)
-        return depletion, takes.mean(-1).sum(0)
+        return depletion, takes.astype(jnp.float32).mean(-1).sum(0)
 
-    start = jnp.zeros((farm.available.shape[0], rain.shape[1]), jnp.float32)
+    start = vary_like(jnp.zeros((farm.available.shape[0], rain.shape[1]), jnp.float32), farm, advantage, rain)
     return jax.lax.scan(day, start, (advantage, farm.demand.T, rain))[1]
 
 
@@ -167,7 +168,7 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
       seasons: sampled seasons that tell what is used at a price (static).
     """
     days = farm.demand.shape[1]
-    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons), minval=1e-6)
+    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons), jnp.float32, minval=1e-6)
     rain = weather_rain(uniforms, farm.rain_chance, farm.rain_depth)
     largest = jnp.max(farm.worth * farm.gain)
 
@@ -180,7 +181,7 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
         pump = jnp.clip(pump + 0.03 * step * jnp.clip(used - 1.0, -1.0, 1.0), 0.0, largest)
         return (water, pump, total + jnp.where(k >= rounds // 2, pump, 0.0)), None
 
-    start = (0.3 * largest, jnp.zeros(days, jnp.float32), jnp.zeros(days, jnp.float32))
+    start = vary_like((0.3 * largest, jnp.zeros(days, jnp.float32), jnp.zeros(days, jnp.float32)), farm, sets)
     (_, _, total), _ = jax.lax.scan(adjust, start, jnp.arange(rounds, dtype=jnp.float32))
     spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15, jnp.float32) / 15.0, mode="full")[
         7 : 7 + days

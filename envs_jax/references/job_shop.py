@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
-from envs_jax.arrays import aligned
+from envs_jax.arrays import aligned, vary_like
 
 STOPS = 2
 """Most breakdowns of one operation; a third is rare as long as an operation is short beside the time between two."""
@@ -70,7 +70,9 @@ def taillard(
         row = row.at[k].set(there).at[other].set(here)
         return (state, row), row
 
-    _, rows = jax.lax.scan(swap, (machine_seed.astype(jnp.int32), machines), operations % num_machines)
+    _, rows = jax.lax.scan(
+        swap, vary_like((machine_seed.astype(jnp.int32), machines), machine_seed), operations % num_machines
+    )
     shape = (num_jobs, num_machines)
     return rows[num_machines - 1 :: num_machines], minutes.reshape(shape)
 
@@ -276,7 +278,7 @@ def complete(
         open_ = jnp.isfinite(now)
         return start(shop, progress, jnp.where(open_, now, progress.clock), best & open_)
 
-    return jax.lax.fori_loop(0, steps, body, progress)
+    return jax.lax.fori_loop(0, steps, body, vary_like(progress, shop, look_ahead))
 
 
 def weighted_tardiness(shop: Shop, progress: Progress) -> chex.Array:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 WEEK, MAX_DELAY = 7, 3
 """Days between calls; longest time at a shipper or consignee [days]."""
 
@@ -163,13 +165,16 @@ class Services:
             number, shares, orders = step
             stock = self.calls(stock, number, task.capacity, task.consignee_days)
             room = task.capacity - stock.laden.sum(-1)
-            empty, aboard = jax.lax.scan(call, stock.empty, (self.here(number), shares, stock.aboard, room))
+            empty, aboard = jax.lax.scan(
+                call, vary_like(stock.empty, stock, shares), (self.here(number), shares, stock.aboard, room)
+            )
             cost = task.move_cost * jnp.abs(aboard - stock.aboard).sum()
             stock, value = jax.lax.scan(day, stock.replace(empty=empty, aboard=aboard), orders)
             return stock, value.sum() - cost
 
         first, rest = orders[: 1 + WEEK], orders[1 + WEEK :]
-        stock, _ = jax.lax.scan(day, self.start(task.start), first)
+        start = vary_like(self.start(task.start), shares, orders, task)
+        stock, _ = jax.lax.scan(day, start, first)
         weeks = (1 + jnp.arange(len(shares), dtype=jnp.int32), shares, rest.reshape(len(shares), WEEK, -1))
         return jax.lax.scan(week, stock, weeks)[1].sum()
 

@@ -30,6 +30,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 _FULL = 0.98
 """Largest load a split may give a server: relative values need a stable queue."""
 
@@ -111,12 +113,12 @@ def split(servers: Servers, arrivals: chex.Array, grid: int = 32) -> chex.Array:
         return together.min(1), together.argmin(1).astype(jnp.int32)
 
     nothing = jnp.where(jnp.arange(size, dtype=jnp.int32) == 0, 0.0, jnp.inf)
-    _, given = jax.lax.scan(add, nothing, costs)
+    _, given = jax.lax.scan(add, vary_like(nothing, costs), costs)
 
     def trace(left: chex.Array, given: chex.Array) -> tuple[chex.Array, chex.Array]:
         return left - given[left], given[left]
 
-    _, units = jax.lax.scan(trace, jnp.int32(grid), given.astype(jnp.int32), reverse=True)
+    _, units = jax.lax.scan(trace, vary_like(jnp.int32(grid), given), given.astype(jnp.int32), reverse=True)
     return arrivals * units.astype(jnp.float32) / grid
 
 

@@ -6,7 +6,6 @@ A check takes :class:`~envs_jax.testing.evidence.Evidence` and raises :class:`Do
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -133,7 +132,7 @@ def average_task_replaces_hidden_fields_only(k: Evidence) -> None:
 
 
 def a_client_steps_through_the_time_limit(k: Evidence) -> None:
-    """gymnax's ``reset`` and ``step``, one trace for all, see what a vmapped program saw; auto-reset begins anew."""
+    """Gymnax's ``reset`` and ``step``, one trace for all, see what a vmapped program saw; auto-reset begins anew."""
     env = k.env.with_final_observation()
     chex.clear_trace_counter()
 
