@@ -349,10 +349,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1).astype(jnp.float32), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
         counts = {name: getattr(state, name) for name in ("arrived", "finished", "waiting", "running")}
-        info = {
-            name: jnp.sum(x, dtype=jnp.int32).astype(jnp.float32)
-            for name, x in (counts | {"slowdown": slowdown}).items()
-        }
+        info = {name: jnp.sum(x.astype(jnp.float32)) for name, x in (counts | {"slowdown": slowdown}).items()}
         return state, -jnp.sum(cost), info | {"utilisation": 1.0 - jnp.mean(state.free / UNITS)}
 
     # ---- what an agent sees ---------------------------------------------------------------------------------------

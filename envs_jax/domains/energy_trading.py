@@ -315,7 +315,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             "wear": params.wear_cost * (bought + sold).astype(jnp.float32),
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
-        totals = {name: jnp.sum(x, dtype=jnp.int32).astype(jnp.float32) for name, x in trades.items()}
+        totals = {name: jnp.sum(x.astype(jnp.float32)) for name, x in trades.items()}
         state = state.replace(
             charge=state.charge + bought - sold,
             bids=jnp.zeros_like(state.bids),

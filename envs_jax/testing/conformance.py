@@ -335,7 +335,10 @@ def expected_reward_is_the_mean_reward(k: Evidence) -> None:
     allowed = 5 * noise.std() / np.sqrt(noise.size) + 1e-6
     require(abs(noise.mean()) <= allowed, f"expected_reward is off by {-noise.mean():.3g} over random episodes")
     reward, expected = (np.asarray(x, np.float64) for x in k.rewards)
-    off, error = (reward - expected).mean(1), (reward - expected).std(1) / np.sqrt(reward.shape[1])
+    draws = reward.shape[1]
+    # What happens less than once in all these draws has a mean too: hence the second term.
+    off = (reward - expected).mean(1)
+    error = np.hypot((reward - expected).std(1) / np.sqrt(draws), np.ptp(reward) / draws)
     rounding = 1e-5 * np.abs(reward).max() + 1e-6
     allowed = 3 * np.sqrt((error**2).sum()) / TASKS + rounding
     message = f"expected_reward is off by {-off.mean():.3g}, three standard errors are {allowed:.3g}"

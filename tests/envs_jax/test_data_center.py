@@ -270,7 +270,7 @@ def test_two_numpy_models_agree_step_by_step(seed, kind):
         assert vector.action_mask().all()
         reward, figures = scalar.step(actions[t], uniforms[t])
         many, batch = vector.step(np.full(2, actions[t]), np.stack([uniforms[t]] * 2))
-        assert figures.keys() == batch.keys() == info.keys() - {"discount"}
+        assert figures.keys() == batch.keys() == info.keys() - {"discount", "illegal_actions"}
         np.testing.assert_allclose([rewards[t], many[1]], reward, rtol=1e-4, atol=1e-4)
         for name, value in figures.items():
             np.testing.assert_allclose([info[name][t], batch[name][1]], value, rtol=1e-4, atol=1e-4, err_msg=name)

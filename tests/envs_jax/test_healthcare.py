@@ -180,7 +180,7 @@ def peers_agree(params, key, greedy):
         for name, value in figures.items():
             np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=1e-5, atol=1e-5)
     assert not terminated.any()
-    assert info.keys() == figures.keys() | {"discount"}
+    assert info.keys() == figures.keys() | {"discount", "illegal_actions"}
     return seen, info
 
 

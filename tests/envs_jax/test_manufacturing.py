@@ -79,7 +79,7 @@ def peers_agree(params, seed, mode):
         np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=1e-4)
         reward, figures = scalar.step(actions[t], None)
         rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), None)
-        assert figures.keys() == figures_v.keys() == info.keys() - {"discount", "expected_reward"}
+        assert figures.keys() == figures_v.keys() == info.keys() - {"discount", "expected_reward", "illegal_actions"}
         np.testing.assert_allclose(reward, rewards[t], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-4, atol=1e-4)
         for name, value in figures.items():
