@@ -79,6 +79,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       num_reset_uniforms: uniforms the initial state needs.
       noop_action: "do nothing / keep going"; legal in every state.
       discount_factor: discount per period for learners; scores are undiscounted.
+      ingredients: hidden fields that are felt only through hidden tables made of them, such as a rate whose law is
+        tabulated in another field; ``average_task`` makes those tables anew.
       reward_unit: unit of the reward.
       hidden: the fields of ``EnvParams`` that an agent must not see; they never enter observation or mask.
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
@@ -94,6 +96,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     noop_action: int = 0
     discount_factor: float = 0.97
     hidden: ClassVar[tuple[str, ...]] = ()
+    ingredients: ClassVar[tuple[str, ...]] = ()
     reward_unit: ClassVar[str] = "1"
     reference_kind: ClassVar[str] = "heuristic"
     _final_observation: bool = False

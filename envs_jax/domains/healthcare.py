@@ -162,6 +162,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         "arrival_profile",
         "arrival_cdf",
     )
+    ingredients: ClassVar[tuple[str, ...]] = ("arrival_rate", "arrival_profile")
     reward_unit: ClassVar[str] = "patient-epochs of waiting"
     reference_kind: ClassVar[str] = "heuristic"
 

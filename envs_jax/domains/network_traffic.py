@@ -177,6 +177,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
         *("success_cdf", "arrival_cdf"),
     )
+    ingredients = ("success_rate", "arrival_rate")
     reward_unit = "weighted packets per flow"
     reference_kind = "heuristic"
 

@@ -175,6 +175,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         *("profile", "fuel", "available", "wind_capacity", "solar_capacity", "clearness", "efficiency", "rating"),
         *("supply_price", "supply_output", "supply_total", "supply_slope", "supply_response"),
     )
+    ingredients = ("fuel", "available")
     reward_unit = "100 $"
     reference_kind = "optimal"
     num_actions = 3

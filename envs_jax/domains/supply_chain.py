@@ -161,6 +161,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
 
     name = "supply_chain"
     hidden = ("backlog_cost", "demand_mean", "demand_cdf")
+    ingredients = ("demand_mean",)
     reward_unit = "money"
     reference_kind = "heuristic"
 

@@ -91,6 +91,9 @@ def states_its_sizes_and_kinds(k: Evidence) -> None:
     require(env.hidden, "hidden is empty: there is nothing to adapt to")
     fields = set(vars(k.default))
     require(set(env.hidden) < fields, f"hidden names {sorted(set(env.hidden) - fields)}, which are no parameters")
+    require(set(env.ingredients) < set(env.hidden), f"ingredients {env.ingredients} are not all hidden, with a table")
+    rebuilt = type(env).average_task is not ResourceEnv.average_task
+    require(rebuilt or not env.ingredients, "average_task does not make the tables of its ingredients anew")
     require(0 < env.discount_factor <= 1, f"discount_factor is {env.discount_factor}")
     require(env.num_turns >= 1, f"num_turns is {env.num_turns}")
     require(env.horizon == env.num_periods * env.num_turns, "horizon is not num_periods * num_turns")
@@ -418,7 +421,7 @@ def hidden_fields_can_be_felt(k: Evidence) -> None:
         swap = k.play(k.swapped(field), k.keys)
         reward, observation = replayed((swap.reward, swap.observation))
         same = [np.array_equal(x, y) for x, y in zip(leaves(seen).values(), leaves(observation).values(), strict=True)]
-        if all(same) and np.array_equal(reward, own):
+        if all(same) and np.array_equal(reward, own) and field not in k.env.ingredients:
             unfelt.append(field)
     require(not unfelt, f"hidden fields without effect on rewards or observations: {', '.join(unfelt)}")
 
