@@ -73,7 +73,8 @@ def require_equal(one: Any, other: Any, what: str, **tolerance: float) -> None:
         y = other[path]
         require(x.dtype == y.dtype, f"{what}{path}: {x.dtype} against {y.dtype}")
         if tolerance and np.issubdtype(x.dtype, np.floating):
-            np.testing.assert_allclose(x, y, err_msg=f"{what}{path}", **tolerance)
+            close: Any = np.testing.assert_allclose
+            close(x, y, err_msg=f"{what}{path}", **tolerance)
         else:
             np.testing.assert_array_equal(x, y, err_msg=f"{what}{path}")
 
@@ -172,8 +173,8 @@ def a_client_steps_through_the_time_limit(k: Evidence) -> None:
         differs = (np.asarray(seen.tokens) != np.asarray(info["final_observation"].tokens)).any()
         require(differs, "the observation after auto-reset is the final one")
         for column in ("progress", "last_reward"):
-            both = (x.tokens[:, COLUMN[column]] for x in (seen, first))
-            require_equal(*both, f"{column} after auto-reset")
+            now, then = (x.tokens[:, COLUMN[column]] for x in (seen, first))
+            require_equal(now, then, f"{column} after auto-reset")
         state = step(key, state, jnp.int32(env.noop_action), params)[1]
         require(int(state.time) == 1, "time does not count on after auto-reset")
 
@@ -357,7 +358,8 @@ def expected_reward_is_the_mean_reward(k: Evidence) -> None:
 def lockstep_equals_plain_vmap(k: Evidence) -> None:
     """The suite's rollout, whose clock is not batched, gives what plain ``vmap`` gives."""
     require((k.played.state.time == np.arange(k.env.horizon)).all(), "the clock of a lockstep batch")
-    state, plain = (steps.state.replace(time=None) for steps in (k.played, k))
+    both: tuple[Any, Any] = (k.played, k)
+    state, plain = (steps.state.replace(time=None) for steps in both)
     own = replayed((k.played.observation, state, k.played.reward, k.played.info))
     require_equal(own, (k.seen, plain, k.reward, k.info), "lockstep against vmap: ", **ROUNDING)
 
