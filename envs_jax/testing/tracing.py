@@ -37,11 +37,7 @@ def calls(env: ResourceEnv) -> list[Call]:
         ("advance", env.advance, (state, uniforms, params)),
         ("observation", env.observation, (state, params)),
         ("step_env", env.step_env, (key, state, number, params)),
-        (
-            "step_env of a Python number",
-            lambda *xs: env.step_env(*xs[:2], env.noop_action, xs[2]),
-            (key, state, params),
-        ),
+        ("step_env of a Python number", lambda k, s, p: env.step_env(k, s, env.noop_action, p), (key, state, params)),
         ("reset", env.reset, (key, params)),
         ("step", env.step, (key, state, number, params)),
         ("solve", env.solve, (params,)),
