@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
 
+from envs_jax import sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
 
@@ -100,7 +101,7 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ForeignParams) -> ForeignState:
         """A reset of the inner environment."""
         del uniforms
-        seen, inner = self.inner.reset_env(jax.random.fold_in(key, self.horizon), params.inner)
+        seen, inner = self.inner.reset_env(jax.random.fold_in(sampling.typed_key(key), self.horizon), params.inner)
         clock = self.clock(key)
         return ForeignState(**clock, inner=inner, seen=_flat(seen), action=jnp.int32(0), first=jnp.float32(1.0))
 
@@ -114,7 +115,7 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
     ) -> tuple[ForeignState, chex.Array, dict[str, chex.Array]]:
         """One step of the inner environment, and a reset where it terminated."""
         del uniforms
-        step_key, reset_key = jax.random.split(jax.random.fold_in(state.key, self.period(state)))
+        step_key, reset_key = jax.random.split(jax.random.fold_in(sampling.typed_key(state.key), self.period(state)))
         seen, inner, reward, terminated, _ = self.inner.step_env(step_key, state.inner, state.action, params.inner)
         again = self.inner.reset_env(reset_key, params.inner)
         seen, inner = jax.tree.map(lambda new, old: jnp.where(terminated, new, old), again, (seen, inner))

@@ -172,7 +172,7 @@ def bytes_of(env: ResourceEnv) -> tuple[int, int]:
 
     def start(params: Any) -> tuple[Observation, Any]:
         seen, state = env.reset_env(jax.random.key(0), params)
-        return seen, state.replace(key=jax.random.key_data(state.key))
+        return seen, state
 
     sizes = [
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from collections.abc import Callable
 
 import gymnax
 import numpy as np
@@ -13,18 +14,41 @@ from envs_jax import checks
 from envs_jax.domains.names import DOMAINS
 from envs_jax.environment import EnvParams, ResourceEnv
 
+_registered: dict[str, Callable[..., ResourceEnv]] = {}
+"""Domains of other packages."""
+
 
 def registered() -> tuple[str, ...]:
-    """Names of all domains, in the order in which suites list them."""
-    return tuple(DOMAINS)
+    """Names of all domains, in the order in which suites list them; those of other packages last."""
+    return (*DOMAINS, *_registered)
+
+
+def register(name: str, factory: Callable[..., ResourceEnv]) -> None:
+    """Makes a domain of another package known to :func:`make`, to suites and to ``gymnax.make``, in this process.
+
+    Args:
+      name: a new name; the domain's own ``name``.
+      factory: the domain's class, or a function of its constructor arguments.
+
+    Raises:
+      ValueError: if a domain or a gymnax environment has that name.
+    """
+    if name in registered():
+        raise ValueError(f"a domain {name!r} is registered already")
+    gymnax.register(name, functools.partial(_construct, name))
+    _registered[name] = factory
 
 
 def _construct(name: str, **static: object) -> ResourceEnv:
-    if not isinstance(name, str) or name not in DOMAINS:
+    names = registered()
+    if not isinstance(name, str) or name not in names:
         raise ValueError(
-            f"unknown domain {checks.shown(name)}; registered: {', '.join(DOMAINS)}{checks.near(name, DOMAINS)}"
+            f"unknown domain {checks.shown(name)}; registered: {', '.join(names)}{checks.near(name, names)}"
         )
-    domain = getattr(importlib.import_module(f"envs_jax.domains.{name}"), DOMAINS[name])
+    if name in _registered:
+        domain: Callable[..., ResourceEnv] = _registered[name]
+    else:
+        domain = getattr(importlib.import_module(f"envs_jax.domains.{name}"), DOMAINS[name])
     checks.known(name, static, inspect.signature(domain).parameters)
     plain = {field: _plain(value) for field, value in static.items()}
     try:
@@ -37,7 +61,7 @@ def _construct(name: str, **static: object) -> ResourceEnv:
 # gymnax jits ``step`` on the environment's identity: one instance per (class, shapes) means one trace. ``typed``, or
 # 4.0 and True would find what 4 and 1 have made before the constructor could refuse them.
 @functools.lru_cache(maxsize=None, typed=True)
-def _instance(domain: type[ResourceEnv], **static: object) -> ResourceEnv:
+def _instance(domain: Callable[..., ResourceEnv], **static: object) -> ResourceEnv:
     return domain(**static)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
+from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import max_weight
@@ -180,6 +181,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
         *("success_cdf", "arrival_cdf"),
     )
+    ingredients = ("success_rate", "arrival_rate")
     reward_unit = "weighted packets per flow"
     reference_kind = "heuristic"
 
@@ -259,7 +261,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
         scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
         if service_class is None:
-            service_class = jnp.arange(self.num_flows) % NUM_CLASSES
+            service_class = jnp.arange(self.num_flows, dtype=jnp.int32) % NUM_CLASSES
         return NetworkTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             service_class=flows(service_class, jnp.int32),
@@ -299,7 +301,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
         slots = self.num_turns
         return {
-            "success_cdf": _binomial(jnp.arange(slots + 1), success[:, None], slots + 1),
+            "success_cdf": _binomial(jnp.arange(slots + 1, dtype=jnp.int32), success[:, None], slots + 1),
             "arrival_cdf": _binomial(slots, arrival / (slots * on_fraction), slots + 1),
         }
 
@@ -313,7 +315,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = sampling.uniforms(key, 0, 2 + NUM_CLASSES + 5 * self.num_flows)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + NUM_CLASSES + 5 * self.num_flows)
         order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
@@ -360,8 +362,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Gives the slot to an activation; flows of it that are not ready are passed over."""
         del turn, params
         chosen = jnp.where(action == self.noop_action, self._best(state), action)
-        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action) == chosen)
-        return state.replace(granted=state.granted + (flows & self._ready(state)))
+        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action, dtype=jnp.int32) == chosen)
+        return state.replace(granted=state.granted + (flows & self._ready(state)).astype(jnp.int32))
 
     def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
         """Activation ``i32[]`` of the largest index over ready flows, by default the longest queue; else the no-op."""
@@ -385,7 +387,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         queue = jnp.minimum(left + arrived, params.buffer)
         dropped = left + arrived - queue
         weight = _weight(params)
-        holding, lost = jnp.sum(weight * left), params.loss * jnp.sum(weight * dropped)
+        holding, lost = (
+            jnp.sum(weight * left.astype(jnp.float32)),
+            params.loss * jnp.sum(weight * dropped.astype(jnp.float32)),
+        )
         stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
         go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
         connected = link < params.connectivity
@@ -400,10 +405,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             attempts=state.attempts + granted,
             successes=state.successes + acked,
             arrivals=state.arrivals + arrived,
-            times_connected=state.times_connected + connected,
+            times_connected=state.times_connected + connected.astype(jnp.int32),
         )
         packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
-        figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
+        figures = {name: x.sum(dtype=jnp.int32).astype(jnp.float32) for name, x in packets.items()}
         return following, -(holding + lost) / self.num_flows, {**figures, "holding_cost": holding, "loss_cost": lost}
 
     # ---- observation ----------------------------------------------------------------------------------------------
@@ -413,41 +418,49 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         k, slots = self.num_flows, self.num_turns
         frames = self.period(state).astype(jnp.float32)
         waiting = state.queue - state.granted
-        total, level = jnp.sum(waiting), state.queue / params.buffer
+        total, level = jnp.sum(waiting, dtype=jnp.int32), state.queue / params.buffer
         urgency = waiting / (waiting + slots)
-        given = self.turn(state) / jnp.float32(slots)
+        given = self.turn(state).astype(jnp.float32) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
         flows = dict(
             urgency=urgency,
             slack=1.0 - level,
             level=level,
             capacity=state.connected,
-            inflow=state.arrivals / (slots * jnp.maximum(frames, 1.0)),
+            inflow=state.arrivals.astype(jnp.float32) / (slots * jnp.maximum(frames, 1.0)),
             pipeline=state.failed / slots,
             outflow=state.acked / slots,
-            waiting=jnp.minimum(waiting / PACKET_SCALE, 10.0),
-            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected + 1.0), 10.0),
+            waiting=jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0),
+            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
             change=state.change / slots,
             signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
             signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
-            rate=(state.successes + 1.0) / (state.attempts + 2.0),
+            rate=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
             decided=state.granted / slots,
             **common,
         )
-        packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
-        link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
+        packets = jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0)
+        link = dict(
+            urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum(dtype=jnp.int32) / slots, **common
+        )
         link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self._ready(state)
         sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
         if self.largest == 1:
-            target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
+            target, second = (
+                jnp.asarray(self.menu.argmax(-1).astype(jnp.int32)),
+                [jnp.zeros((self.num_actions,), jnp.float32)] * 3,
+            )
         else:
-            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1)
+            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1).astype(jnp.int32)
             others = self.menu & ~_one_hot(target, k)
             share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
             second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]
         # The no-op sends what the transmitter would choose, if anything.
-        own, last = jnp.minimum(own, self.noop_action - 1), jnp.arange(self.num_actions) == self.noop_action
+        own, last = (
+            jnp.minimum(own, self.noop_action - 1),
+            jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action,
+        )
         amount = jnp.append(sent, sent[own]) / self.largest
         columns = dict(zip(("second_urgency", "second_slack", "second_level"), second, strict=True))
         return Observation(
@@ -462,7 +475,11 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     def solve(self, params: NetworkTrafficParams) -> Index:
         """The index of the class docstring."""
-        exponent = QUEUE_EXPONENT * (1.0 - params.connectivity) if self.largest == 1 else jnp.ones((self.num_flows,))
+        exponent = (
+            QUEUE_EXPONENT * (1.0 - params.connectivity)
+            if self.largest == 1
+            else jnp.ones((self.num_flows,), jnp.float32)
+        )
         factor = _weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
         return factor, exponent
 
@@ -493,10 +510,11 @@ def _weight(params: NetworkTrafficParams) -> chex.Array:
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:
-    return index[..., None] == jnp.arange(size)
+    return index[:, None] == jnp.arange(size, dtype=jnp.int32)[None, :]
 
 
 def _binomial(trials: chex.Numeric, probability: chex.Array, size: int) -> chex.Array:
     """Binomial distribution functions that end at exactly 1, so that no draw exceeds ``trials``."""
     cdf = sampling.binomial_cdf(trials, probability, size)
-    return jnp.where(jnp.arange(size) >= jnp.asarray(trials)[..., None], 1.0, cdf)
+    count, last = aligned(jnp.arange(size, dtype=jnp.int32), jnp.asarray(trials, jnp.int32)[..., None])
+    return jnp.where(count >= last, 1.0, cdf)

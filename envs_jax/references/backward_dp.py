@@ -104,14 +104,16 @@ def orders(
     """
 
     def gain(trades: chex.Array, move: Move) -> chex.Array:
-        weight = trades * chance[:, None]  # [Z', J, L]: chance that the event happens and the order trades
+        # [Z', J, L]: chance that the event happens and the order trades.
+        weight = trades.astype(jnp.float32) * chance[None, :, None]
         paid = jnp.einsum("zjl,zj->zl", weight, price, precision=jax.lax.Precision.HIGHEST)
-        worth = value[:, move.successor] - value + move.reward
-        return paid[:, None] * move.cash_per_price[:, None] + weight.sum(1)[:, None] * worth[..., None]
+        worth = value[:, move.successor] - value + move.reward[None, :]
+        return paid[:, None] * move.cash_per_price[None, :, None] + weight.sum(1)[:, None] * worth[..., None]
 
-    buying, selling = gain(price[..., None] <= levels, buy), gain(price[..., None] >= levels, sell)
+    at, levels = price[..., None], levels[None, None, :]
+    buying, selling = gain(at <= levels, buy), gain(at >= levels, sell)
     expected = expect(transition, jnp.concatenate([value[..., None], buying, selling], axis=-1))
-    hold, buying, selling = jnp.split(expected, [1, 1 + levels.shape[0]], axis=-1)
+    hold, buying, selling = jnp.split(expected, [1, 1 + levels.size], axis=-1)
     never = jnp.zeros_like(hold)
     return hold[..., 0], jnp.concatenate([never, buying], -1), jnp.concatenate([selling, never], -1)
 

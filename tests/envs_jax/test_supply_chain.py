@@ -86,7 +86,6 @@ def episode(seed, hidden=None, follow=False):
         task = task.replace(demand_mean=mean, backlog_cost=cost, demand_cdf=table / table[-1])
     plan = solve(task) if follow else jnp.zeros((P, N), jnp.int32)
     start, trace, last = play(task, jax.random.key(seed + 1), jax.random.key(seed + 2), plan, follow)
-    trace["state"] = trace["state"].replace(key=jax.random.key_data(trace["state"].key))
     return task, *jax.tree.map(np.asarray, (start, trace, last))
 
 
