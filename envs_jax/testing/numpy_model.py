@@ -23,6 +23,9 @@ from envs_jax import sampling
 from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation
 
+BOOKKEEPING = ("discount", "illegal_actions")
+"""What the environment's base class adds to the key figures; no model states it."""
+
 
 @runtime_checkable
 class LoopModel(Protocol):
