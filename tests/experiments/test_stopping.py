@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -164,18 +163,26 @@ def test_what_libraries_print_about_an_error_is_not_shown(folder: pathlib.Path, 
     assert logging.root.manager.disable == 0
 
 
+def _limited(limit: str, value: int, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """The command under a limit of the system, set in between: a fork of a process that runs jax may hang."""
+    script = (
+        "import os, resource, sys\n"
+        f"resource.setrlimit(resource.{limit}, ({value}, {value}))\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, "-m", "experiments.transfer", *NEW],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def test_a_disk_that_is_full(tmp_path: pathlib.Path) -> None:
     """A true one: the system refuses to write more than a few bytes a file, from the first file on."""
-    soft = 300
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, soft))
-
-    command = [sys.executable, "-m", "experiments.transfer", *NEW]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=limited, timeout=60
-    )
+    done = _limited("RLIMIT_FSIZE", 300, tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: results: cannot write to results/transfer/run: File too large\n"
     left = [path.name for path in (tmp_path / "results/transfer/run").iterdir()]
@@ -183,16 +190,7 @@ def test_a_disk_that_is_full(tmp_path: pathlib.Path) -> None:
 
 
 def test_little_address_space(tmp_path: pathlib.Path) -> None:
-    limit = 1_500_000 * 1024
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-    command = [sys.executable, "-m", "experiments.transfer", *NEW]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=limited, timeout=60
-    )
+    done = _limited("RLIMIT_AS", 1_500_000 * 1024, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: address space: this run needs at least 4.0 GiB, there are 1.4 GiB")
     assert len(done.stderr.splitlines()) == 1
