@@ -152,6 +152,7 @@ class TransformerMamlDqnConfig:
       data: what is collected.
       learning: how is learned from it.
       adaptation: the inner loop.
+      fine_tuning: of the multitask control that an experiment trains beside it, which takes its settings from here.
       order: highest derivative order of the meta-gradient: "none" (context only), "first" or "second".
       context_share: share of the meta-iterations without inner steps.
       first_order_share: share with first-order inner steps; the rest is of the highest order.
@@ -165,6 +166,7 @@ class TransformerMamlDqnConfig:
     data: DataConfig = DataConfig()
     learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
+    fine_tuning: FineTuningConfig = FineTuningConfig()
     order: Order = choice("second", get_args(Order))
     context_share: float = number(0.8, 0.0, 1.0)
     first_order_share: float = number(0.1, 0.0, 1.0)

@@ -8,7 +8,14 @@ from typing import Literal, get_args
 from experiments.harness.settings import AgentT, EvaluationConfig, ExperimentConfig, TrainingConfig
 from experiments.harness.values import unknown
 from metarl_jax.checks import whole
-from metarl_jax.configs import AdaptationConfig, DataConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import (
+    AdaptationConfig,
+    DataConfig,
+    FineTuningConfig,
+    NetworkConfig,
+    QLearningConfig,
+    TransformerMamlDqnConfig,
+)
 
 Protocol = Literal["both", "pairs", "leave-out"]
 
@@ -51,6 +58,8 @@ _ON_CPU = TransformerMamlDqnConfig(
     network=NetworkConfig(layers=1),
     data=DataConfig(tasks=8),
     learning=QLearningConfig(replay=4),
+    # Tuning the trunk too would compile an acting program of its own for every domain.
+    fine_tuning=FineTuningConfig(adapt=("head",)),
     # Compiling a first-order stage of its own would take longer than it would save.
     context_share=0.93,
     first_order_share=0.0,
@@ -87,6 +96,7 @@ SMOKE = TransferConfig(
         data=DataConfig(tasks=4, episodes=2, periods=8),
         learning=QLearningConfig(samples=2, num_steps=2, updates=1, replay=2),
         adaptation=AdaptationConfig(steps=1),
+        fine_tuning=FineTuningConfig(step_sizes=(0.01,), steps=(1, 2)),
         order="first",
         context_share=0.5,
         first_order_share=0.5,
