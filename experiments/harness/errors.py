@@ -130,6 +130,8 @@ def explain(error: BaseException, go_on: str) -> str | None:
     if isinstance(error, OSError):
         what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else one_line(error)[:250]
         return f"{what}; {_advice(error, go_on)}"
+    if type(error).__name__ == "LearnerError":  # of metarl_jax.learners.base, which imports jax
+        return f"{one_line(error)[:250]}; once that is repaired, go on with: {go_on}"
     if type(error).__name__ == "DivergedError":  # of metarl_jax.training, which imports jax
         return (
             f"{one_line(error)[:250]}; the checkpoint before stays: try a smaller --agent.learning-rate in a new run, "

@@ -76,7 +76,6 @@ def test_bad_files(text: str | bytes, expected: str, folder: pathlib.Path, capsy
     _refused(["--config", "bad.yaml"], "config: bad.yaml: ", folder, capsys)
 
 
-@pytest.mark.xfail(strict=True, reason="metarl_jax.configs does not declare its bounds by metarl_jax.checks yet")
 @pytest.mark.parametrize(("arguments", "expected"), AGENT_BOUNDS, ids=[_named(case) for case in AGENT_BOUNDS])
 def test_numbers_of_the_agent_that_have_no_meaning(
     arguments: list[str], expected: str, folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
