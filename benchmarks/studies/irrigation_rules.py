@@ -18,7 +18,7 @@ from benchmarks import command
 
 if TYPE_CHECKING:
     import chex
-    from envs_jax.anchors import PolicyName
+    from envs_jax.policies import PolicyName
 
     from envs_jax.domains.agriculture import Agriculture, AgricultureParams, AgricultureState
 
