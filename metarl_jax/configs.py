@@ -211,14 +211,13 @@ class TransformerDqnConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PpoConfig:
-    """Configuration of ``ppo``.
+class ProximalConfig:
+    """What the learners by proximal policy optimisation have in common.
 
     Attributes:
       network: shape of the network.
       data: what is collected.
-      fine_tuning: how it adapts, to choose from by validation on training domains.
-      learning_rate: peak rate of Adam; it decays to 0 linearly.
+      learning_rate: of Adam at the start; it decays to 0 linearly.
       epochs: passes over what a meta-iteration collected.
       minibatches: gradient steps an epoch.
       clip: of the probability ratio, and of the change of the value.
@@ -232,7 +231,6 @@ class PpoConfig:
 
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
-    fine_tuning: FineTuningConfig = FineTuningConfig()
     learning_rate: float = number(2.5e-3, 0.0, 1e3, open_low=True)
     epochs: int = whole(4, 1, 1000)
     minibatches: int = whole(4, 1, 65536)
@@ -248,37 +246,24 @@ class PpoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rl2Config:
-    """Configuration of ``rl2``.
+class PpoConfig(ProximalConfig):
+    """Configuration of ``ppo``; see :class:`ProximalConfig`.
 
     Attributes:
-      network: shape of the network; ``hidden`` is the size of what it remembers.
-      data: what is collected.
-      trials: trials a task, each of all its support episodes and one more, in order.
-      learning_rate: rate of Adam.
-      epochs: passes over what a meta-iteration collected.
-      minibatches: gradient steps an epoch, over trials.
-      clip: of the probability ratio, and of the change of the value.
-      trace: lambda of the generalised advantage estimate, between periods.
-      value_weight: weight of the value loss.
-      entropy_weight: weight of the entropy bonus.
-      max_grad_norm: global-norm clip of the gradient.
+      fine_tuning: how it adapts, to choose from by validation on training domains.
     """
 
-    labels: ClassVar[bool] = False
+    fine_tuning: FineTuningConfig = FineTuningConfig()
 
-    network: NetworkConfig = NetworkConfig()
-    data: DataConfig = DataConfig()
-    trials: int = whole(2, 1, 4096)
+
+@dataclasses.dataclass(frozen=True)
+class Rl2Config(ProximalConfig):
+    """Configuration of ``rl2``; see :class:`ProximalConfig`. ``network.hidden`` is the size of what it remembers.
+
+    Attributes:
+      learning_rate: of Adam at the start.
+      trials: trials a task, each of all its support episodes and one more, in order; minibatches are of trials.
+    """
+
     learning_rate: float = number(1e-3, 0.0, 1e3, open_low=True)
-    epochs: int = whole(4, 1, 1000)
-    minibatches: int = whole(4, 1, 65536)
-    clip: float = number(0.2, 0.0, 1e3, open_low=True)
-    trace: float = number(0.95, 0.0, 1.0)
-    value_weight: float = number(0.5, 0.0, 1e6)
-    entropy_weight: float = number(0.01, 0.0, 1e6)
-    max_grad_norm: float = number(0.5, 0.0, 1e6, open_low=True)
-
-    def __post_init__(self) -> None:
-        """Refuses values that have no meaning."""
-        check_fields(self)
+    trials: int = whole(2, 1, 4096)
