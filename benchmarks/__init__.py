@@ -1,1 +1,1 @@
-"""Throughput and cost, side by side with independent models."""
+"""Speed and quality of the domains beside independent models: speed/, quality/, studies/, numpy_models/."""

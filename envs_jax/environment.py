@@ -8,6 +8,8 @@ agent sees, and what the best known policy would do.
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any, ClassVar, Generic, TypeVar
 
 import chex
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from envs_jax import sampling
+from envs_jax import arrays, sampling
 from envs_jax.observation import BOUND, NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 
 
@@ -26,7 +28,9 @@ class EnvState:
 
     Attributes:
       time: ``i32[]`` choices made so far; turn = ``time % num_turns``, period = ``time // num_turns``.
-      key: the episode's key. All exogenous noise is a function of ``(key, period)``, never of actions.
+      key: ``u32[2]`` the episode's key, as :func:`envs_jax.sampling.key_words` gives it: raw, so that a state is arrays
+        alone and can be saved, compared and flattened. All exogenous noise is a function of ``(key, period)``, never
+        of actions.
       last_reward: ``f32[]`` reward of the last finished period, in the domain's own unit.
     """
 
@@ -48,6 +52,7 @@ class EnvParams:
 
 StateT = TypeVar("StateT", bound=EnvState)
 ParamsT = TypeVar("ParamsT", bound=EnvParams)
+EnvT = TypeVar("EnvT", bound="ResourceEnv")
 
 
 class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
@@ -55,6 +60,14 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
     Static shapes are constructor arguments; everything a task may vary is in ``EnvParams``. A subclass sets the class
     or instance attributes below and implements the methods that raise here.
+
+    An action that is illegal (masked, outside ``[0, A)``, not a whole number) acts as the no-op, which is always legal;
+    ``info["illegal_actions"]`` is 1 for such a choice, else 0. So ``choose`` meets legal actions only.
+
+    Episodes end by their horizon alone, and an agent sees ``progress``: nothing lies beyond the end, and a learner may
+    treat ``truncated`` as terminal. Those that bootstrap at a time limit, as gymnax has it, find the last observation
+    under ``info["final_observation"]`` once they ask for it with :meth:`with_final_observation`; by default it is left
+    out, because who stacks ``info`` over steps would keep every observation twice.
 
     Attributes:
       num_turns: choices per period (M).
@@ -64,11 +77,19 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       num_actions: discrete actions (A).
       num_uniforms: uniforms one period's noise needs.
       num_reset_uniforms: uniforms the initial state needs.
-      noop_action: "do nothing / keep going".
+      noop_action: "do nothing / keep going"; legal in every state.
       discount_factor: discount per period for learners; scores are undiscounted.
+      ingredients: hidden fields that are felt only through hidden tables made of them, such as a rate whose law is
+        tabulated in another field; ``average_task`` makes those tables anew.
       reward_unit: unit of the reward.
       hidden: the fields of ``EnvParams`` that an agent must not see; they never enter observation or mask.
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
+      horizon_terminates: whether nothing is worth anything after the horizon: it is part of the task, and progress is
+        observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
+      own_reward_scale: True where learners get rewards as they are: where episodes may end early, taking a mean off
+        would change what is best.
+      num_token_features: columns of a token; only foreign tasks have others than the vocabulary's.
+      num_action_features: columns of an action's description, likewise.
     """
 
     name: ClassVar[str] = ""  # gymnax has properties here
@@ -81,8 +102,21 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     noop_action: int = 0
     discount_factor: float = 0.97
     hidden: ClassVar[tuple[str, ...]] = ()
+    ingredients: ClassVar[tuple[str, ...]] = ()
     reward_unit: ClassVar[str] = "1"
     reference_kind: ClassVar[str] = "heuristic"
+    horizon_terminates: ClassVar[bool] = True
+    own_reward_scale: ClassVar[bool] = False
+    num_token_features: int = NUM_TOKEN_FEATURES
+    num_action_features: int = NUM_ACTION_FEATURES
+    _final_observation: bool = False
+
+    def __repr__(self) -> str:
+        """Name and sizes."""
+        return (
+            f"{type(self).__name__}({self.name!r}: {self.num_tokens} tokens, {self.num_actions} actions, "
+            f"{self.num_turns} turns x {self.num_periods} periods)"
+        )
 
     # ---- what a domain states -------------------------------------------------------------------------------------
 
@@ -109,12 +143,20 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """Moves the world by one period from ``f32[num_uniforms]``: next state, reward ``f32[]``, key figures.
 
         Key figures are ``f32[]`` in the domain's units; ``expected_reward`` is the noise-free reward where one exists.
+        ``continuation``, if stated, multiplies the discount: 0 where what follows is another episode.
         """
         raise NotImplementedError
 
     def observation(self, state: StateT, params: ParamsT) -> Observation:
         """What an agent sees: a function of the state and of the *shown* part of the task only."""
         raise NotImplementedError
+
+    def action_mask(self, state: StateT, params: ParamsT) -> chex.Array:
+        """Which actions are legal, ``bool[A]``: those of the observation, the rest of which the compiler leaves out.
+
+        To be overridden only where the mask alone is cheaper than what the compiler makes of that.
+        """
+        return self.observation(state, params).action_mask
 
     def solve(self, params: ParamsT) -> Any:
         """Whatever the reference policy needs to know of a task (tables, levels); pure and vmappable."""
@@ -149,7 +191,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
     def clock(self, key: chex.PRNGKey) -> dict[str, chex.Array]:
         """The common leaves of an initial state."""
-        return {"time": jnp.int32(0), "key": key, "last_reward": jnp.float32(0.0)}
+        return {"time": jnp.int32(0), "key": sampling.key_words(key), "last_reward": jnp.float32(0.0)}
 
     def turn(self, state: StateT) -> chex.Array:
         """Whose turn it is, ``i32[]`` in ``[0, num_turns)``."""
@@ -161,13 +203,13 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
     def progress(self, state: StateT) -> chex.Array:
         """Share of the episode gone, ``f32[]`` in [0, 1]."""
-        return jnp.minimum(state.time / jnp.float32(self.horizon), 1.0)
+        return jnp.minimum(state.time.astype(jnp.float32) / self.horizon, 1.0)
 
     def reset_env(self, key: chex.PRNGKey, params: ParamsT) -> tuple[Observation, StateT]:
-        """Starts an episode; ``key`` becomes the episode's key."""
+        """Starts an episode; ``key``, of any kind, becomes the episode's key."""
         uniforms = sampling.uniforms(key, sampling.RESET_INDEX, self.num_reset_uniforms)
         state = self.init_state(key, uniforms, params)
-        return self.observe(key, state, None, params), state
+        return arrays.vary_like((self.observe(key, state, None, params), state), key, params)
 
     def step_env(
         self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT
@@ -175,16 +217,20 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """One choice; on the period's last turn the world moves and pays.
 
         ``key`` is unused: the noise of an episode is fixed by the key it was reset with. Where a batch of episodes runs
-        in lockstep (``state.time`` not batched, see :mod:`envs_jax.suite`) the condition is a real branch, and the
+        in lockstep (``state.time`` not batched, see :mod:`envs_jax.rollout`) the condition is a real branch, and the
         world's equations cost nothing on the other turns; under a plain ``vmap`` it becomes a select.
         """
+        given = (state, action, params)
         last = self.turn(state) == self.num_turns - 1
-        state = self.choose(state, self.turn(state), jnp.asarray(action, jnp.int32), params)
+        legal = jnp.any(self.action_mask(state, params) & (jnp.arange(self.num_actions, dtype=jnp.int32) == action))
+        action = jnp.where(legal, action, self.noop_action).astype(jnp.int32)
+        state = self.choose(state, self.turn(state), action, params)
 
         def world(state: StateT) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
             uniforms = sampling.uniforms(state.key, self.period(state), self.num_uniforms)
             state, reward, info = self.advance(state, uniforms, params)
-            return state.replace(last_reward=reward), reward, {"expected_reward": reward, **info}
+            outputs = (state.replace(last_reward=reward), reward, {"expected_reward": reward, **info})
+            return arrays.vary_like(outputs, given)
 
         if self.num_turns == 1:
             state, reward, info = world(state)
@@ -193,13 +239,38 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
 
             def wait(state: StateT) -> tuple[StateT, chex.Array, dict[str, chex.Array]]:
                 zero_reward, zero_info = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(shapes))
-                return state, zero_reward, zero_info
+                return arrays.vary_like((state, zero_reward, zero_info), given)
 
             state, reward, info = jax.lax.cond(last, world, wait, state)
         state = state.replace(time=state.time + 1)
-        info["discount"] = jnp.where(last, jnp.float32(self.discount_factor), jnp.float32(1.0))
+        discount = jnp.float32(self.discount_factor)
+        if "continuation" in info:
+            discount = discount * info.pop("continuation")
+        info["discount"] = jnp.where(last, discount, jnp.float32(1.0))
+        info["illegal_actions"] = 1.0 - legal.astype(jnp.float32)
         observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
-        return observation, state, reward, jnp.bool_(False), info
+        return arrays.vary_like((observation, state, reward, jnp.bool_(False), info), given)
+
+    @functools.partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT | None = None
+    ) -> tuple[Observation, StateT, chex.Array, chex.Array, chex.Array, dict[str, Any]]:
+        """Gymnax's step, which begins the next episode at the end of one; see the class on ``final_observation``."""
+        *outputs, info = super().step(key, state, action, params)
+        if not self._final_observation:
+            del info["final_observation"]
+        return (*outputs, info)
+
+    def with_final_observation(self: EnvT) -> EnvT:
+        """This domain, the same object at every call, with ``info["final_observation"]`` in :meth:`step`."""
+        if self._final_observation:
+            return self
+        twin = vars(self).get("_twin")
+        if twin is None:
+            twin = copy.copy(self)
+            twin._final_observation = True
+            vars(self)["_twin"] = twin
+        return twin
 
     def observe(self, key: chex.PRNGKey, state: StateT, action: chex.Array | None, params: ParamsT) -> Observation:
         """Hook of gymnax: observations carry no noise of their own and do not depend on the producing action."""
@@ -222,9 +293,9 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         n, a = self.num_tokens, self.num_actions
         return spaces.Dict(
             {
-                "tokens": spaces.Box(-BOUND, BOUND, (n, NUM_TOKEN_FEATURES), jnp.float32),
+                "tokens": spaces.Box(-BOUND, BOUND, (n, self.num_token_features), jnp.float32),
                 "token_mask": spaces.Box(0, 1, (n,), jnp.bool_),
-                "actions": spaces.Box(-BOUND, BOUND, (a, NUM_ACTION_FEATURES), jnp.float32),
+                "actions": spaces.Box(-BOUND, BOUND, (a, self.num_action_features), jnp.float32),
                 "action_target": spaces.Box(-1, n - 1, (a,), jnp.int32),
                 "action_mask": spaces.Box(0, 1, (a,), jnp.bool_),
             }

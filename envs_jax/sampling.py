@@ -12,19 +12,43 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from envs_jax.arrays import aligned, vary_like
+
 RESET_INDEX = 0x7FFFFFFF
 """Index of the uniforms that draw an episode's initial state; periods count up from 0 and never reach it."""
+TASK_INDEX = RESET_INDEX - 1
+"""Index of the uniforms that draw a task: one key may draw a task and then an episode, and the two share nothing."""
+
+GENERATOR = "threefry2x32"
+"""Of all draws, whatever generator JAX is set to: an episode is the same on every machine."""
+
+
+def key_words(key: chex.PRNGKey) -> chex.Array:
+    """A key of any kind as the two raw words ``u32[2]`` from which all draws are made.
+
+    Threefry's own words for keys of ``jax.random.key``, ``jax.random.PRNGKey`` and for raw words. A key of another
+    generator is hashed: its first 64 random bits.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        words = jax.random.key_data(key)
+        return words if str(jax.random.key_impl(key)) in (GENERATOR, "fry") else jax.random.bits(key, (2,), jnp.uint32)
+    return key if key.shape == (2,) else jax.random.bits(jax.random.wrap_key_data(key), (2,), jnp.uint32)
+
+
+def typed_key(key: chex.PRNGKey) -> chex.PRNGKey:
+    """A key of any kind as the typed key of :data:`GENERATOR` that :func:`key_words` makes of it."""
+    return jax.random.wrap_key_data(key_words(key), impl=GENERATOR)
 
 
 def uniforms(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
     """Returns ``f32[count]`` uniforms in the open interval (0, 1), a function of ``(key, index)`` alone.
 
     Args:
-      key: the episode's key.
-      index: the period, or :data:`RESET_INDEX` for the initial state.
-      count: how many uniforms one period needs (static).
+      key: the episode's or the task's key, of any kind that :func:`key_words` takes.
+      index: the period, :data:`RESET_INDEX` for the initial state, or :data:`TASK_INDEX` for a task.
+      count: how many uniforms are needed (static).
     """
-    draws = jax.random.uniform(jax.random.fold_in(key, index), (count,), jnp.float32)
+    draws = jax.random.uniform(jax.random.fold_in(typed_key(key), index), (count,), jnp.float32)
     # jax.random.uniform returns multiples of 2^-23 in [0, 1); half a step up keeps inverse CDFs finite at both ends.
     return draws + jnp.float32(2.0**-24)
 
@@ -39,7 +63,8 @@ def categorical(uniform: chex.Array, cdf: chex.Array) -> chex.Array:
 
     The cap absorbs the rounding of the last entry; a table that leaves mass beyond K-1 is truncated there.
     """
-    index = jnp.sum(uniform[..., None] > cdf, axis=-1, dtype=jnp.int32)
+    drawn, table = aligned(uniform[..., None], cdf)
+    index = jnp.sum(drawn > table, axis=-1, dtype=jnp.int32)
     return jnp.minimum(index, cdf.shape[-1] - 1)
 
 
@@ -56,8 +81,7 @@ def poisson_cdf(rate: chex.Numeric, size: int) -> chex.Array:
       rate: mean ``f32[...]``, 0 or more.
       size: number of tabulated values (static). The mass beyond is dropped: with ``size=40`` it is 6.5e-8 at rate 15.
     """
-    rate = jnp.asarray(rate, jnp.float32)[..., None]
-    k = jnp.arange(size, dtype=jnp.float32)
+    rate, k = aligned(jnp.asarray(rate, jnp.float32)[..., None], jnp.arange(size, dtype=jnp.float32))
     # xlogy gives the point mass at 0 for rate 0.
     log_pmf = jax.scipy.special.xlogy(k, rate) - rate - jax.scipy.special.gammaln(k + 1.0)
     return jnp.cumsum(jnp.exp(log_pmf), axis=-1)
@@ -81,17 +105,16 @@ def poisson(uniform: chex.Array, rate: chex.Array, size: int) -> chex.Array:
         mass = mass * (rate * inverse)
         return (mass, below + mass, count), None
 
-    inverses = 1.0 / jnp.arange(1.0, size)
-    start = (mass, mass, jnp.zeros(rate.shape, jnp.int32))
+    inverses = 1.0 / jnp.arange(1.0, size, dtype=jnp.float32)
+    start = vary_like((mass, mass, jnp.zeros(rate.shape, jnp.int32)), uniform, rate)
     (_, _, count), _ = jax.lax.scan(term, start, inverses, unroll=8)
     return count
 
 
 def binomial_cdf(trials: chex.Numeric, probability: chex.Numeric, size: int) -> chex.Array:
     """Distribution function of a binomial law for ``k = 0..size-1``: ``f32[..., size]``, whole if ``size > trials``."""
-    n = jnp.asarray(trials, jnp.float32)[..., None]
-    p = jnp.asarray(probability, jnp.float32)[..., None]
-    k = jnp.arange(size, dtype=jnp.float32)
+    n, p = (jnp.asarray(x, jnp.float32)[..., None] for x in (trials, probability))
+    n, p, k = aligned(n, p, jnp.arange(size, dtype=jnp.float32))
     inside = k <= n
     j = jnp.where(inside, k, 0.0)
     lgamma = jax.scipy.special.gammaln
@@ -117,7 +140,7 @@ def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array, s
     mass = jnp.exp(n * jnp.log1p(-p))
     below, count = mass, jnp.zeros_like(trials)
     for k in range(size):
-        count += (uniform > below) & (k < trials)
+        count += ((uniform > below) & (k < trials)).astype(jnp.int32)
         mass = mass * odds * ((n - k) / (k + 1.0))
         below = below + mass
     return count

@@ -1,67 +1,42 @@
 """From K support episodes of one task to an adapted policy: context memory and inner gradient steps.
 
-The inner loop is differentiable plain gradient descent on the support's TD loss (MAML, Finn 2017) with a learned step
-size for every parameter leaf and step (Meta-SGD, Li 2017; MAML++, Antoniou 2019). Which parameters adapt is a setting:
-the head alone (ANIL, Raghu 2020), which reuses the trunk's features over all steps, or all of them. First order stops
-the gradient of the inner gradient.
+The inner loop is differentiable plain gradient descent on the support's loss (MAML, Finn 2017) with a learned step size
+for every parameter leaf and step (Meta-SGD, Li 2017; MAML++, Antoniou 2019). Which parameters adapt is a setting: the
+head alone (ANIL, Raghu 2020), which reuses the trunk's features over all steps, or all of them. First order stops the
+gradient of the inner gradient. Fine-tuning is the same descent with one plain step size and any number of steps.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from metarl_jax import losses
-from metarl_jax.configs import AdaptationConfig, Order
-from metarl_jax.experience import Support, Transition
+from metarl_jax.configs import AdaptSet, FineTuningConfig
+from metarl_jax.losses import value
 from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.networks.memory import Memory
+from metarl_jax.types import Support, Transition, flatten_axes
 
 StepSizes = dict[str, Params]
 
-
-@struct.dataclass
-class Policy:
-    """What adaptation makes of one task's support.
-
-    Attributes:
-      adapted: the parameters that differ from the shared ones (a subset of the top-level names; may be empty).
-      memory: context memory of the task.
-    """
-
-    adapted: Params
-    memory: Memory
-
-    def parameters(self, shared: Params) -> Params:
-        """All parameters: the shared ones with the adapted ones in their place."""
-        return {**shared, **self.adapted}
+TdTarget = Callable[[chex.Array, chex.Array, chex.Array, chex.Array], chex.Array]
+TdLoss = Callable[[chex.Array, chex.Array, chex.Array], chex.Array]
 
 
-def adapted_names(config: AdaptationConfig) -> tuple[str, ...]:
+def adapted_names(adapt: AdaptSet) -> tuple[str, ...]:
     """Top-level parameter names that the inner steps change. The memory is fed by data; it does not adapt."""
-    return ("head",) if config.adapt == "head" else ("head", "trunk")
+    return ("head",) if adapt == "head" else ("head", "trunk")
 
 
-def init_step_sizes(params: Params, config: AdaptationConfig) -> StepSizes:
+def init_step_sizes(params: Params, adapt: AdaptSet, steps: int, step_size: float) -> StepSizes:
     """Logarithms of the step sizes: for every adapted leaf ``f32[steps]``."""
-    subset = {name: params[name] for name in adapted_names(config)}
-    return jax.tree.map(lambda _: jnp.full((config.steps,), jnp.log(config.step_size), jnp.float32), subset)
-
-
-def td_targets(
-    network: AgentNetwork,
-    online: Params,
-    online_memory: Memory,
-    target: Params,
-    target_memory: Memory,
-    batch: Transition,
-) -> chex.Array:
-    """Double-Q targets ``f32[S]`` of one task's transitions."""
-    next_online = network.q_values(online, batch.next_observation, online_memory)
-    next_target = network.q_values(target, batch.next_observation, target_memory)
-    return jax.vmap(losses.double_q_target)(batch.reward, batch.discount, next_online, next_target)
+    subset = {name: params[name] for name in adapted_names(adapt)}
+    return jax.tree.map(lambda _: jnp.full((steps,), jnp.log(step_size), jnp.float32), subset)
 
 
 def weighted_mean(x: chex.Array, weight: chex.Array) -> chex.Array:
@@ -69,60 +44,112 @@ def weighted_mean(x: chex.Array, weight: chex.Array) -> chex.Array:
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-def inner_loss(
-    q: chex.Array, predicted: chex.Array, batch: Transition, targets: chex.Array, reward_weight: float
-) -> chex.Array:
-    """TD error plus reward-prediction error of one task's support: scalar."""
-    td = jax.vmap(losses.squared_td_error)(q, batch.action, targets)
-    reward = jnp.take_along_axis(predicted, batch.action[:, None], axis=-1)[:, 0]
-    return weighted_mean(td + reward_weight * jnp.square(reward - batch.immediate), batch.weight)
+@dataclasses.dataclass(frozen=True)
+class InnerLoss:
+    """The loss that a Q-learner descends on one task's support, and the targets of its outer loss.
+
+    Attributes:
+      network: the agent network.
+      td_target: of one transition, see :func:`metarl_jax.losses.value.double_q_target`.
+      td_loss: of one transition, see :func:`metarl_jax.losses.value.squared_td_error`.
+      reward_weight: weight of the reward-prediction error.
+    """
+
+    network: AgentNetwork
+    td_target: TdTarget = value.double_q_target
+    td_loss: TdLoss = value.squared_td_error
+    reward_weight: float = 0.1
+
+    def targets(
+        self, online: Params, online_memory: Memory, target: Params, target_memory: Memory, batch: Transition
+    ) -> chex.Array:
+        """Targets ``f32[S]`` of one task's transitions."""
+        next_online = self.network.q_values(online, batch.next_observation, online_memory)
+        next_target = self.network.q_values(target, batch.next_observation, target_memory)
+        return jax.vmap(self.td_target)(batch.reward, batch.discount, next_online, next_target)
+
+    def of(self, q: chex.Array, predicted: chex.Array, batch: Transition, targets: chex.Array) -> chex.Array:
+        """TD error plus reward-prediction error of one task's support: scalar."""
+        td = jax.vmap(self.td_loss)(q, batch.action, targets)
+        reward = jnp.take_along_axis(predicted, batch.action[:, None], axis=-1)[:, 0]
+        return weighted_mean(td + self.reward_weight * jnp.square(reward - batch.immediate), batch.weight)
+
+    def on(
+        self, params: Params, target: Params, memory: Memory, support: Support, fixed_trunk: bool
+    ) -> Callable[[Params], chex.Array]:
+        """The loss on one task's support as a function of those parameters that adapt.
+
+        Args:
+          params: shared parameters theta.
+          target: slowly moving copy theta^-, which bootstraps the targets.
+          memory: of the task.
+          support: with transitions.
+          fixed_trunk: whether only the head will change, so that the trunk's features are computed once.
+        """
+        batch: Transition = flatten_axes(support.transitions, 0, 2)
+        targets = self.targets(params, memory, target, self.network.remember(target, support.history), batch)
+        fixed = self.network.trunk(params, batch.observation, memory) if fixed_trunk else None
+
+        def loss(subset: Params) -> chex.Array:
+            current = {**params, **subset}
+            features = self.network.trunk(current, batch.observation, memory) if fixed is None else fixed
+            q, predicted = self.network.head(current, features, batch.observation)
+            return self.of(q, predicted, batch, targets)
+
+        return loss
 
 
-def adapt(
-    network: AgentNetwork,
-    params: Params,
-    target: Params,
+def descend(
+    loss: Callable[[Params], chex.Array],
+    start: Params,
     step_sizes: StepSizes,
-    support: Support,
-    config: AdaptationConfig,
-    order: Order,
-) -> Policy:
-    """Adapts to one task.
+    *,
+    second_order: bool,
+    unroll: bool,
+    checkpoint: bool,
+) -> Params:
+    """Gradient steps on ``loss`` that can be differentiated through.
 
     Args:
-      network: the agent network.
-      params: shared parameters theta.
-      target: slowly moving copy theta^-, which bootstraps the inner targets.
-      step_sizes: from :func:`init_step_sizes`.
-      support: the task's support, masked to the episodes that may be used.
-      config: the inner loop.
-      order: "none" takes no gradient step (context alone), "first" and "second" take ``config.steps``.
-
-    Returns:
-      The adapted policy. With no usable transition the inner gradient is 0 and the policy is theta's own.
+      loss: of the adapted parameters.
+      start: adapted parameters before the first step.
+      step_sizes: from :func:`init_step_sizes`; as many steps as they hold.
+      second_order: whether the gradient of the steps' gradients is taken too.
+      unroll: unroll the loop instead of scanning it.
+      checkpoint: recompute a step in the backward pass: cheaper than storing a whole network for every step.
     """
-    memory = network.remember(params, support.periods)
-    if order == "none" or config.steps == 0:
-        return Policy({}, memory)
-    batch: Transition = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), support.transitions)
-    targets = td_targets(network, params, memory, target, network.remember(target, support.periods), batch)
-    subset = {name: params[name] for name in adapted_names(config)}
-    fixed = None if "trunk" in subset else network.trunk(params, batch.observation, memory)
-
-    def loss(subset: Params) -> chex.Array:
-        current = {**params, **subset}
-        features = network.trunk(current, batch.observation, memory) if fixed is None else fixed
-        q, predicted = network.head(current, features, batch.observation)
-        return inner_loss(q, predicted, batch, targets, config.reward_weight)
 
     def step(subset: Params, log_sizes: StepSizes) -> tuple[Params, None]:
         gradient = jax.grad(loss)(subset)
-        if order == "first":
+        if not second_order:
             gradient = jax.lax.stop_gradient(gradient)
         moved = jax.tree.map(lambda p, g, size: p - jnp.exp(size) * g, subset, gradient, log_sizes)
         return moved, None
 
-    # Recomputing a whole network in the backward pass is cheaper than storing it for every step; a head is not.
-    body = step if config.unroll or fixed is not None else jax.checkpoint(step)
-    adapted, _ = jax.lax.scan(body, subset, step_sizes, length=config.steps, unroll=config.unroll)
-    return Policy(adapted, memory)
+    count = jax.tree.leaves(step_sizes)[0].shape[0]
+    body = jax.checkpoint(step) if checkpoint else step
+    adapted, _ = jax.lax.scan(body, start, step_sizes, length=count, unroll=unroll)
+    return adapted
+
+
+def fine_tune(loss: Callable[[Params], chex.Array], start: Params, step_size: chex.Array, steps: chex.Array) -> Params:
+    """``steps i32[]`` plain gradient steps of ``step_size f32[]``, both traced: one program for all candidates."""
+
+    def step(_: chex.Array, subset: Params) -> Params:
+        return jax.tree.map(lambda p, g: p - step_size * g, subset, jax.grad(loss)(subset))
+
+    return jax.lax.fori_loop(0, steps, step, start)
+
+
+def tuning_candidates(config: FineTuningConfig, params: Params) -> dict[str, Params]:
+    """Every way of fine-tuning that ``config`` names, for stacked ``params`` with leading axis R of replicas.
+
+    A way is ``{name: {"size": f32[R], "steps": i32[R]}}`` for every top-level name of the parameters that it adapts:
+    see :func:`fine_tune`.
+    """
+    replicas = jax.tree.leaves(params)[0].shape[0]
+    found = {}
+    for adapt, steps, size in itertools.product(config.adapt, config.steps, config.step_sizes):
+        how = {"size": jnp.full(replicas, size, jnp.float32), "steps": jnp.full(replicas, steps, jnp.int32)}
+        found[f"{adapt}, {steps} steps of {size:g}"] = dict.fromkeys(adapted_names(adapt), how)
+    return found

@@ -2,13 +2,15 @@
 
 They live apart from the code they configure because that imports jax: a command line built on them shows its help and
 refuses a wrong value at once. Structure is static and hashable; numbers that may be vmapped become traced
-hyperparameters of the learner.
+hyperparameters of the learner. A learner that is tried out may state its class in its own file instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from metarl_jax.checks import check_fields, choice, choices, number, numbers, whole, wholes
 
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
@@ -20,28 +22,27 @@ class NetworkConfig:
 
     Attributes:
       width: token width d.
-      layers: Transformer blocks.
+      layers: Transformer blocks; 0 leaves an encoder of each token alone.
       heads: attention heads.
       expansion: hidden width of a block's MLP relative to d.
       channels: size of the context memory's keys and values.
       head_width: hidden width of the dueling head.
       slots: largest number of entities (size of the slot embedding).
+      hidden: size of the recurrent state; only recurrent learners use it.
     """
 
-    width: int = 32
-    layers: int = 2
-    heads: int = 4
-    expansion: int = 2
-    channels: int = 16
-    head_width: int = 64
-    slots: int = 32
+    width: int = whole(32, 1, 4096)
+    layers: int = whole(2, 0, 64)
+    heads: int = whole(4, 1, 64)
+    expansion: int = whole(2, 1, 16)
+    channels: int = whole(16, 2, 512)
+    head_width: int = whole(64, 1, 4096)
+    slots: int = whole(32, 1, 1024)
+    hidden: int = whole(32, 1, 4096)
 
     def __post_init__(self) -> None:
         """Refuses shapes that cannot be built."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"network.{field.name} must be at least 1, got {value}")
+        check_fields(self, "network.")
         if self.width % self.heads:
             raise ValueError(f"network.width must be a multiple of network.heads={self.heads}, got {self.width}")
         if self.channels % 2:
@@ -49,17 +50,33 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QLearningConfig:
-    """Data and optimisation of a Q-learner.
+class DataConfig:
+    """What a meta-iteration collects; the same for all learners that are compared.
 
     Attributes:
       tasks: tasks collected per meta-iteration, all of one domain; several training domains take turns.
       episodes: support episodes (largest K), and as many query episodes, per task.
-      samples: transitions kept of each episode for the losses.
       periods: periods kept of each episode for the memory; of a longer episode, a random stretch.
+    """
+
+    tasks: int = whole(16, 1, 65536)
+    episodes: int = whole(5, 1, 4096)
+    periods: int = whole(64, 1, 65536)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self, "data.")
+
+
+@dataclasses.dataclass(frozen=True)
+class QLearningConfig:
+    """How a Q-learner learns from what was collected.
+
+    Attributes:
+      samples: transitions kept of each episode for the losses.
       num_steps: n of the n-step targets, in periods.
       updates: gradient steps per meta-iteration.
-      replay: meta-iterations whose tasks stay in the replay; at least one a training domain.
+      replay: meta-iterations whose tasks stay in the replay; never fewer than there are training domains.
       epsilon: exploration of the query episodes.
       support_epsilon: exploration of the support episodes, in training and in evaluation; 1 is uniformly random.
       polyak: how much of the target network is kept at each gradient step.
@@ -67,27 +84,19 @@ class QLearningConfig:
       max_grad_norm: global-norm clip of the outer gradient.
     """
 
-    tasks: int = 16
-    episodes: int = 5
-    samples: int = 8
-    periods: int = 64
-    num_steps: int = 5
-    updates: int = 8
-    replay: int = 8
-    epsilon: float = 0.15
-    support_epsilon: float = 1.0
-    polyak: float = 0.98
-    temperature: float = 0.1
-    max_grad_norm: float = 1.0
+    samples: int = whole(8, 1, 65536)
+    num_steps: int = whole(5, 1, 65536)
+    updates: int = whole(8, 1, 65536)
+    replay: int = whole(8, 1, 65536)
+    epsilon: float = number(0.15, 0.0, 1.0)
+    support_epsilon: float = number(1.0, 0.0, 1.0)
+    polyak: float = number(0.98, 0.0, 1.0)
+    temperature: float = number(0.1, 0.0, 1e6, open_low=True)
+    max_grad_norm: float = number(1.0, 0.0, 1e6, open_low=True)
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        for name in ("tasks", "episodes", "samples", "periods", "num_steps", "updates", "replay"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epsilon", "support_epsilon", "polyak"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"data.{name} must be in [0, 1], got {getattr(self, name)}")
+        check_fields(self, "learning.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +111,36 @@ class AdaptationConfig:
       unroll: unroll the inner loop (runs faster, compiles longer) instead of scanning it.
     """
 
-    adapt: AdaptSet = "head"
-    steps: int = 3
-    step_size: float = 0.01
-    reward_weight: float = 0.1
+    adapt: AdaptSet = choice("head", get_args(AdaptSet))
+    steps: int = whole(3, 0, 10000)
+    step_size: float = number(0.01, 0.0, 1e3, open_low=True)
+    reward_weight: float = number(0.1, 0.0, 1e6)
     unroll: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
-        if self.adapt not in get_args(AdaptSet):
-            raise ValueError(f"adaptation.adapt must be one of {', '.join(get_args(AdaptSet))}, got {self.adapt!r}")
-        if self.steps < 0:
-            raise ValueError(f"adaptation.steps must be 0 or more, got {self.steps}")
-        if self.step_size <= 0:
-            raise ValueError(f"adaptation.step_size must be positive, got {self.step_size}")
+        check_fields(self, "adaptation.")
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuningConfig:
+    """How a learner that does not meta-learn adapts: plain gradient steps of its own loss on the support.
+
+    All combinations are candidates, among which validation on tasks of the training domains chooses.
+
+    Attributes:
+      step_sizes: of plain gradient descent.
+      steps: numbers of steps.
+      adapt: which parameters the steps change.
+    """
+
+    step_sizes: tuple[float, ...] = numbers((0.001, 0.01, 0.1), 0.0, 1e3, open_low=True, distinct=True)
+    steps: tuple[int, ...] = wholes((3, 30, 300), 1, 100_000)
+    adapt: tuple[AdaptSet, ...] = choices(("head", "all"), get_args(AdaptSet))
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self, "fine_tuning.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,30 +149,33 @@ class TransformerMamlDqnConfig:
 
     Attributes:
       network: shape of the network.
-      data: data and optimisation.
+      data: what is collected.
+      learning: how is learned from it.
       adaptation: the inner loop.
+      fine_tuning: of the multitask control that an experiment trains beside it, which takes its settings from here.
       order: highest derivative order of the meta-gradient: "none" (context only), "first" or "second".
       context_share: share of the meta-iterations without inner steps.
       first_order_share: share with first-order inner steps; the rest is of the highest order.
       learning_rate: peak outer rate.
-      reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
+      reference_weight: weight of the cross-entropy to the reference action, in the arm that uses labels.
     """
 
+    labels: ClassVar[bool] = True
+
     network: NetworkConfig = NetworkConfig()
-    data: QLearningConfig = QLearningConfig()
+    data: DataConfig = DataConfig()
+    learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
-    order: Order = "second"
-    context_share: float = 0.8
-    first_order_share: float = 0.1
-    learning_rate: float = 2e-3
-    reference_weight: float = 0.2
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    order: Order = choice("second", get_args(Order))
+    context_share: float = number(0.8, 0.0, 1.0)
+    first_order_share: float = number(0.1, 0.0, 1.0)
+    learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
+    reference_weight: float = number(0.2, 0.0, 1e6, open_low=True)
 
     def __post_init__(self) -> None:
-        """Refuses an unknown order, and shares that do not add up."""
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
-        if not (self.context_share >= 0 and self.first_order_share >= 0):
-            raise ValueError("context_share and first_order_share must not be negative")
+        """Refuses values that have no meaning, and shares that do not add up."""
+        check_fields(self)
         if self.context_share + self.first_order_share > 1:
             total = self.context_share + self.first_order_share
             raise ValueError(f"context_share + first_order_share must be at most 1, got {total}")
@@ -159,21 +187,83 @@ class TransformerDqnConfig:
 
     Attributes:
       network: shape of the network.
-      data: data and optimisation.
-      adaptation: the fine-tuning: which parameters, how many steps.
-      step_sizes: of the fine-tuning, to choose from by validation on training domains.
+      data: what is collected.
+      learning: how is learned from it.
+      adaptation: only the weight of the reward-prediction error is read.
+      fine_tuning: how it adapts, to choose from by validation on training domains.
       learning_rate: peak outer rate.
-      reference_weight: weight of the cross-entropy to the reference action; 0 is the RL-only arm.
+      reference_weight: weight of the cross-entropy to the reference action, in the arm that uses labels.
     """
 
+    labels: ClassVar[bool] = True
+
     network: NetworkConfig = NetworkConfig()
-    data: QLearningConfig = QLearningConfig()
+    data: DataConfig = DataConfig()
+    learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
-    step_sizes: tuple[float, ...] = (0.001, 0.01, 0.1)
-    learning_rate: float = 2e-3
-    reference_weight: float = 0.2
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
+    reference_weight: float = number(0.2, 0.0, 1e6, open_low=True)
 
     def __post_init__(self) -> None:
-        """Refuses step sizes that have no meaning."""
-        if not self.step_sizes or min(self.step_sizes) <= 0:
-            raise ValueError(f"step_sizes must be positive and at least one, got {self.step_sizes}")
+        """Refuses values that have no meaning."""
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProximalConfig:
+    """What the learners by proximal policy optimisation have in common.
+
+    Attributes:
+      network: shape of the network.
+      data: what is collected.
+      learning_rate: of Adam at the start; it decays to 0 linearly.
+      epochs: passes over what a meta-iteration collected.
+      minibatches: gradient steps an epoch.
+      clip: of the probability ratio, and of the change of the value.
+      trace: lambda of the generalised advantage estimate, between periods.
+      value_weight: weight of the value loss.
+      entropy_weight: weight of the entropy bonus.
+      max_grad_norm: global-norm clip of the gradient.
+    """
+
+    labels: ClassVar[bool] = False
+
+    network: NetworkConfig = NetworkConfig()
+    data: DataConfig = DataConfig()
+    learning_rate: float = number(2.5e-3, 0.0, 1e3, open_low=True)
+    epochs: int = whole(4, 1, 1000)
+    minibatches: int = whole(4, 1, 65536)
+    clip: float = number(0.2, 0.0, 1e3, open_low=True)
+    trace: float = number(0.95, 0.0, 1.0)
+    value_weight: float = number(0.5, 0.0, 1e6)
+    entropy_weight: float = number(0.01, 0.0, 1e6)
+    max_grad_norm: float = number(0.5, 0.0, 1e6, open_low=True)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PpoConfig(ProximalConfig):
+    """Configuration of ``ppo``; see :class:`ProximalConfig`.
+
+    Attributes:
+      fine_tuning: how it adapts, to choose from by validation on training domains.
+    """
+
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rl2Config(ProximalConfig):
+    """Configuration of ``rl2``; see :class:`ProximalConfig`. ``network.hidden`` is the size of what it remembers.
+
+    Attributes:
+      learning_rate: of Adam at the start.
+      trials: trials a task, each of all its support episodes and one more, in order; minibatches are of trials.
+    """
+
+    learning_rate: float = number(1e-3, 0.0, 1e3, open_low=True)
+    trials: int = whole(2, 1, 4096)

@@ -1,7 +1,7 @@
 """The training loop: one jitted interval on the device, then log, checkpoint and show progress on the host.
 
-Members (training seeds, and whatever numeric hyperparameters differ between them) train side by side, a lane each, see
-:mod:`metarl_jax.lanes`. Members never communicate.
+Replicas (training seeds, and whatever numeric hyperparameters differ between them) train side by side, see
+:mod:`metarl_jax.runtime.replicas`. They never communicate.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from metarl_jax.arena import Arena
-from metarl_jax.checkpointing import Checkpointer
 from metarl_jax.collection import Collector
-from metarl_jax.experience import RewardScale
-from metarl_jax.lanes import over_lanes, place, release_memory
-from metarl_jax.learners.base import Learner
+from metarl_jax.learners.base import Learner, Phase, blamed_on
+from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.checkpointing import Checkpointer
+from metarl_jax.runtime.programs import Programs
+from metarl_jax.runtime.replicas import place, release_memory
+from metarl_jax.types import RewardScale
 
 
 class Stopped(Exception):  # noqa: N818 - not an error, somebody asked
@@ -47,78 +48,88 @@ class Interval:
     Attributes:
       iteration: meta-iterations done.
       iterations: meta-iterations of the whole run.
-      stage: the program that ran last.
-      metrics: means over the interval, ``f32[S]`` each, one entry a member.
+      phase: name of the phase that ran last.
+      metrics: means over the interval, ``f32[R]`` each, one entry a replica.
       seconds: wall time of the interval.
       compiling: wall time spent compiling before the first interval, 0 later.
     """
 
     iteration: int
     iterations: int
-    stage: Hashable
+    phase: str
     metrics: dict[str, np.ndarray]
     seconds: float
     compiling: float
 
 
-@functools.cache
-def staged(update: Callable[..., Any], stage: Hashable) -> Callable[..., Any]:
-    """``update`` with its static stage bound; cached so that its identity, hence its program, is shared."""
-    return functools.partial(update, stage=stage)
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How long is trained, and how often the host looks.
+
+    Attributes:
+      iterations: meta-iterations.
+      interval: meta-iterations between two looks of the host.
+      checkpoint_every: intervals between two checkpoints; the last is always saved.
+    """
+
+    iterations: int
+    interval: int
+    checkpoint_every: int = 1
 
 
-def stages(learner: Learner, iterations: int) -> tuple[Hashable, ...]:
-    """The different stages of a run, in order of first appearance."""
-    return tuple(dict.fromkeys(learner.stage(i / iterations) for i in range(iterations)))
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What the host does beside training.
+
+    Attributes:
+      on_interval: called after each interval.
+      on_phase: called with "compile" and "train".
+      should_stop: asked after each interval.
+    """
+
+    on_interval: Callable[[Interval], None] = lambda interval: None
+    on_phase: Callable[[str], None] = lambda phase: None
+    should_stop: Callable[[], bool] = lambda: False
 
 
 @struct.dataclass
 class Run:
-    """Everything a training run carries, stacked over members.
+    """Everything a training run carries, stacked over replicas.
 
     Attributes:
       learner: the learner's train states.
-      scales: reward scales of the training domains under the support's exploration, leaves ``f32[S, D]``.
+      scales: reward scales of the training domains under random choices, leaves ``f32[R, D]``.
     """
 
     learner: Any
     scales: RewardScale
 
 
-@functools.cache
-def _compiled(program: Any, shapes: tuple[Any, ...], structure: Any) -> Any:
-    return program.lower(*jax.tree.unflatten(structure, shapes)).compile()
+def phases(learner: Learner, iterations: int) -> tuple[Phase, ...]:
+    """The different phases of a run, in order of first appearance."""
+    return tuple(dict.fromkeys(learner.schedule(i / iterations) for i in range(iterations)))
 
 
-def compiled(program: Any, *arguments: Any) -> Any:
-    """A jitted program compiled ahead for arguments of these shapes; once, whoever asks."""
-    leaves, structure = jax.tree.flatten(arguments)
-    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)) for x in leaves)
-    return _compiled(program, shapes, structure)
+def updates_of(
+    learner: Learner, programs: Programs, state: Any, batch: Any, keys: chex.PRNGKey, iterations: int
+) -> list[Callable[[], tuple[Phase, Any]]]:
+    """The programs of all phases' updates, as functions that compile them."""
+
+    def program(phase: Phase) -> tuple[Phase, Any]:
+        def update(state: Any, batch: Any, key: chex.PRNGKey) -> Any:
+            return learner.update(state, batch, key, phase)
+
+        jitted = programs.get("update", (learner.spec, phase), lambda: update, donate=(0,))
+        with blamed_on(learner.name, "update"):
+            return phase, programs.compiled(jitted, state, batch, keys)
+
+    return [functools.partial(program, phase) for phase in phases(learner, iterations)]
 
 
-def updates_of(learner: Learner, run: Run, experience: Any, keys: chex.PRNGKey, iterations: int) -> list[Any]:
-    """The programs of all stages' updates, as functions that compile them."""
-    members = keys.shape[0]
-    arguments = (run.learner, experience, keys)
-
-    def program(stage: Hashable) -> Any:
-        update = over_lanes(staged(learner.update, stage), members, donate=(0,))
-        return stage, compiled(update, *arguments)
-
-    return [functools.partial(program, stage) for stage in stages(learner, iterations)]
-
-
-def member_keys(key: chex.PRNGKey, members: int, iteration: int, purpose: int) -> chex.PRNGKey:
-    """Keys ``[members]`` for one purpose of one iteration: a pure function, so a resumed run draws the same."""
+def replica_keys(key: chex.PRNGKey, replicas: int, iteration: int, purpose: int) -> chex.PRNGKey:
+    """Keys ``[replicas]`` for one purpose of one iteration: a pure function, so a resumed run draws the same."""
     key = jax.random.fold_in(jax.random.fold_in(key, purpose), iteration)
-    return jax.random.split(key, members)
-
-
-def initial_states(learner: Learner, keys: chex.PRNGKey, hyper: Any) -> Any:
-    """Stacked initial states, one a key and hyperparameter set, sharded over devices."""
-    members = keys.shape[0]
-    return over_lanes(learner.init, members)(place(keys, members), place(hyper, members))
+    return jax.random.split(key, replicas)
 
 
 def _check_finite(metrics: dict[str, np.ndarray], first: int, last: int) -> None:
@@ -126,113 +137,110 @@ def _check_finite(metrics: dict[str, np.ndarray], first: int, last: int) -> None
     if bad:
         where = {name: np.flatnonzero(~np.isfinite(metrics[name])).tolist() for name in bad}
         raise DivergedError(
-            f"not finite in iterations {first}-{last}: {', '.join(bad)} (members {where}); nothing was saved"
+            f"not finite in iterations {first}-{last}: {', '.join(bad)} (replicas {where}); nothing was saved"
         )
 
 
 def train(
     learner: Learner,
     collector: Collector,
-    arenas: Sequence[Arena],
+    domains: Sequence[DomainPrograms],
     key: chex.PRNGKey,
-    hyper: Any,
+    hyperparams: Any,
+    pace: Pace,
     *,
-    iterations: int,
-    interval: int,
     checkpointer: Checkpointer | None = None,
-    checkpoint_every: int = 1,
+    metadata: dict[str, Any] | None = None,
     resume: bool = False,
-    on_interval: Callable[[Interval], None] = lambda interval: None,
-    on_phase: Callable[[str], None] = lambda phase: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    compilers: int = 2,
+    hooks: Hooks = Hooks(),
 ) -> Run:
-    """Trains all members and returns their stacked states.
+    """Trains all replicas and returns their stacked states.
 
-    Each meta-iteration collects tasks of one training domain, in turns; the replay mixes them.
+    Each meta-iteration collects tasks of one training domain, in turns.
 
     Args:
       learner: the learner.
       collector: its programs.
-      arenas: its training domains.
+      domains: its training domains.
       key: seed of the run.
-      hyper: stacked numeric hyperparameters, leading axis S: one entry a member.
-      iterations: meta-iterations.
-      interval: meta-iterations between two looks of the host.
+      hyperparams: stacked numeric hyperparameters, leading axis R: one entry a replica.
+      pace: how long.
       checkpointer: where to save; None saves nothing.
-      checkpoint_every: intervals between two checkpoints; the last is always saved.
+      metadata: saved with every checkpoint, such as the digest of a configuration.
       resume: continue from the newest good checkpoint, if there is one.
-      on_interval: called after each interval.
-      on_phase: called with "compile" and "train".
-      should_stop: asked after each interval.
-      compilers: programs compiled at once (XLA compiles each on one core).
+      hooks: what the host does beside.
 
     Raises:
       Stopped: if ``should_stop`` turned true, after saving.
       DivergedError: if a metric is not finite; the checkpoint before stays.
+      ValueError: if the newest checkpoint has other metadata, or another learner's arrays.
     """
-    members = jax.tree.leaves(hyper)[0].shape[0]
+    programs, iterations = collector.programs, pace.iterations
+    replicas = programs.replicas
 
     def keys_of(iteration: int, purpose: int) -> chex.PRNGKey:
-        return place(member_keys(key, members, iteration, purpose), members)
+        return place(replica_keys(key, replicas, iteration, purpose), replicas)
 
-    on_phase("compile")
+    hooks.on_phase("compile")
     compile_start = time.perf_counter()
     start = 0
     template = Run(
-        jax.eval_shape(jax.vmap(learner.init), keys_of(0, 0), hyper),
-        RewardScale(*(jax.ShapeDtypeStruct((members, len(arenas)), jnp.float32),) * 2),
+        jax.eval_shape(jax.vmap(learner.init), keys_of(0, 0), hyperparams),
+        RewardScale(*(jax.ShapeDtypeStruct((replicas, len(domains)), jnp.float32),) * 2),
     )
     saved = checkpointer.latest_valid(template) if checkpointer is not None and resume else None
     if saved is not None:
-        start, run = saved.step, place(saved.tree, members)
+        if saved.metadata != (metadata or {}):
+            raise ValueError(f"the checkpoint of iteration {saved.step} belongs to another run: {saved.metadata}")
+        start, run = saved.step, place(saved.tree, replicas)
         if start >= iterations:
             return run
     else:
-        fresh = initial_states(learner, keys_of(0, 0), hyper)
-        scales = [collector.scale(arena, learner.params(fresh), keys_of(d, 1)) for d, arena in enumerate(arenas)]
-        run = Run(fresh, place(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *scales), members))
+        initial = programs.get("init", learner.spec, lambda: learner.init)
+        fresh = initial(keys_of(0, 0), place(hyperparams, replicas))
+        found = [collector.scale(domain, keys_of(d, 1)) for d, domain in enumerate(domains)]
+        run = Run(fresh, place(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *found), replicas))
 
-    scales = [place(jax.tree.map(lambda leaf, d=d: leaf[:, d], run.scales), members) for d in range(len(arenas))]
+    scales = [place(jax.tree.map(lambda leaf, d=d: leaf[:, d], run.scales), replicas) for d in range(len(domains))]
 
     def collect(i: int) -> Any:
-        arena, scale = arenas[i % len(arenas)], scales[i % len(arenas)]
-        inner = learner.stage(i / iterations) != "none"
-        return collector.collect(arena, learner.params(run.learner), scale, keys_of(i, 2), inner)
+        domain, scale = domains[i % len(domains)], scales[i % len(domains)]
+        inner_steps = learner.schedule(i / iterations).inner_steps
+        return collector.collect(domain, learner.params(run.learner), scale, keys_of(i, 2), inner_steps)
 
     first = collect(start)
-    with concurrent.futures.ThreadPoolExecutor(compilers) as pool:
-        jobs = updates_of(learner, run, first, keys_of(start, 3), iterations)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # XLA compiles each program on one core
+        jobs = updates_of(learner, programs, run.learner, first, keys_of(start, 3), iterations)
         updates = dict(pool.map(lambda job: job(), jobs))
     release_memory()
     compiling = time.perf_counter() - compile_start
 
-    on_phase("train")
-    for begin in range(start, iterations, interval):
+    hooks.on_phase("train")
+    for begin in range(start, iterations, pace.interval):
         clock = time.perf_counter()
-        end = min(begin + interval, iterations)
+        end = min(begin + pace.interval, iterations)
         collected = []
-        stage: Hashable = None
+        phase = learner.schedule(begin / iterations)
         for i in range(begin, end):
-            stage = learner.stage(i / iterations)
-            experience = first if i == start else collect(i)
-            state, metrics = updates[stage](run.learner, experience, keys_of(i, 3))
+            phase = learner.schedule(i / iterations)
+            batch = first if i == start else collect(i)
+            state, metrics = updates[phase](run.learner, batch, keys_of(i, 3))
             run = run.replace(learner=state)
             collected.append(metrics)
         stacked = jax.device_get(collected)
         means = {name: np.mean([m[name] for m in stacked], axis=0) for name in stacked[0]}
         _check_finite(means, begin, end)
-        on_interval(Interval(end, iterations, stage, means, time.perf_counter() - clock, compiling))
+        hooks.on_interval(Interval(end, iterations, phase.name, means, time.perf_counter() - clock, compiling))
         compiling = 0.0
-        due = math.ceil(end / interval) % checkpoint_every == 0
-        stopping = end < iterations and should_stop()
+        due = math.ceil(end / pace.interval) % pace.checkpoint_every == 0
+        stopping = end < iterations and hooks.should_stop()
         if checkpointer is not None and (due or stopping or end == iterations):
-            checkpointer.save(end, run)
+            checkpointer.save(end, run, metadata)
         if stopping:
             raise Stopped(end)
     return run
 
 
 def stack(values: list[Any]) -> Any:
-    """Stacks equal pytrees along a new member axis."""
+    """Stacks equal pytrees along a new replica axis."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *values)

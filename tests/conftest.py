@@ -1,11 +1,18 @@
-"""Shared set-up: CPU, a persistent compilation cache, and a deterministic hypothesis profile."""
+"""Shared set-up: CPU, cheap compiling, a persistent cache of compiled programs, workers bounded by memory.
 
+Tests compile hundreds of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
+the suite. A long simulation asks for it by ``optimised`` of :mod:`tests.optimised`.
+"""
+
+import ctypes
+import ctypes.util
 import gc
 import os
 import pathlib
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import hypothesis
 import jax
@@ -19,15 +26,66 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 hypothesis.settings.register_profile("repo", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("repo")
 
+WORKER = 2.0 * 2**30
+"""Bytes that a worker may take: as many work side by side as the memory holds."""
+
+KEPT = 0.8 * 2**30
+"""Bytes at which a worker lets go of compiled programs after a file; the persistent cache has them for the next."""
+
 MAPPINGS = 20_000
 """Linux gives a process 65,530 memory mappings, every compiled kernel takes some, and beyond XLA crashes."""
 
 
+def _available() -> float:
+    """Bytes of memory that are free or can be made so, within the limits of the container."""
+    meminfo = pathlib.Path("/proc/meminfo")
+    if not meminfo.exists():
+        return WORKER
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    free = 1024.0 * int(lines["MemAvailable"].split()[0])
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return free if text == "max" else min(free, float(text))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker a core, but no more than memory holds."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_available() // WORKER)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file share a worker, and so what they compile; the contract's tests of a domain share one likewise."""
+    for item in items:
+        group = item.path.stem
+        call = getattr(item, "callspec", None)
+        if group == "test_conformance" and call is not None and "name" in call.params:
+            group = f"{group} {call.params['name']}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _resident() -> float:
+    status = pathlib.Path("/proc/self/statm")
+    return float(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0.0
+
+
+def _let_go() -> None:
+    jax.clear_caches()
+    gc.collect()
+    libc = ctypes.util.find_library("c")
+    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
+    if trim is not None:
+        trim(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _forget_programs() -> Iterator[None]:
-    """Lets go of compiled programs after a file that left many; the persistent cache has them for the next."""
+def _forget_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Lets go of what a file made: its cached kits, and compiled programs once there are many."""
     yield
+    for value in vars(request.module).values():
+        if callable(clear := getattr(value, "cache_clear", None)) and value.__module__ == request.module.__name__:
+            clear()
     mappings = pathlib.Path("/proc/self/maps")
-    if mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS:
-        jax.clear_caches()
-        gc.collect()
+    many = mappings.exists() and mappings.read_bytes().count(b"\n") > MAPPINGS
+    if many or _resident() > KEPT:
+        _let_go()

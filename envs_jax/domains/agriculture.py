@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import fao56, irrigation
@@ -165,8 +165,8 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_fields: F, at least 1.
-      num_periods: P, days.
+      num_fields: F, at most 512.
+      num_periods: P, days, at most 10,000; F x P is at most 2^18.
     """
 
     name: ClassVar[str] = "agriculture"
@@ -184,9 +184,11 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
 
     def __init__(self, num_fields: int = 6, num_periods: int = 120) -> None:
         super().__init__()
-        for field, value in (("num_fields", num_fields), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_fields, num_periods = checks.whole_numbers(
+            self.name, num_fields=(num_fields, 1, 512), num_periods=(num_periods, 1, 10_000)
+        )
+        # The reference tabulates 320 values a field and day.
+        checks.product(self.name, {"num_fields": num_fields, "num_periods": num_periods}, 2**18)
         self.num_fields = num_fields
         self.num_turns = 1
         self.num_periods = num_periods
@@ -202,7 +204,11 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         place, ky = (np.array([row[k] for row in fao56.CROPS.values()], np.float32) for k in (3, 4))
         kc, kc_left = fao56.season(crop, harvest, self.num_periods)
         rain = given["rain_chance"] * given["rain_depth"]
-        net = jnp.sum(jnp.maximum(given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1), 0.0))
+        net = jnp.sum(
+            jnp.maximum(
+                given["eto"] * kc_left[:, 0] - rain * jnp.sum(kc > 0, axis=1, dtype=jnp.int32).astype(jnp.float32), 0.0
+            )
+        )
         depth = jnp.float32(SET_DEPTH)
         return AgricultureParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -220,7 +226,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     @property
     def default_params(self) -> AgricultureParams:
         """Six of FAO-56's crops on loam in the climate of its Example 17 (Bangkok, April), ETo the same every day."""
-        fields = jnp.arange(self.num_fields)
+        fields = jnp.arange(self.num_fields, dtype=jnp.int32)
         crop = fields % 6
         ranges = np.array([row[2] for row in fao56.CROPS.values()], np.float32).mean(1)
         same = jnp.ones((self.num_fields,), jnp.float32)
@@ -248,7 +254,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         requirement.
         """
         f, days = self.num_fields, self.num_periods
-        u = sampling.uniforms(key, 0, 8 * f + 4)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 * f + 4)
         per_field, (eto, chance, depth, budget) = u[: 8 * f].reshape(8, f), u[8 * f :]
         crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
         soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)
@@ -313,7 +319,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         f, available = self.num_fields, self.available(params)
         rain = irrigation.weather_rain(uniforms[0], params.rain_chance, params.rain_depth)
         eto = params.eto * (1.0 + params.variation * (2.0 * uniforms[1] - 1.0))
-        taken = (jnp.arange(1, f + 1) == state.chosen).astype(jnp.float32)
+        taken = (jnp.arange(1, f + 1, dtype=jnp.int32) == state.chosen).astype(jnp.float32)
         demand = params.kc[:, self.period(state)] * eto
         stress = fao56.water_stress(state.depletion, available, params.fraction)
         use = stress * demand
@@ -372,7 +378,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         source = {
             "level": state.sets / params.permit,
             "capacity": params.permit / self.num_periods,
-            "slack": jnp.minimum(state.sets / days_left, 1.0),
+            "slack": jnp.minimum(state.sets / days_left.astype(jnp.float32), 1.0),
             **common,
         }
         sky = {
@@ -382,7 +388,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             "signal_b": bounded(state.weather[1] / 30.0),
             **common,
         }
-        actions = jnp.arange(self.num_actions)
+        actions = jnp.arange(self.num_actions, dtype=jnp.int32)
         given = actions > 0
         return Observation(
             tokens=token_table(("demand", self.num_fields, fields), ("supplier", 1, source), ("clock", 1, sky)),
@@ -420,7 +426,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         day = jnp.minimum(self.period(state), self.num_periods - 1)
         worth = irrigation.advantages(plan, day, state.depletion, state.sets)
         worth = jnp.where(self._legal(state, params), worth, -jnp.inf)
-        return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth), 0).astype(jnp.int32)
+        return jnp.where(jnp.max(worth) > 0, 1 + jnp.argmax(worth).astype(jnp.int32), 0).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Value-weighted depletion rule: the driest field for its crop, its soil taken as typical.
@@ -441,4 +447,4 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["signal_b"] - 0.9)
         merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["pipeline"])
         merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
-        return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit), 0).astype(jnp.int32)
+        return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit).astype(jnp.int32), 0).astype(jnp.int32)

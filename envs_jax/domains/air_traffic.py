@@ -13,6 +13,7 @@ the separation that pilots and weather really need, phi, are the task's secret; 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import chex
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import data, sampling
+from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import aircraft_landing
@@ -30,6 +31,8 @@ SLOT = 10.0
 """Seconds of a slot of the sampled tasks."""
 SEPARATION = ((96.0, 157.0, 196.0), (60.0, 69.0, 131.0), (60.0, 69.0, 82.0))
 """Seconds from a landing (row) to the next (column); classes heavy, large, small."""
+DELAY = 24
+"""Slots after a bank's last target in which the reference's search may still land aircraft."""
 CLASS_MIX = (0.3, 0.5, 0.2)
 WEIGHTS = (1.0, 30.0)
 """Range of w, cost units per slot late; log-uniform."""
@@ -161,7 +164,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
       num_airlines: Q, at least 2.
       num_runways: R; the reference needs 1.
       window: W, at most n; ``num_aircraft`` is no limit.
-      num_slots: H, slots after a bank's earliest E over which the reference searches.
+      num_slots: H, slots after a bank's earliest E over which the reference searches; by default as many as banks of
+        the tasks need, at least 176.
     """
 
     name: ClassVar[str] = "air_traffic"
@@ -176,20 +180,22 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         num_airlines: int = 3,
         num_runways: int = 1,
         window: int = 6,
-        num_slots: int = 176,
+        num_slots: int | None = None,
     ) -> None:
         super().__init__()
-        for field, value, low, high in (
-            ("num_aircraft", num_aircraft, 2, 20),
-            ("num_periods", num_periods, 1, None),
-            ("num_airlines", num_airlines, 2, None),
-            ("num_runways", num_runways, 1, None),
-            ("window", window, 2, num_aircraft),
-            ("num_slots", num_slots, 1, None),
-        ):
-            if value < low or (high is not None and value > high):
-                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise ValueError(f"{field} = {value}: must be {allowed}")
+        num_aircraft, num_periods, num_airlines, num_runways = checks.whole_numbers(
+            self.name,
+            num_aircraft=(num_aircraft, 2, 20),
+            num_periods=(num_periods, 1, 10_000),
+            num_airlines=(num_airlines, 2, 100),
+            num_runways=(num_runways, 1, 20),
+        )
+        window = checks.whole_number(self.name, "window", window, 2, num_aircraft)
+        # A bank's targets are at most 12 slots after its first E and 20 apart; the rest is room for delay.
+        needed = 12 + 20 * (num_aircraft - 1) + DELAY
+        if num_slots is None:
+            num_slots = max(176, needed)
+        num_slots = checks.whole_number(self.name, "num_slots", num_slots, needed, 4096)
         self.num_airlines = num_airlines
         self.num_runways = num_runways
         self.window = window
@@ -210,11 +216,19 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         An aircraft's class and its penalty (early = late) are one and the same thing in these files: 30 for the class
         with separation 8, 10 for the one with separation 3. They are the weights of the first two airlines.
+
+        Raises:
+          ValueError: for another number, too few aircraft in the file, or targets beyond ``num_slots``.
         """
-        record = data.airland(number)
+        record = data.airland(checks.whole_number(self.name, "number", number, 1, 4))
         n = self.num_turns
         if n > len(record["target"]):
-            raise ValueError(f"num_aircraft = {n}: airland{number} has {len(record['target'])}")
+            allowed = f"at most {len(record['target'])}, all aircraft of airland{number}"
+            raise checks.refusal(self.name, "num_aircraft", allowed, str(n))
+        span = math.ceil(record["target"][:n].max() - record["earliest"][:n].min())
+        if span + DELAY > self.num_slots:
+            allowed = f"at least {span + DELAY}, for the targets of airland{number}"
+            raise checks.refusal(self.name, "num_slots", allowed, str(self.num_slots))
         light = (record["late"] == 10.0).astype(int)
         pairs = record["separation"]
         separation = np.full((3, 3), pairs.max())
@@ -251,7 +265,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         sigma = 1.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
-        u = sampling.uniforms(key, 0, 2 + q + 5 * p * n)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
         rows = u[2 + q :].reshape(5, p, n)
         load = 1.0 + u[0]
         # A gap of 20 slots sets two aircraft apart anyhow; the cap bounds the grid that the reference searches.
@@ -311,16 +325,17 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         Returns times, late-equivalent slots, aircraft numbers ``i32[n]``, and the tightness.
         """
         n, bank = self.num_turns, self._bank(state)
-        order = jnp.argmax(state.position == jnp.arange(n)[:, None], axis=-1)
+        at = state.position[None, :] == jnp.arange(n, dtype=jnp.int32)[:, None]
+        order = jnp.argmax(at, axis=-1).astype(jnp.int32)
         earliest, target, latest, wake, airline = (
             x[bank][order] for x in (params.earliest, params.target, params.latest, params.wake, params.airline)
         )
         needed = jnp.round(params.inflation * params.separation)
-        place = jnp.arange(n)
+        place = jnp.arange(n, dtype=jnp.int32)
 
         def on(runway: chex.Array) -> tuple[chex.Array, chex.Array]:
             here = state.runway[order] == runway
-            before = jnp.max(jnp.where(here & (place < place[:, None]), place, -1), axis=-1)
+            before = jnp.max(jnp.where(here[None, :] & (place[None, :] < place[:, None]), place, -1), axis=-1)
             follows = here & (before >= 0)
             pair = wake[before], wake
             gap = jnp.where(follows, needed[pair], 0.0)
@@ -329,7 +344,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             ratio = jnp.where(follows, (time - time[before]) / params.separation[pair], jnp.inf)
             return jnp.where(here, time, 0.0), jnp.min(ratio)
 
-        times, ratios = jax.vmap(on)(jnp.arange(self.num_runways))
+        times, ratios = jax.vmap(on)(jnp.arange(self.num_runways, dtype=jnp.int32))
         time = times.sum(0)
         deviation = aircraft_landing.deviation(time, target, latest, params.early_ratio)
         return time, deviation, order, jnp.minimum(jnp.min(ratios), 3.0)
@@ -344,7 +359,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         cost = params.weight[airline] * deviation
         sigma = params.charge_noise
         charge = cost * jnp.exp(sigma * sampling.normal(uniforms) - 0.5 * sigma**2)
-        whose = airline == jnp.arange(self.num_airlines)[:, None]
+        whose = airline[None, :] == jnp.arange(self.num_airlines, dtype=jnp.int32)[:, None]
         late = time - target[order]
         reward = -jnp.sum(charge) / params.cost_scale
         info = {
@@ -353,13 +368,15 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "delay": jnp.sum(jnp.maximum(late, 0.0)),
             "earliness": jnp.sum(jnp.maximum(-late, 0.0)),
             "makespan": jnp.max(time) - target[0],
-            "position_shift": jnp.mean(jnp.abs(order - jnp.arange(self.num_turns)).astype(jnp.float32)),
+            "position_shift": jnp.mean(
+                jnp.abs(order - jnp.arange(self.num_turns, dtype=jnp.int32)).astype(jnp.float32)
+            ),
         }
         state = state.replace(
             position=jnp.full_like(state.position, -1),
             runway=jnp.zeros_like(state.runway),
-            airline_charge=jnp.sum(whose * charge, axis=-1),
-            airline_deviation=jnp.sum(whose * deviation, axis=-1),
+            airline_charge=jnp.sum(whose.astype(jnp.float32) * charge[None, :], axis=-1),
+            airline_deviation=jnp.sum(whose.astype(jnp.float32) * deviation[None, :], axis=-1),
             tightness=tightness,
         )
         return state, reward, info
@@ -378,8 +395,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         observed = state.airline_charge / jnp.maximum(state.airline_deviation, 1e-6)
         rate = bounded(jnp.log1p(observed) * jnp.float32(1.0 / np.log1p(WEIGHTS[1])))
-        whose = airline[:, None] == jnp.arange(q)  # [n, Q]
-        code = jnp.arange(q) * (2.0 / (q - 1)) - 1.0
+        whose = airline[:, None] == jnp.arange(q, dtype=jnp.int32)[None, :]  # [n, Q]
+        code = jnp.arange(q, dtype=jnp.float32) * (2.0 / (q - 1)) - 1.0
         runway_unit = 1.0 / max(r - 1, 1)
         common = {
             "progress": self.progress(state),
@@ -390,17 +407,17 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "slack": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
             "level": bounded((target - target[0]) * unit),
             "age": bounded((target - earliest) * unit),
-            "capacity": 1.0 - wake / 3.0,
+            "capacity": 1.0 - wake.astype(jnp.float32) / 3.0,
             "waiting": waiting,
-            "signal_a": jnp.sum(whose * code, axis=-1),
-            "signal_b": state.runway * runway_unit,
-            "rate": jnp.sum(whose * rate, axis=-1),
+            "signal_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
+            "signal_b": state.runway.astype(jnp.float32) * runway_unit,
+            "rate": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "is_turn": waiting & (rank < self.window),
-            "decided": (state.position + 1) * (1.0 / n),
+            "decided": (state.position + 1).astype(jnp.float32) * (1.0 / n),
         }
         airlines = {
             "signal_a": code,
-            "waiting": jnp.sum(whose & waiting[:, None], axis=0) / jnp.maximum(remaining, 1),
+            "waiting": jnp.sum(whose & waiting[:, None], axis=0, dtype=jnp.int32) / jnp.maximum(remaining, 1),
             "level": bounded(state.airline_deviation * unit),
             "outflow": bounded(state.airline_charge / params.cost_scale),
             "rate": rate,
@@ -411,11 +428,11 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "unit_cost": params.early_ratio,
             "change": params.charge_noise,
         }
-        ahead = jnp.repeat(jnp.arange(self.window), r)
+        ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
-        which = waiting & (rank == ahead[:, None])
+        which = waiting[None, :] & (rank[None, :] == ahead[:, None])
         share = ahead / self.window
-        onto = jnp.tile(jnp.arange(r), self.window)
+        onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
         return Observation(
             tokens=token_table(
                 ("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)
@@ -423,12 +440,12 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(
                 self.num_actions,
-                is_noop=jnp.arange(self.num_actions) == 0,
+                is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
                 amount=share,
                 signed=share,
-                second_level=onto * runway_unit,
+                second_level=onto.astype(jnp.float32) * runway_unit,
             ),
-            action_target=jnp.where(legal, jnp.argmax(which, axis=-1), -1).astype(jnp.int32),
+            action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
         )
 
@@ -449,7 +466,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             earliest, target, latest, wake, airline = bank
             time = jnp.min(earliest) + jnp.arange(self.num_slots, dtype=jnp.float32)
             deviation = aircraft_landing.deviation(time, target[:, None], latest[:, None], params.early_ratio)
-            cost = jnp.where(time < earliest[:, None], jnp.inf, params.weight[airline][:, None] * deviation)
+            cost = jnp.where(time[None, :] < earliest[:, None], jnp.inf, params.weight[airline][:, None] * deviation)
             order, _ = aircraft_landing.best_sequence(cost, wake, needed, self.window)
             return jnp.argsort(order).astype(jnp.int32)
 
@@ -464,7 +481,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         waiting = state.position < 0
         rank = _rank(waiting)
         place = jnp.where(waiting & (rank < self.window), plan[self._bank(state)], self.num_turns)
-        return rank[jnp.argmin(place)].astype(jnp.int32)
+        return rank[jnp.argmin(place).astype(jnp.int32)].astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Roll-out of first come, first served: each candidate next, the rest in target order; the cheapest is taken.
@@ -488,7 +505,9 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         def trial(ahead: chex.Array) -> chex.Array:
             # Landed ones by place, then the candidate, then the others by target.
-            sort_key = jnp.where(waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank), column["decided"])
+            sort_key = jnp.where(
+                waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), column["decided"]
+            )
             order = jnp.argsort(sort_key)
             gap = needed[wake[order][:-1], wake[order][1:]]
             target = column["level"][order]
@@ -498,15 +517,15 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
                 target + 1e3,
                 weight[order],
                 tower["unit_cost"],
-                jnp.concatenate([jnp.zeros((1,)), gap]),
+                jnp.concatenate([jnp.zeros((1,), jnp.float32), gap]),
             )
             return cost
 
-        cost = jax.vmap(trial)(jnp.arange(self.window))
+        cost = jax.vmap(trial)(jnp.arange(self.window, dtype=jnp.int32))
         legal = observation.action_mask[:: self.num_runways]
-        return (jnp.argmin(jnp.where(legal, cost, jnp.inf)) * self.num_runways).astype(jnp.int32)
+        return (jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32) * self.num_runways).astype(jnp.int32)
 
 
 def _rank(waiting: chex.Array) -> chex.Array:
     """How many waiting ones stand before each, ``i32[n]``."""
-    return jnp.cumsum(waiting.astype(jnp.int32)) - waiting.astype(jnp.int32)
+    return jnp.cumsum(waiting.astype(jnp.int32), dtype=jnp.int32) - waiting.astype(jnp.int32)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import booking, slowdown_index
@@ -171,16 +171,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         deeprm: bool = False,
     ) -> None:
         super().__init__()
-        bounds = {
-            "num_slots": (num_slots, 2, 24),
-            "num_resources": (num_resources, 1, 6),
-            "num_picks": (num_picks, 1, 1000),
-            "num_periods": (num_periods, 1, 100_000),
-            "num_arrivals": (num_arrivals, 1, num_periods),
-        }
-        for field, (value, low, high) in bounds.items():
-            if not low <= value <= high:
-                raise ValueError(f"{field} = {value}: must be an integer in [{low}, {high}]")
+        num_slots, num_resources, num_picks, num_periods = checks.whole_numbers(
+            self.name,
+            num_slots=(num_slots, 2, 24),
+            num_resources=(num_resources, 1, 6),
+            num_picks=(num_picks, 1, 1000),
+            num_periods=(num_periods, 1, 100_000),
+        )
+        num_arrivals = checks.whole_number(self.name, "num_arrivals", num_arrivals, 1, num_periods)
+        deeprm = checks.flag(self.name, "deeprm", deeprm)
         self.num_slots, self.num_resources, self.num_turns = num_slots, num_resources, num_picks
         self.num_periods, self.num_arrivals, self.deeprm = num_periods, num_arrivals, deeprm
         self.num_tokens = num_slots + num_resources + 1
@@ -192,7 +191,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     def default_params(self) -> CloudSchedulingParams:
         """DeepRM's workload: 80 % short jobs, U{1..3} ticks, 20 % long ones, U{10..15}, the last kind; rate .7."""
         m, r = self.num_slots, self.num_resources
-        long = jnp.arange(m) == m - 1
+        long = jnp.arange(m, dtype=jnp.int32) == m - 1
         return CloudSchedulingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             dominant_low=jnp.int32(5),
@@ -212,7 +211,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         Rate ~ U(.3, .9), shares of kinds ~ Dirichlet(2), of dominant resources ~ Dirichlet(5).
         """
         m, r = self.num_slots, self.num_resources
-        u = sampling.uniforms(key, 0, 1 + 3 * m + 5 * r)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 3 * m + 5 * r)
         mean = 12.0 ** u[1 : 1 + m]
         # A gamma variable of whole shape n is minus the logarithm of the product of n uniforms.
         shares = -jnp.log(u[1 + m : 1 + 3 * m]).reshape(2, m).sum(0)
@@ -251,13 +250,13 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         """After how many ticks each slot's job would start if it were picked now: ``i32[M]``, -1 if it cannot be."""
         need, duration = state.need[state.slot], state.duration[state.slot]
         if not self.deeprm:
-            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free, axis=-1), 0, -1)
+            return jnp.where((state.slot >= 0) & jnp.all(need <= state.free[None, :], axis=-1), jnp.int32(0), -1)
         windows = jax.vmap(booking.first_window, in_axes=(None, 0, 0))(self._unbooked(state), need, duration)
         return jnp.where(state.slot >= 0, windows, -1)
 
     def _unbooked(self, state: CloudSchedulingState) -> chex.Array:
         """Units ``i32[H, R]`` that no started or booked job holds, now and in the ticks to come."""
-        tick = self.period(state) + jnp.arange(BOOKING_HORIZON)[:, None]
+        tick = self.period(state) + jnp.arange(BOOKING_HORIZON, dtype=jnp.int32)[:, None]
         busy = (state.start >= 0) & (state.start <= tick) & (tick < state.start + state.duration)
         return UNITS - busy.astype(jnp.int32) @ state.need
 
@@ -266,7 +265,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     ) -> CloudSchedulingState:
         """Starts (DeepRM: books) the job that a slot offers; the slot then offers the next one. Else nothing."""
         del turn, params
-        kinds, jobs = jnp.arange(self.num_slots), jnp.arange(self.num_arrivals)
+        kinds, jobs = jnp.arange(self.num_slots, dtype=jnp.int32), jnp.arange(self.num_arrivals, dtype=jnp.int32)
         delays = self._delays(state)
         slot = (kinds == action) & (delays >= 0)
         job = jnp.max(jnp.where(slot, state.slot, -1))  # -1: nothing is picked
@@ -286,7 +285,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         state = state.replace(
             start=start,
             slot=jnp.where(slot, following, state.slot),
-            free=state.free - jnp.sum(jnp.where(slot[:, None], state.need[state.slot], 0), axis=0),
+            free=state.free - jnp.sum(jnp.where(slot[:, None], state.need[state.slot], 0), axis=0, dtype=jnp.int32),
             waiting=state.waiting - of_kind,
             running=state.running + of_kind,
             started=state.started + of_kind,
@@ -303,26 +302,28 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
 
         The uniforms decide whether a job arrives, its kind, its duration, its dominant resource, and its R demands.
         """
-        jobs, kinds = jnp.arange(self.num_arrivals), jnp.arange(self.num_slots)
+        jobs, kinds = jnp.arange(self.num_arrivals, dtype=jnp.int32), jnp.arange(self.num_slots, dtype=jnp.int32)
         now = self.period(state) + 1
         # Who finishes, and what the scheduler learns from it.
         done = (state.start >= 0) & (state.start + state.duration == now)
-        free = state.free + jnp.sum(jnp.where(done[:, None], state.need, 0), axis=0)
-        by_kind = state.kind == kinds[:, None]
+        free = state.free + jnp.sum(jnp.where(done[:, None], state.need, 0), axis=0, dtype=jnp.int32)
+        by_kind = state.kind[None, :] == kinds[:, None]
         # Their number and their ticks of each kind in one pass over the jobs, as digits of one number: no more than 10
         # jobs a resource run at once, so that ticks add up to less than 1024.
-        packed = jnp.sum(jnp.where(by_kind & done, state.duration + 1024, 0), axis=-1)
+        packed = jnp.sum(jnp.where(by_kind & done[None, :], state.duration + 1024, 0), axis=-1, dtype=jnp.int32)
         finished, ticks = packed >> 10, packed & 1023
         # Who arrives.
         new = (jobs == now - 1) & (uniforms[0] < params.arrival_rate)
         kind = sampling.categorical(uniforms[1], jnp.cumsum(params.kind_share))
         duration = sampling.integers(uniforms[2], params.shortest[kind], params.longest[kind])
-        most = jnp.arange(self.num_resources) == sampling.categorical(uniforms[3], jnp.cumsum(params.dominance))
+        most = jnp.arange(self.num_resources, dtype=jnp.int32) == sampling.categorical(
+            uniforms[3], jnp.cumsum(params.dominance)
+        )
         low = jnp.where(most, params.dominant_low, params.other_low)
         need = sampling.integers(uniforms[4:], low, jnp.where(most, params.dominant_high, params.other_high))
-        arrived = (kinds == kind).astype(jnp.int32) * jnp.any(new)
+        arrived = (kinds == kind).astype(jnp.int32) * jnp.any(new).astype(jnp.int32)
         open_slot = (state.slot < 0) if self.deeprm else (state.slot < 0) & (kinds == kind)
-        takes = jnp.any(new) & open_slot & (kinds == jnp.argmax(open_slot))
+        takes = jnp.any(new) & open_slot & (kinds == jnp.argmax(open_slot).astype(jnp.int32))
         state = state.replace(
             need=jnp.where(new[:, None], need, state.need),
             kind=jnp.where(new, kind, state.kind),
@@ -334,7 +335,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             started=jnp.zeros_like(state.started),
             arrived=arrived,
             finished=finished,
-            observed=ticks / jnp.maximum(finished, 1).astype(jnp.float32),
+            observed=ticks.astype(jnp.float32) / jnp.maximum(finished, 1).astype(jnp.float32),
         )
         over = (state.start >= 0) & (state.start + state.duration <= now)
         present = (state.duration > 0) & ~over
@@ -344,10 +345,10 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             unbooked = self._unbooked(state.replace(time=now * self.num_turns))[0]
             state = state.replace(listed=booking.remove_while_iterating(state.listed, over), free=unbooked)
             present |= state.listed > 0
-        cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1), 0.0)
+        cost = jnp.where(present, 1.0 / jnp.maximum(state.duration, 1).astype(jnp.float32), 0.0)
         slowdown = jnp.where(done, (now - 1 - jobs) / jnp.maximum(state.duration, 1), 0.0)
         counts = {name: getattr(state, name) for name in ("arrived", "finished", "waiting", "running")}
-        info = {name: jnp.sum(x).astype(jnp.float32) for name, x in (counts | {"slowdown": slowdown}).items()}
+        info = {name: jnp.sum(x.astype(jnp.float32)) for name, x in (counts | {"slowdown": slowdown}).items()}
         return state, -jnp.sum(cost), info | {"utilisation": 1.0 - jnp.mean(state.free / UNITS)}
 
     # ---- what an agent sees ---------------------------------------------------------------------------------------
@@ -361,22 +362,22 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         need = jnp.where(offers[:, None], state.need[state.slot], 0) / UNITS
         free = state.free / UNITS
         most, total = jnp.max(need, axis=-1), jnp.sum(need, axis=0)
-        left = jnp.min(jnp.where(need > 0, free - need, 1.0), axis=-1)
+        left = jnp.min(jnp.where(need > 0, free[None, :] - need, 1.0), axis=-1)
         slack = jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)
         last_reward = bounded(0.2 * state.last_reward)
         everywhere = {"progress": self.progress(state), "last_reward": last_reward}
-        kind = state.kind[state.slot] * offers
+        kind = state.kind[state.slot] * offers.astype(jnp.int32)
         rate = state.duration[state.slot] * offers if self.deeprm else state.observed
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
         queues = dict(
-            urgency=jnp.minimum(pick(state.waiting) / 4.0, 1.0),
+            urgency=jnp.minimum(pick(state.waiting).astype(jnp.float32) / 4.0, 1.0),
             slack=slack,
             level=pick(state.elapsed) / LONGEST,
-            pipeline=pick(state.running) / 4.0,
-            outflow=pick(state.finished) / 4.0,
-            waiting=pick(state.waiting) / 16.0,
+            pipeline=pick(state.running).astype(jnp.float32) / 4.0,
+            outflow=pick(state.finished).astype(jnp.float32) / 4.0,
+            waiting=pick(state.waiting).astype(jnp.float32) / 16.0,
             age=jnp.where(offers, (period - 1 - state.slot) / self.num_periods, 0.0),
-            change=pick(state.arrived - state.finished) / 4.0,
+            change=pick(state.arrived - state.finished).astype(jnp.float32) / 4.0,
             signal_a=need[:, 0],
             signal_b=need[:, 1] if r > 1 else 0.0,
             unit_cost=jnp.mean(need, axis=-1),
@@ -391,13 +392,13 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             level=1.0 - free,
             capacity=1.0,
             waiting=total / m,
-            signal_a=jnp.arange(r) == 0,
-            signal_b=jnp.arange(r) == 1,
+            signal_a=jnp.arange(r, dtype=jnp.int32) == 0,
+            signal_b=jnp.arange(r, dtype=jnp.int32) == 1,
             **everywhere,
         )
         clock = dict(
-            waiting=jnp.sum(state.waiting) / 16.0,
-            pipeline=jnp.sum(state.running) / 4.0,
+            waiting=jnp.sum(state.waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
+            pipeline=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
             signal_a=(period < self.num_arrivals).astype(jnp.float32),
             decided=self.turn(state) / self.num_turns,
             **everywhere,
@@ -408,13 +409,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
                 m + 1,
-                is_noop=jnp.arange(m + 1) == m,
+                is_noop=jnp.arange(m + 1, dtype=jnp.int32) == m,
                 amount=with_noop(most),
                 signed=with_noop(most),
                 second_slack=with_noop(slack),
-                second_level=with_noop(jnp.sum(need * free, axis=-1)),
+                second_level=with_noop(jnp.sum(need * free[None, :], axis=-1)),
             ),
-            action_target=jnp.where(jnp.arange(m + 1) < m, jnp.arange(m + 1), -1).astype(jnp.int32),
+            action_target=jnp.where(
+                jnp.arange(m + 1, dtype=jnp.int32) < m, jnp.arange(m + 1, dtype=jnp.int32), -1
+            ).astype(jnp.int32),
             action_mask=jnp.append(may_start, True),
         )
 
@@ -435,7 +438,7 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         index = slowdown_index.index(plan, state.waiting, self.num_periods - period, arrivals_left)
         index = jnp.where(self._delays(state) >= 0, index[state.kind[state.slot]], 0.0)
         start = jnp.max(index) > slowdown_index.THRESHOLD
-        return jnp.where(start, jnp.argmax(index), self.noop_action).astype(jnp.int32)
+        return jnp.where(start, jnp.argmax(index).astype(jnp.int32), self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """A blend of packing, queue length and the durations seen this very tick, linear and tuned on the tasks.
@@ -450,4 +453,6 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         speed = 3.3 * queue["outflow"] - 3.7 * queue["rate"] - 1.5 * queue["level"]
         score = jnp.where(observation.action_mask[:-1], packing + pressure + speed, -jnp.inf)
         enough = 0.5 * observation.tokens[-1, TOKEN_COLUMNS.index("waiting")] - 1.6
-        return jnp.where(jnp.max(score) > enough, jnp.argmax(score), self.noop_action).astype(jnp.int32)
+        return jnp.where(jnp.max(score) > enough, jnp.argmax(score).astype(jnp.int32), self.noop_action).astype(
+            jnp.int32
+        )

@@ -13,7 +13,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import setup_queue
@@ -134,7 +134,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_servers: N.
+      num_servers: N, at most 1024; N Q is at most 2^20.
       num_periods: P, jobs of an episode, at most N Q.
       queue: Q, most jobs of a server, the one in service included.
     """
@@ -153,11 +153,15 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
 
     def __init__(self, num_servers: int = 6, num_periods: int = 128, queue: int = 24) -> None:
         super().__init__()
-        for field, value in (("num_servers", num_servers), ("num_periods", num_periods), ("queue", queue)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_servers, num_periods, queue = checks.whole_numbers(
+            self.name, num_servers=(num_servers, 1, 1024), num_periods=(num_periods, 1, 2**20), queue=(queue, 1, 2**20)
+        )
+        room = {"num_servers": num_servers, "queue": queue}
+        checks.product(self.name, room, 2**20)
         if num_servers * queue < num_periods:
-            raise ValueError(f"{num_servers} queues of {queue} cannot hold the {num_periods} jobs of an episode")
+            allowed = f"at least num_periods = {num_periods}, to hold the jobs of an episode"
+            got = f"{num_servers} x {queue} = {num_servers * queue}"
+            raise checks.refusal(self.name, " x ".join(room), allowed, got)
         self.num_servers, self.num_periods, self.queue = num_servers, num_periods, queue
         self.num_turns = 1
         self.num_tokens = num_servers + 1
@@ -179,7 +183,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             max_steps_in_episode=jnp.int32(self.horizon),
             delay_price=jnp.float32(1.0),
             energy_price=jnp.float32(1.0),
-            zone=(2 * jnp.arange(n) // max(n, 2)).astype(jnp.int32),
+            zone=(2 * jnp.arange(n, dtype=jnp.int32) // max(n, 2)).astype(jnp.int32),
             arrival_rate=jnp.float32(0.5 * n),
             speed=ones,
             setup_rate=0.2 * ones,
@@ -195,7 +199,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         w_T = 1; kappa = 1 + 1 / COP at supply temperatures U(15, 25) C of the two zones.
         """
         n = self.num_servers
-        u = sampling.uniforms(key, 0, 4 + 3 * n)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 3 * n)
         speed, setup_rate, power = u[4:].reshape(3, n)
         between = lambda bounds, x: bounds[0] + (bounds[1] - bounds[0]) * x  # noqa: E731
         log_between = lambda bounds, x: bounds[0] * (bounds[1] / bounds[0]) ** x  # noqa: E731
@@ -237,7 +241,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         """Notes where the job goes: to the emptiest server if the chosen one has Q jobs."""
         del turn, params
         jobs = _count(state)
-        full = jnp.any((jnp.arange(self.num_servers) == action) & (jobs >= self.queue))
+        full = jnp.any((jnp.arange(self.num_servers, dtype=jnp.int32) == action) & (jobs >= self.queue))
         return state.replace(choice=jnp.where(full, jnp.argmin(jobs).astype(jnp.int32), action))
 
     def advance(
@@ -247,12 +251,14 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         gap, size, setup = -jnp.log(uniforms)
         gap = gap / params.arrival_rate
         # The job joins its server's queue.
-        chosen = jnp.arange(self.num_servers) == state.choice
+        chosen = jnp.arange(self.num_servers, dtype=jnp.int32) == state.choice
         free = jnp.max(state.remaining, axis=-1)  # in FIFO order the last job leaves last
         starts = chosen & (free <= 0.0)
         setup = jnp.where(starts, setup / params.setup_rate, state.setup)
         leaves = jnp.where(starts, setup, free) + size / params.speed
-        place = chosen[:, None] & (jnp.arange(self.queue) == (state.sent % self.queue)[:, None])
+        place = chosen[:, None] & (
+            jnp.arange(self.queue, dtype=jnp.int32)[None, :] == (state.sent % self.queue)[:, None]
+        )
         remaining = jnp.where(place, leaves[:, None], state.remaining)
         on = jnp.where(chosen, leaves, free)  # time until off
         jobs = jnp.sum(remaining > 0.0, axis=-1, dtype=jnp.int32)
@@ -282,13 +288,13 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             ),
             "delay": job_seconds,
             "energy": energy,
-            "setups": jnp.sum(starts).astype(jnp.float32),
-            "in_system": jnp.sum(jobs).astype(jnp.float32),
+            "setups": jnp.sum(starts, dtype=jnp.int32).astype(jnp.float32),
+            "in_system": jnp.sum(jobs, dtype=jnp.int32).astype(jnp.float32),
             "gap": gap,
         }
         state = state.replace(
             remaining=remaining,
-            sent=state.sent + chosen,
+            sent=state.sent + chosen.astype(jnp.int32),
             setup=jnp.maximum(setup - gap, 0.0),
             age=jnp.where(left > 0, state.age + gap, 0.0),
             gap=gap,
@@ -316,30 +322,30 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         jobs = _count(state)
         in_setup = state.setup > 0.0
         busy = (jobs > 0) & ~in_setup
-        waiting = jobs - busy
+        waiting = jobs - busy.astype(jnp.int32)
         everywhere = {
             "progress": self.progress(state),
             "last_reward": bounded(0.1 * state.last_reward),
         }
         servers = dict(
-            urgency=jnp.minimum(waiting / 4.0, 1.0),
-            slack=1.0 / (1.0 + jobs),
-            level=jobs / 8.0,
+            urgency=jnp.minimum(waiting.astype(jnp.float32) / 4.0, 1.0),
+            slack=1.0 / (1.0 + jobs.astype(jnp.float32)),
+            level=jobs.astype(jnp.float32) / 8.0,
             capacity=1.0,
             pipeline=in_setup,
-            outflow=state.finished / 4.0,
-            waiting=waiting / 8.0,
+            outflow=state.finished.astype(jnp.float32) / 4.0,
+            waiting=waiting.astype(jnp.float32) / 8.0,
             age=jnp.minimum(state.age / 16.0, 10.0),
             signal_a=busy,
-            signal_b=2.0 * params.zone - 1.0,
-            decided=jnp.arange(n) == state.choice,
+            signal_b=2.0 * params.zone.astype(jnp.float32) - 1.0,
+            decided=jnp.arange(n, dtype=jnp.int32) == state.choice,
             **everywhere,
         )
         job = dict(
-            urgency=jnp.minimum(jnp.sum(waiting) / 16.0, 1.0),
+            urgency=jnp.minimum(jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0, 1.0),
             level=jnp.minimum(state.power / 16.0, 10.0),
-            outflow=jnp.sum(state.finished) / 8.0,
-            waiting=jnp.sum(waiting) / 16.0,
+            outflow=jnp.sum(state.finished, dtype=jnp.int32).astype(jnp.float32) / 8.0,
+            waiting=jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
             age=jnp.minimum(state.gap, 10.0),
             unit_cost=jnp.minimum(0.25 * params.energy_price, 10.0),
             unit_value=jnp.minimum(params.delay_price, 10.0),
@@ -349,7 +355,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         return Observation(
             tokens=token_table(("supplier", n, servers), ("demand", 1, job)),
             token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(n, amount=1.0, signed=1.0, second_level=jobs / 8.0),
+            actions=action_rows(n, amount=1.0, signed=1.0, second_level=jobs.astype(jnp.float32) / 8.0),
             action_target=jnp.arange(n, dtype=jnp.int32),
             action_mask=jnp.ones((n,), bool),
         )

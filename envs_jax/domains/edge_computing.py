@@ -18,7 +18,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import offloading
@@ -161,14 +161,13 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
 
     def __init__(self, num_tasks: int = 20, num_servers: int = 3, num_periods: int = 5, window: int = 6) -> None:
         super().__init__()
-        for field, value, high in (
-            ("num_tasks", num_tasks, 64),
-            ("num_servers", num_servers, 8),
-            ("num_periods", num_periods, 10_000),
-            ("window", window, min(num_tasks, 30 - num_servers)),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field} = {value!r}: must be an integer from 1 to {high}")
+        num_tasks, num_servers, num_periods = checks.whole_numbers(
+            self.name,
+            num_tasks=(num_tasks, 1, 64),
+            num_servers=(num_servers, 1, 8),
+            num_periods=(num_periods, 1, 10_000),
+        )
+        window = checks.whole_number(self.name, "window", window, 1, min(num_tasks, 30 - num_servers))
         self.num_servers = num_servers
         self.window = window
         self.num_turns = num_tasks
@@ -199,8 +198,13 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         ccr from {.3, .4, .5}, fat and density from {.4, .5, .6, .7, .8}; noise_sd .1.
         """
         s = self.num_servers
-        u = sampling.uniforms(key, 0, 4 + 2 * s)
-        tenths = sampling.integers(u[:3], jnp.asarray((3, 4, 4)), jnp.asarray((5, 8, 8))).astype(jnp.float32) / 10.0
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * s)
+        tenths = (
+            sampling.integers(u[:3], jnp.asarray((3, 4, 4), jnp.int32), jnp.asarray((5, 8, 8), jnp.int32)).astype(
+                jnp.float32
+            )
+            / 10.0
+        )
         low, high = SERVER_RANGE
         return self.default_params.replace(
             result_ratio=tenths[0],
@@ -219,17 +223,19 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         there are n; a task has ``min(1 + floor(U(0, density w)), w)`` parents, all in the level before, of width w.
         Here they stand side by side from a random one on, around the end; daggen picks each at random.
         """
-        n, index = self.num_turns, jnp.arange(self.num_turns)
+        n, index = self.num_turns, jnp.arange(self.num_turns, dtype=jnp.int32)
         mean = jnp.floor(n**params.fat)
         width = jnp.maximum(jnp.floor(mean * (0.5 + uniforms[:, 0])), 1.0).astype(jnp.int32)
-        end = jnp.cumsum(width)
-        level = jnp.sum(end <= index[:, None], axis=-1, dtype=jnp.int32)
+        end = jnp.cumsum(width, dtype=jnp.int32)
+        level = jnp.sum(end[None, :] <= index[:, None], axis=-1, dtype=jnp.int32)
         before = jnp.maximum(level - 1, 0)
         first, wide = end[before] - width[before], width[before]
-        count = jnp.minimum(1 + jnp.floor(uniforms[:, 1] * params.density * wide).astype(jnp.int32), wide)
+        count = jnp.minimum(
+            1 + jnp.floor(uniforms[:, 1] * params.density * wide.astype(jnp.float32)).astype(jnp.int32), wide
+        )
         offset = sampling.integers(uniforms[:, 2], 0, wide - 1)
-        from_first = (index - first[:, None] - offset[:, None]) % wide[:, None]
-        parents = (level == level[:, None] - 1) & (from_first < count[:, None])
+        from_first = (index[None, :] - first[:, None] - offset[:, None]) % wide[:, None]
+        parents = (level[None, :] == level[:, None] - 1) & (from_first < count[:, None])
         low, high = RESULT_RANGE
         result = low + (high - low) * uniforms[:, 3]
         size = result / params.result_ratio
@@ -280,8 +286,10 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         """Pays for the application and draws the next."""
         graph, rates, place = state.graph, self.rates(params), state.schedule.place
         makespan, all_local = state.schedule.makespan, jnp.sum(graph.size) / NOMINAL_DEVICE
-        on = place[:, None] == jnp.arange(1 + self.num_servers)
-        upload, work = (jnp.sum(on * (state.noise[:, i] * graph.size)[:, None], axis=0) for i in (0, 1))
+        on = place[:, None] == jnp.arange(1 + self.num_servers, dtype=jnp.int32)[None, :]
+        upload, work = (
+            jnp.sum(on.astype(jnp.float32) * (state.noise[:, i] * graph.size)[:, None], axis=0) for i in (0, 1)
+        )
         link_busy = upload[1:] / rates.link
         reward = -makespan / all_local
         info = {
@@ -313,7 +321,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "outflow": bounded(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
             "age": bounded(state.work_busy / (4 * TIME_SCALE)),
         }
-        upcoming = turn + jnp.arange(self.window)
+        upcoming = turn + jnp.arange(self.window, dtype=jnp.int32)
         present = upcoming < n
         task = jnp.minimum(upcoming, n - 1)
         urgency = state.rank[task] / state.rank[0]
@@ -323,11 +331,11 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "level": graph.size[task] / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
             "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
-            "signal_a": jnp.sum(graph.parents[task], axis=1) / 10.0,
-            "signal_b": jnp.sum(graph.parents[:, task], axis=0) / 10.0,
+            "signal_a": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "signal_b": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
             "is_turn": upcoming == turn,
         }
-        left = jnp.sum(jnp.where(jnp.arange(n) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)
+        left = jnp.sum(jnp.where(jnp.arange(n, dtype=jnp.int32) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)
         application = {
             "urgency": left,
             "slack": 1.0 - left,
@@ -342,7 +350,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             ("clock", 1, application | common),
         )
         seen = jnp.concatenate([jnp.ones((1 + self.num_servers,), bool), present, jnp.ones((1,), bool)])
-        places = jnp.arange(self.num_actions)
+        places = jnp.arange(self.num_actions, dtype=jnp.int32)
         amount = tasks["level"][0] / 2.0
         return Observation(
             tokens=jnp.where(seen[:, None], tokens, 0.0),

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
+from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp
@@ -180,17 +181,21 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         cycle_hours: int = 24,
     ) -> None:
         """Static shapes: hours P, devices D, largest capacity (units), grid points Z, hours C of the price cycle."""
-        odd = range(3, 1000, 2)
-        counts = (num_periods, num_devices, max_capacity, num_prices, cycle_hours)
-        ranges = (range(1, 100_000), range(1, 25), range(1, 1000), odd, range(1, 100_000))
-        names = ("num_periods", "num_devices", "max_capacity", "num_prices", "cycle_hours")
-        for name, count, allowed in zip(names, counts, ranges, strict=True):
-            if count not in allowed:
-                kind = "odd integer" if allowed is odd else "integer"
-                raise ValueError(f"{name}={count!r}: must be an {kind} in [{allowed[0]}, {allowed[-1]}]")
-        self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = counts
-        self.num_turns = num_devices
-        self.num_tokens = num_devices + MARKET_HOURS
+        self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = checks.whole_numbers(
+            self.name,
+            num_periods=(num_periods, 1, 99_999),
+            num_devices=(num_devices, 1, 24),
+            max_capacity=(max_capacity, 1, 999),
+            num_prices=(num_prices, 3, 999),
+            cycle_hours=(cycle_hours, 1, 99_999),
+        )
+        if self.num_prices % 2 == 0:
+            raise checks.refusal(self.name, "num_prices", "odd, for a price in the middle", str(self.num_prices))
+        # The reference's plan holds a byte for each of these.
+        entries = ("num_periods", "num_devices", "max_capacity", "num_prices")
+        checks.product(self.name, {name: getattr(self, name) for name in entries}, 2**30)
+        self.num_turns = self.num_devices
+        self.num_tokens = self.num_devices + MARKET_HOURS
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +203,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     def default_params(self) -> EnergyTradingParams:
         """The canonical market with perfect day-ahead prices and equal lossy devices without wear."""
         d = self.num_devices
-        profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours) % 24]
+        profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours, dtype=jnp.int32) % 24]
         full = min(10, self.max_capacity)
         return EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -218,22 +223,22 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     def sample_params(self, key: chex.PRNGKey) -> EnergyTradingParams:
         """Draws devices and a node. Public: devices, the hub's prices. Hidden: the node's own prices, losses, wear."""
-        d, hours = self.num_devices, jnp.arange(self.cycle_hours)
-        keys = iter(jax.random.split(key, 14))
+        d, hours = self.num_devices, jnp.arange(self.cycle_hours, dtype=jnp.int32)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 9 + 4 * d + self.cycle_hours)
+        one, per_device, by_hour = iter(u[:9]), iter(u[9 : 9 + 4 * d].reshape(4, d)), u[9 + 4 * d :]
 
-        def draw(low: float, high: float, *shape: int) -> chex.Array:
-            return jax.random.uniform(next(keys), shape, jnp.float32, low, high)
+        def between(uniform: chex.Array, low: float, high: float) -> chex.Array:
+            return low + (high - low) * uniform
 
-        def integer(low: int, high: int, *shape: int) -> chex.Array:
-            return jax.random.randint(next(keys), shape, low, high + 1)
-
-        capacity = jnp.minimum(jnp.array([6, 10, 16], jnp.int32), self.max_capacity)[integer(0, 2, d)]
-        power = jnp.minimum(integer(1, MAX_POWER, d), capacity)
-        reference_price = draw(25.0, 45.0)
+        capacity = jnp.minimum(jnp.array([6, 10, 16], jnp.int32), self.max_capacity)[
+            sampling.integers(next(per_device), 0, 2)
+        ]
+        power = jnp.minimum(sampling.integers(next(per_device), 1, MAX_POWER), capacity)
+        reference_price = between(next(one), 25.0, 45.0)
         two_peak, solar = jnp.asarray(TWO_PEAK, jnp.float32), jnp.asarray(SOLAR, jnp.float32)
-        day_ahead = reference_price + two_peak[hours % 24] + 5.0 * jax.random.normal(next(keys), hours.shape)
-        share = draw(0.0, 1.0)
-        shape = ((1.0 - share) * two_peak + share * solar)[(hours + integer(-8, 8)) % 24]
+        day_ahead = reference_price + two_peak[hours % 24] + 5.0 * sampling.normal(by_hour)
+        share = next(one)
+        shape = ((1.0 - share) * two_peak + share * solar)[(hours + sampling.integers(next(one), -8, 8)) % 24]
         return EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=capacity,
@@ -241,23 +246,25 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             initial_charge=jnp.zeros_like(capacity),
             reference_price=reference_price,
             day_ahead=day_ahead,
-            profile=reference_price * draw(0.5, 1.5) + draw(1.0, 3.0) * shape,
-            persistence=draw(0.4, 0.9),
-            innovation_sd=draw(2.0, 8.0),
-            spike_probability=draw(0.0, 0.04),
-            spike_size=draw(40.0, 120.0),
-            efficiency=draw(0.70, 0.97, d),
-            wear_cost=draw(0.0, 12.0, d),
+            profile=reference_price * between(next(one), 0.5, 1.5) + between(next(one), 1.0, 3.0) * shape,
+            persistence=between(next(one), 0.4, 0.9),
+            innovation_sd=between(next(one), 2.0, 8.0),
+            spike_probability=between(next(one), 0.0, 0.04),
+            spike_size=between(next(one), 40.0, 120.0),
+            efficiency=between(next(per_device), 0.70, 0.97),
+            wear_cost=between(next(per_device), 0.0, 12.0),
         )
 
     def replay_params(self, prices: Sequence[float]) -> EnergyTradingParams:
         """A record such as :func:`envs_jax.data.pjm_prices` as a task: period ``t`` clears at ``prices[t]``.
 
         The default's devices; the record's mean as reference and day-ahead price. ``len(prices)`` is ``cycle_hours``.
+
+        Raises:
+          ValueError: for prices that are not so many finite numbers [$/MWh].
         """
+        checks.numbers(self.name, "prices", prices, shape=(self.cycle_hours,), per="one an hour of cycle_hours")
         record = np.asarray(prices, np.float32)
-        if record.shape != (self.cycle_hours,):
-            raise ValueError(f"prices of shape {record.shape}: this environment replays ({self.cycle_hours},)")
         mean = jnp.float32(record.mean())
         zero, profile = jnp.float32(0.0), jnp.asarray(np.roll(record, 1))  # period t clears hour t + 1 of the cycle
         certain = self.default_params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)
@@ -286,7 +293,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     ) -> EnergyTradingState:
         """Places the pair of the device whose turn it is."""
         del params
-        return state.replace(bids=jnp.where(jnp.arange(self.num_devices) == turn, action, state.bids))
+        return state.replace(bids=jnp.where(jnp.arange(self.num_devices, dtype=jnp.int32) == turn, action, state.bids))
 
     def advance(
         self, state: EnergyTradingState, uniforms: chex.Array, params: EnergyTradingParams
@@ -295,11 +302,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         middle, step = self.num_prices // 2, 2.0 * _SPAN / (self.num_prices - 1)
         phi = params.persistence
         scatter = jnp.sqrt(1.0 - phi**2)  # innovation's share of the residual's stationary standard deviation
-        ahead = phi * (state.residual - middle) + scatter / step * sampling.normal(uniforms[0])
+        ahead = phi * (state.residual - middle).astype(jnp.float32) + scatter / step * sampling.normal(uniforms[0])
         residual = jnp.clip(jnp.round(ahead).astype(jnp.int32), -middle, middle)
         spike = (uniforms[1] < params.spike_probability).astype(jnp.float32)
         mean = params.profile[(self.period(state) + 1) % self.cycle_hours]
-        price = mean + residual * (step / scatter) * params.innovation_sd + params.spike_size * spike
+        price = (
+            mean + residual.astype(jnp.float32) * (step / scatter) * params.innovation_sd + params.spike_size * spike
+        )
 
         low, high = (jnp.round(params.reference_price * jnp.asarray(side)[state.bids]) for side in (_LOW, _HIGH))
         bought = jnp.where(price <= low, jnp.minimum(params.power, params.capacity - state.charge), 0)
@@ -307,12 +316,12 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         trades = {
             "units_bought": bought,
             "units_sold": sold,
-            "purchases": price * bought / params.efficiency,
-            "sales": price * sold * params.efficiency,
-            "wear": params.wear_cost * (bought + sold),
+            "purchases": price * bought.astype(jnp.float32) / params.efficiency,
+            "sales": price * sold.astype(jnp.float32) * params.efficiency,
+            "wear": params.wear_cost * (bought + sold).astype(jnp.float32),
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
-        totals = {name: jnp.sum(x).astype(jnp.float32) for name, x in trades.items()}
+        totals = {name: jnp.sum(x.astype(jnp.float32)) for name, x in trades.items()}
         state = state.replace(
             charge=state.charge + bought - sold,
             bids=jnp.zeros_like(state.bids),
@@ -329,7 +338,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     def observation(self, state: EnergyTradingState, params: EnergyTradingParams) -> Observation:
         """Device tokens, then the published prices of the present and the next seven hours."""
-        turn, ahead = self.turn(state), self.period(state) + jnp.arange(MARKET_HOURS)
+        turn, ahead = self.turn(state), self.period(state) + jnp.arange(MARKET_HOURS, dtype=jnp.int32)
         sin, cos = jnp.asarray(_SIN)[ahead % 24], jnp.asarray(_COS)[ahead % 24]
         reference = params.reference_price
         premium = params.day_ahead[ahead % self.cycle_hours] - reference
@@ -338,7 +347,9 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
-            "last_reward": bounded(state.last_reward / (reference * jnp.sum(params.power))),
+            "last_reward": bounded(
+                state.last_reward / (reference * jnp.sum(params.power, dtype=jnp.int32).astype(jnp.float32))
+            ),
         }
         stores = dict(
             urgency=1.0 - level,
@@ -350,23 +361,23 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             change=change,
             signal_a=premium[1] / PRICE_SCALE,
             signal_b=bounded((state.price - reference) / PRICE_SCALE),
-            unit_value=bounded(state.settled / (PRICE_SCALE * params.power)),
+            unit_value=bounded(state.settled / (PRICE_SCALE * params.power.astype(jnp.float32))),
             rate=params.power / MAX_POWER,
-            is_turn=jnp.arange(self.num_devices) == turn,
+            is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
             decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
             cycle_sin=sin[0],
             cycle_cos=cos[0],
             **everywhere,
         )
-        now = jnp.arange(MARKET_HOURS) == 0
+        now = jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0
         markets = dict(
             urgency=jnp.clip(premium / reference, 0.0, 1.0),
             slack=jnp.clip(-premium / reference, 0.0, 1.0),
-            age=jnp.arange(MARKET_HOURS) / MARKET_HOURS,
-            change=now * change,
+            age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
+            change=now.astype(jnp.float32) * change,
             signal_a=premium / PRICE_SCALE,
-            signal_b=now * state.spike,
-            unit_value=now * bounded(state.price / PRICE_SCALE),
+            signal_b=now.astype(jnp.float32) * state.spike,
+            unit_value=now.astype(jnp.float32) * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
             **everywhere,
@@ -397,21 +408,23 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         grid, transition = backward_dp.tauchen(params.persistence, self.num_prices, _SPAN)
         residual = grid * params.innovation_sd / jnp.sqrt(1.0 - params.persistence**2)
         chance = jnp.stack([1.0 - params.spike_probability, params.spike_probability])
-        charge = jnp.arange(self.max_capacity + 1)
+        charge = jnp.arange(self.max_capacity + 1, dtype=jnp.int32)
         lows, highs = (np.array(side) for side in zip(*PAIRS, strict=True))
 
         def device(capacity: chex.Array, power: chex.Array, eta: chex.Array, wear: chex.Array) -> backward_dp.Plan:
             bought, sold = jnp.clip(capacity - charge, 0, power), jnp.minimum(power, charge)
-            buy = backward_dp.Move(charge + bought, -bought / eta, -wear * bought)
-            sell = backward_dp.Move(charge - sold, sold * eta, -wear * sold)
+            buy = backward_dp.Move(
+                charge + bought, (-bought).astype(jnp.float32) / eta, -wear * bought.astype(jnp.float32)
+            )
+            sell = backward_dp.Move(charge - sold, sold.astype(jnp.float32) * eta, -wear * sold.astype(jnp.float32))
 
             def stage(t: chex.Array, value: chex.Array) -> chex.Array:
                 mean = params.profile[(t + 1) % self.cycle_hours]
-                price = mean + residual[:, None] + params.spike_size * jnp.arange(2)
+                price = mean + residual[:, None] + params.spike_size * jnp.arange(2, dtype=jnp.float32)[None, :]
                 hold, buying, selling = backward_dp.orders(transition, price, chance, levels, value, buy, sell)
                 return hold[..., None] + buying[..., lows] + selling[..., highs - 1]
 
-            salvage = jnp.zeros((self.num_prices, self.max_capacity + 1), jnp.float32)
+            salvage = vary_like(jnp.zeros((self.num_prices, self.max_capacity + 1), jnp.float32), params)
             return backward_dp.solve(stage, salvage, self.num_periods)
 
         return jax.vmap(device)(params.capacity, params.power, params.efficiency, params.wear_cost)
@@ -432,7 +445,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         """
         del key
         tokens, column = observation.tokens, TOKEN_COLUMNS.index
-        row = tokens[jnp.argmax(tokens[:, column("is_turn")])]
+        row = tokens[jnp.argmax(tokens[:, column("is_turn")]).astype(jnp.int32)]
         left = (1.0 - row[column("progress")]) * self.num_periods
         units = row[column("level")] * row[column("capacity")] * self.max_capacity
         hours_to_empty = units / (row[column("rate")] * MAX_POWER)

@@ -18,14 +18,15 @@ it from the ward's own patients of tomorrow, and stays longer there (kappa >= 1)
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import chex
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import bed_pools
@@ -46,7 +47,7 @@ PROFILE_JITTER = 0.3  # sd of the log of a task's profiles around the two above
 START_LOAD = 0.9  # of the beds, public
 
 MAX_WAITING = 63  # patients of a class; more are turned away
-POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed; beyond, it is taken as constant
+POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed, more in long episodes; then it is constant
 MOVES = 8  # later moves of the same epoch that the reference reckons with
 HEURISTIC = (4.0, 0.15)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
 # What the observation shows as 1: patients, b, h, cost of an epoch.
@@ -149,7 +150,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
       num_days: days of an episode.
       epochs_per_day: E.
       max_beds: most beds of a ward.
-      max_arrivals: end of the tables of arrivals [patients/epoch].
+      max_arrivals: end of the tables of arrivals [patients/epoch]; by default 15 or what the busiest task needs.
     """
 
     name: ClassVar[str] = "healthcare"
@@ -162,22 +163,43 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         "arrival_profile",
         "arrival_cdf",
     )
+    ingredients: ClassVar[tuple[str, ...]] = ("arrival_rate", "arrival_profile")
     reward_unit: ClassVar[str] = "patient-epochs of waiting"
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(
-        self, num_wards: int = 4, num_days: int = 4, epochs_per_day: int = 8, max_beds: int = 20, max_arrivals: int = 15
+        self,
+        num_wards: int = 4,
+        num_days: int = 4,
+        epochs_per_day: int = 8,
+        max_beds: int = 20,
+        max_arrivals: int | None = None,
     ) -> None:
         super().__init__()
-        for field, value, high in (
-            ("num_wards", num_wards, 10),
-            ("num_days", num_days, 10_000),
-            ("epochs_per_day", epochs_per_day, 1440),
-            ("max_beds", max_beds, 64),
-            ("max_arrivals", max_arrivals, 63),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        num_wards, num_days, epochs_per_day, max_beds = checks.whole_numbers(
+            self.name,
+            num_wards=(num_wards, 1, 10),
+            num_days=(num_days, 1, 10_000),
+            epochs_per_day=(epochs_per_day, 1, 1440),
+            max_beds=(max_beds, 1, 64),
+        )
+        # The busiest ward of a task: arrivals a day, and at most in an epoch with a profile that peaks by four standard
+        # deviations of its jitter.
+        busiest = LOAD_RANGE[1] * min(max_beds, BEDS_RANGE[1]) / STAY_RANGE[0]
+        peak = max(ARRIVAL_PROFILE) if epochs_per_day == len(ARRIVAL_PROFILE) else 1.0 / epochs_per_day
+        peak *= math.exp(4.0 * PROFILE_JITTER)
+        peak /= peak + 1.0 - peak * math.exp(-4.0 * PROFILE_JITTER)
+        fewest = checks.poisson_quantile(busiest * peak, 1.0 - checks.TAIL)
+        if max_arrivals is None:
+            max_arrivals = max(15, fewest)
+        max_arrivals = checks.whole_number(self.name, "max_arrivals", max_arrivals, fewest, 63)
+        # Queues that a task's reference looks at: those of a short episode, or what a longer one at the largest load
+        # lets grow, three and a half standard deviations included.
+        surplus = busiest * (1.0 - 1.0 / LOAD_RANGE[1]) * num_days
+        grown = math.ceil(surplus + 3.5 * math.sqrt(busiest * num_days))
+        self.pool_size = max_beds + min(max(POOL_QUEUE, grown), MAX_WAITING + 1)
+        epochs = {"num_days": num_days, "epochs_per_day": epochs_per_day, "num_wards": num_wards}
+        checks.product(self.name, epochs | {"censuses": self.pool_size}, 2**28)
         self.num_wards = self.num_turns = self.num_reset_uniforms = num_wards
         self.epochs_per_day, self.max_beds, self.max_arrivals = epochs_per_day, max_beds, max_arrivals
         self.num_periods = num_days * epochs_per_day
@@ -192,33 +214,63 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """The nominal hospital with other values of some fields; a scalar stands for all wards or epochs.
 
         Nominal: equal wards at load .9, a mean stay of 4.3 days, the middle of the ranges; overflow costs 15.
+
+        Raises:
+          ValueError: for an unknown field, values that are no such quantities, or arrivals that do not fit the tables
+            of ``max_arrivals``.
         """
+        self._check_instance(fields)
         w, e = self.num_wards, self.epochs_per_day
         profiles = (DISCHARGE_PROFILE, ARRIVAL_PROFILE) if e == len(DISCHARGE_PROFILE) else ((1.0 / e,) * e,) * 2
         beds = jnp.broadcast_to(jnp.asarray(fields.get("beds", min(14, self.max_beds)), jnp.int32), (w,))
         nominal = {
             "beds": beds,
-            "start_census": START_LOAD * beds,
-            "holding_cost": jnp.ones((w,)),
-            "overflow_cost": jnp.full((w, w), 15.0),
-            "arrival_rate": 0.9 * beds / 4.3,
-            "discharge_rate": jnp.full((w,), 1.0 / 4.3),
+            "start_census": START_LOAD * beds.astype(jnp.float32),
+            "holding_cost": jnp.ones((w,), jnp.float32),
+            "overflow_cost": jnp.full((w, w), 15.0, jnp.float32),
+            "arrival_rate": 0.9 * beds.astype(jnp.float32) / 4.3,
+            "discharge_rate": jnp.full((w,), 1.0 / 4.3, jnp.float32),
             "off_service": jnp.float32(1.1),
-            "discharge_profile": jnp.asarray(profiles[0]),
-            "arrival_profile": jnp.asarray(profiles[1]),
+            "discharge_profile": jnp.asarray(profiles[0], jnp.float32),
+            "arrival_profile": jnp.asarray(profiles[1], jnp.float32),
         }
-        if unknown := sorted(fields.keys() - nominal.keys()):
-            raise ValueError(f"unknown fields {unknown}; a hospital has {', '.join(nominal)}")
         given = {
             name: jnp.broadcast_to(jnp.asarray(fields.get(name, value), value.dtype), value.shape)
             for name, value in nominal.items()
         }
-        given["overflow_cost"] *= 1.0 - jnp.eye(w)
+        given["overflow_cost"] *= 1.0 - jnp.eye(w, dtype=jnp.float32)
         law = self._law(given["arrival_rate"], given["arrival_profile"])
         return HealthcareParams(max_steps_in_episode=jnp.int32(self.horizon), arrival_cdf=law, **given)
 
+    def _check_instance(self, fields: Mapping[str, object]) -> None:
+        """Refuses what is no hospital, and arrivals that the tables of this environment would cut."""
+        w, e = (self.num_wards,), (self.epochs_per_day,)
+        wards = {"shape": w, "per": "one a ward", "scalar": True}
+        epochs = {"shape": e, "per": "one an epoch of a day", "scalar": True}
+        allowed: dict[str, dict[str, Any]] = {
+            "beds": {"low": 1, "high": self.max_beds, "whole": True, **wards},
+            "start_census": {"low": 0.0, "high": 1e3, **wards},
+            "holding_cost": {"low": 0.0, **wards},
+            "overflow_cost": {"low": 0.0, "shape": w * 2, "per": "by class and ward", "scalar": True},
+            "arrival_rate": {"low": 0.0, "high": 1e4, **wards},
+            "discharge_rate": {"low": 0.0, "above": True, **wards},
+            "off_service": {"low": 0.0, "above": True},
+            "discharge_profile": {"low": 0.0, "high": 1.0, **epochs},
+            "arrival_profile": {"low": 0.0, "high": 1.0, **epochs},
+        }
+        checks.known(f"{self.name}.instance", fields, allowed)
+        found = {name: checks.numbers(self.name, name, value, **allowed[name]) for name, value in fields.items()}
+        beds = found.get("beds", np.asarray(min(14.0, self.max_beds)))
+        usual = None if beds is None else np.asarray(0.9 * beds / 4.3)
+        rate = found.get("arrival_rate", usual)
+        nominal = max(ARRIVAL_PROFILE) if e == (len(ARRIVAL_PROFILE),) else 1.0 / e[0]
+        share = found.get("arrival_profile", np.asarray(nominal))
+        if rate is not None and share is not None:
+            peak = float(rate.max() * share.max())
+            checks.poisson_table(self.name, "arrival_rate x arrival_profile", peak, self.max_arrivals, "max_arrivals")
+
     def _law(self, rate: chex.Array, profile: chex.Array) -> chex.Array:
-        return sampling.poisson_cdf(profile[:, None] * rate, self.max_arrivals + 1)
+        return sampling.poisson_cdf(profile[:, None] * rate[None, :], self.max_arrivals + 1)
 
     @property
     def default_params(self) -> HealthcareParams:
@@ -228,7 +280,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
         """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
         w, e = self.num_wards, self.epochs_per_day
-        u = sampling.uniforms(key, 0, 4 * w + w * w + 1 + 2 * e)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 * w + w * w + 1 + 2 * e)
         by_ward, pairs, rest = u[: 4 * w].reshape(4, w), u[4 * w : 4 * w + w * w], u[4 * w + w * w :]
 
         def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:
@@ -244,7 +296,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             beds=beds,
             holding_cost=between(HOLDING_RANGE, by_ward[3]),
             overflow_cost=jnp.exp(between((math.log(low), math.log(high)), pairs)).reshape(w, w),
-            arrival_rate=between(LOAD_RANGE, by_ward[2]) * beds * discharge_rate,
+            arrival_rate=between(LOAD_RANGE, by_ward[2]) * beds.astype(jnp.float32) * discharge_rate,
             discharge_rate=discharge_rate,
             off_service=jnp.where(rest[0] < 0.5, *OFF_SERVICE),
             discharge_profile=discharge,
@@ -253,9 +305,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
     def average_task(self, params: HealthcareParams, population: HealthcareParams) -> HealthcareParams:
         """Means; arrivals at the mean *load* of the beds shown, a better guess than the mean arrivals."""
-        load = jnp.mean(population.arrival_rate / (population.beds * population.discharge_rate))
+        load = jnp.mean(population.arrival_rate / (population.beds.astype(jnp.float32) * population.discharge_rate))
         params = super().average_task(params, population)
-        rate = load * params.beds * params.discharge_rate
+        rate = load * params.beds.astype(jnp.float32) * params.discharge_rate
         return params.replace(arrival_rate=rate, arrival_cdf=self._law(rate, params.arrival_profile))
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: HealthcareParams) -> HealthcareState:
@@ -279,12 +331,14 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         self, state: HealthcareState, turn: chex.Array, action: chex.Array, params: HealthcareParams
     ) -> HealthcareState:
         """Moves patients into the ward in turn, as many as wait and find a bed."""
-        wards = jnp.arange(self.num_wards)
+        wards = jnp.arange(self.num_wards, dtype=jnp.int32)
         patients, ward = jnp.asarray(self.sender)[action], (wards == turn).astype(jnp.int32)
         sender = ((wards == patients) & (wards != turn)).astype(jnp.int32)
-        free = jnp.sum(ward * (params.beds - state.in_ward.sum(0)))
-        number = jnp.minimum(jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting), free))
-        moved = number * sender[:, None] * ward
+        free = jnp.sum(ward * (params.beds - state.in_ward.sum(0, dtype=jnp.int32)), dtype=jnp.int32)
+        number = jnp.minimum(
+            jnp.asarray(self.size)[action], jnp.minimum(jnp.sum(sender * state.waiting, dtype=jnp.int32), free)
+        )
+        moved = number * sender[:, None] * ward[None, :]
         return state.replace(
             waiting=state.waiting - number * sender, in_ward=state.in_ward + moved, moved=state.moved + moved
         )
@@ -299,8 +353,8 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         ``holding_cost``, ``overflow_cost`` [cost units].
         """
         w = self.num_wards
-        holding = jnp.sum(params.holding_cost * state.waiting)
-        charged = params.overflow_cost * state.moved
+        holding = jnp.sum(params.holding_cost * state.waiting.astype(jnp.float32))
+        charged = params.overflow_cost * state.moved.astype(jnp.float32)
         overflow = jnp.sum(charged)
         epoch = (self.period(state) + 1) % self.epochs_per_day
         chance = jnp.minimum(self._leaving(params) * params.discharge_profile[epoch], 1.0)
@@ -308,19 +362,19 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         arrived = sampling.categorical(uniforms[w * w :], params.arrival_cdf[epoch])
         stayed = state.in_ward - discharged
         asking = state.waiting + arrived
-        admitted = jnp.minimum(asking, params.beds - stayed.sum(0))
+        admitted = jnp.minimum(asking, params.beds - stayed.sum(0, dtype=jnp.int32))
         left = asking - admitted
         waiting = jnp.minimum(left, MAX_WAITING)
-        total = state.in_ward.sum()
+        total = state.in_ward.sum(dtype=jnp.int32)
         figures = {
-            "waiting": state.waiting.sum(),
-            "overflowed": state.moved.sum(),
+            "waiting": state.waiting.sum(dtype=jnp.int32),
+            "overflowed": state.moved.sum(dtype=jnp.int32),
             "in_beds": total,
-            "off_service": total - jnp.trace(state.in_ward),
-            "free_beds": params.beds.sum() - total,
-            "arrived": arrived.sum(),
-            "discharged": discharged.sum(),
-            "dropped": jnp.sum(left - waiting),
+            "off_service": total - jnp.trace(state.in_ward, dtype=jnp.int32),
+            "free_beds": params.beds.sum(dtype=jnp.int32) - total,
+            "arrived": arrived.sum(dtype=jnp.int32),
+            "discharged": discharged.sum(dtype=jnp.int32),
+            "dropped": jnp.sum(left - waiting, dtype=jnp.int32),
             "holding_cost": holding,
             "overflow_cost": overflow,
         }
@@ -342,38 +396,38 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     def observation(self, state: HealthcareState, params: HealthcareParams) -> Observation:
         """See the class docstring for the columns."""
         w, turn = self.num_wards, self.turn(state)
-        wards = jnp.arange(w)
-        occupied = state.in_ward.sum(0)
+        wards = jnp.arange(w, dtype=jnp.int32)
+        occupied = state.in_ward.sum(0, dtype=jnp.int32)
         free = params.beds - occupied
         level = occupied / params.beds
-        phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day) / self.epochs_per_day
+        phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day).astype(jnp.float32) / self.epochs_per_day
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
             "progress": self.progress(state),
             "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
-        waiting = bounded(state.waiting / PATIENTS)
+        waiting = bounded(state.waiting.astype(jnp.float32) / PATIENTS)
         both = {
             "urgency": jnp.minimum(waiting, 1.0),
             "slack": free / params.beds,
             "capacity": params.beds / self.max_beds,
             "waiting": waiting,
-            "signal_a": bounded(state.arrived / PATIENTS),
+            "signal_a": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
             "unit_value": bounded(params.holding_cost / HOLDING_SCALE),
             **common,
         }
 
         def flows(axis: int) -> dict[str, chex.Array]:
             """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
-            charged, moved = state.charged.sum(axis), state.moved_before.sum(axis)
+            charged, moved = state.charged.sum(axis), state.moved_before.sum(axis, dtype=jnp.int32)
             return {
-                "outflow": bounded(state.discharged.sum(axis) / PATIENTS),
-                "unit_cost": bounded(charged / jnp.maximum(moved, 1) / OVERFLOW_SCALE),
-                "decided": bounded(state.moved.sum(axis) / PATIENTS),
+                "outflow": bounded(state.discharged.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
+                "unit_cost": bounded(charged / jnp.maximum(moved, 1).astype(jnp.float32) / OVERFLOW_SCALE),
+                "decided": bounded(state.moved.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
             }
 
-        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1) / params.beds)}
+        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1, dtype=jnp.int32) / params.beds)}
         rooms = {
             **both,
             **flows(0),
@@ -401,10 +455,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
 
     def solve(self, params: HealthcareParams) -> chex.Array:
         """Cost to go ``f32[P, W, S]`` of each ward and its class by period and census, were nobody moved."""
-        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate, 1.0)
-        arrivals = params.arrival_profile[:, None] * params.arrival_rate
+        chance = jnp.minimum(params.discharge_profile[:, None] * params.discharge_rate[None, :], 1.0)
+        arrivals = params.arrival_profile[:, None] * params.arrival_rate[None, :]
         pools = bed_pools.Pools(params.beds, chance, arrivals, params.holding_cost)
-        return bed_pools.values(pools, self.num_periods, self.max_beds + POOL_QUEUE, self.max_beds)
+        return bed_pools.values(pools, self.num_periods, self.pool_size, self.max_beds)
 
     def reference_action(
         self, plan: chex.Array, state: HealthcareState, params: HealthcareParams, key: chex.PRNGKey
@@ -413,10 +467,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         del key
         turn = self.turn(state)
         value = plan[jnp.minimum(self.period(state), self.num_periods - 1)]
-        burden = params.discharge_rate / self._leaving(params)
-        occupied = state.in_ward.sum(0)
+        burden = params.discharge_rate[None, :] / self._leaving(params)
+        occupied = state.in_ward.sum(0, dtype=jnp.int32)
         free = params.beds - occupied
-        later = jnp.where(jnp.arange(self.num_wards) > turn, free, 0)
+        later = jnp.where(jnp.arange(self.num_wards, dtype=jnp.int32) > turn, free, 0)
         world = (state.waiting, later, state.waiting + occupied, params.overflow_cost, burden)
         choices = (jnp.asarray(self.sender), turn, jnp.asarray(self.size))
         cost = bed_pools.placement_costs(value, *world, choices, MOVES)
@@ -435,7 +489,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
         own = beds * column["is_turn"]
         free, kept = jnp.sum(own * column["slack"]), reserve * jnp.sum(own)
-        worth, cost = patience * holding / beds[:w], jnp.ones((w,))  # in overflow costs assumed
+        worth, cost = patience * holding / beds[:w], jnp.ones((w,), jnp.float32)  # in overflow costs assumed
         legal = observation.action_mask
         return bed_pools.index_choice(worth, waiting, cost, legal, free - kept, self.sender, self.size)
 

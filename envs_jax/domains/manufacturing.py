@@ -21,9 +21,10 @@ from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import data, sampling
+from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import job_shop
@@ -144,8 +145,8 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     (breakdowns): all recalled, none re-read. Machine factors and hidden weights are choices made here.
 
     Args:
-      num_jobs: J, at least 1; J + M at most 31.
-      num_machines: M, at least 1.
+      num_jobs: J; J + M at most 31.
+      num_machines: M.
       max_holds: holds per episode; 0 is the classical class of non-delay schedules.
     """
 
@@ -155,12 +156,12 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     def __init__(self, num_jobs: int = 6, num_machines: int = 6, max_holds: int = 2) -> None:
         super().__init__()
-        sizes = {"num_jobs": (num_jobs, 1), "num_machines": (num_machines, 1), "max_holds": (max_holds, 0)}
-        for field, (value, low) in sizes.items():
-            if value < low:
-                raise ValueError(f"{field} = {value}: must be at least {low}")
+        num_jobs, num_machines, max_holds = checks.whole_numbers(
+            self.name, num_jobs=(num_jobs, 1, 30), num_machines=(num_machines, 1, 30), max_holds=(max_holds, 0, 10_000)
+        )
         if num_jobs + num_machines > 31:
-            raise ValueError(f"num_jobs + num_machines = {num_jobs + num_machines}: must be at most 31")
+            total = f"{num_jobs} + {num_machines} = {num_jobs + num_machines}"
+            raise checks.refusal(self.name, "num_jobs + num_machines", "at most 31", total)
         self.num_jobs = num_jobs
         self.num_machines = num_machines
         self.max_holds = max_holds
@@ -195,12 +196,20 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
           weight: ``f32[J]``, by default :func:`~envs_jax.references.job_shop.weights`.
 
         Raises:
-          ValueError: if the tables have the wrong shape.
+          ValueError: for tables of another shape, a job that does not visit every machine once, minutes or a weight
+            below 0, a tightness that is not above 0.
         """
-        shape = (self.num_jobs, self.num_machines)
-        for field, table in (("route", route), ("minutes", minutes)):
-            if jnp.shape(table) != shape:
-                raise ValueError(f"{field} has shape {jnp.shape(table)}: must be {shape} (num_jobs, num_machines)")
+        per, shape = "a row a job", (self.num_jobs, self.num_machines)
+        visits = checks.numbers(self.name, "route", route, 0, self.num_machines - 1, shape=shape, per=per, whole=True)
+        if visits is not None:
+            for job, row in enumerate(np.sort(visits)):
+                if (row != np.arange(self.num_machines)).any():
+                    got = f"{visits[job].astype(int).tolist()} for job {job}"
+                    raise checks.refusal(self.name, "route", "every machine once for each job", got)
+        checks.numbers(self.name, "minutes", minutes, 0.0, shape=shape, per=per)
+        checks.number(self.name, "tightness", tightness, 0.0, above=True)
+        if weight is not None:
+            checks.numbers(self.name, "weight", weight, 0.0, shape=(self.num_jobs,), per="one a job")
         order, nominal = job_shop.by_machine(route, minutes)
         return ManufacturingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -222,7 +231,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         times, cv ~ U(.02, .2).
         """
         j, m = self.num_jobs, self.num_machines
-        u = sampling.uniforms(key, 0, 5 + 2 * m + j)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 5 + 2 * m + j)
         seeds = 1 + (u[:2] * (job_shop.MODULUS - 256)).astype(jnp.int32)
         route, minutes = job_shop.taillard(seeds[0], seeds[1], j, m)
         weight = 2.0 ** jnp.floor(3.0 * u[5 + 2 * m :])
@@ -240,7 +249,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         Uniforms ``[2 + STOPS, J, M]``: see :func:`~envs_jax.references.job_shop.realised_minutes`.
         """
         shape = (self.num_jobs, self.num_machines)
-        u, running = uniforms.reshape(2 + job_shop.STOPS, *shape), params.nominal * params.factor
+        u, running = uniforms.reshape(2 + job_shop.STOPS, *shape), params.nominal * params.factor[None, :]
         repairs = (params.repair_share, params.repair_time)
         minutes = job_shop.realised_minutes(u, running, params.variation, *repairs)
         jobs, machines = jnp.zeros(shape[:1], jnp.float32), jnp.zeros(shape[1:], jnp.float32)
@@ -276,10 +285,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         """Starts job ``action``, or holds; where no hold is allowed the job that has been waiting longest starts."""
         del turn
         startable = self._startable(state, params)
-        asked = startable & (jnp.arange(self.num_jobs) == action)
+        asked = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == action)
         hold = ~asked.any() & self._may_hold(state)
         waited = jnp.where(startable, state.ready, jnp.inf)
-        longest = startable & (jnp.arange(self.num_jobs) == jnp.argmin(waited))
+        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == jnp.argmin(waited).astype(jnp.int32))
         chosen = jnp.where(asked.any(), asked, longest) & ~hold
         shop = Shop(order=params.order, minutes=state.minutes, weight=params.weight, due=params.due)
         after = job_shop.start(shop, self._progress(state), state.clock, chosen)
@@ -335,7 +344,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         startable = self._startable(state, params)
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
         queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
-        label = (2.0 * jnp.arange(m) + 1.0) / m - 1.0
+        label = (2.0 * jnp.arange(m, dtype=jnp.float32) + 1.0) / m - 1.0
         last_reward = bounded(REWARD_SCALE * state.last_reward)
         shared = {"progress": self.progress(state), "last_reward": last_reward}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
@@ -367,13 +376,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 m,
                 {
                     "urgency": queued,
-                    "slack": 1.0 - f.busy.any(0),
+                    "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
                     "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
-                    "outflow": (f.last & f.ended[:, None]).sum(0),
+                    "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
                     "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
                     "change": bounded(total(f.last, f.outcome[:, None], 0)),
                     "signal_a": label,
-                    "signal_b": f.complete.sum(0) / j,
+                    "signal_b": f.complete.sum(0, dtype=jnp.int32) / j,
                     "rate": jnp.minimum(speed, 10.0),
                     **shared,
                 },
@@ -382,15 +391,15 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 "clock",
                 1,
                 {
-                    "urgency": (slack < 0.0).sum() / j,
+                    "urgency": (slack < 0.0).sum(dtype=jnp.int32) / j,
                     "slack": state.holds / max(self.max_holds, 1),
-                    "level": (j * m - state.started.sum()) / (j * m),
+                    "level": (j * m - state.started.sum(dtype=jnp.int32)) / (j * m),
                     **shared,
                 },
             ),
         )
         size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
-        noop = jnp.arange(j + 1) == j
+        noop = jnp.arange(j + 1, dtype=jnp.int32) == j
         return Observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
@@ -401,13 +410,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 signed=size,
                 second_urgency=jnp.append(total(f.following, queued, 1), 0.0),
             ),
-            action_target=jnp.where(noop, -1, jnp.arange(j + 1)).astype(jnp.int32),
+            action_target=jnp.where(noop, -1, jnp.arange(j + 1, dtype=jnp.int32)).astype(jnp.int32),
             action_mask=jnp.append(startable, True),
         )
 
     def solve(self, params: ManufacturingParams) -> Shop:
         """The shop with expected times p f / (1 - A): a minute of running brings A / (1 - A) minutes of repair."""
-        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))
+        minutes = params.nominal * (params.factor / (1.0 - params.repair_share))[None, :]
         return Shop(order=params.order, minutes=minutes, weight=params.weight, due=params.due)
 
     def reference_action(
@@ -444,5 +453,5 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         ahead = self.num_machines * (slack - urgency) - (minutes - nominal)
         index = job_shop.atc_index(jnp.where(price > 0.0, price, MEAN_WEIGHT / TOP_WEIGHT), minutes, ahead, 1.0)
         startable = observation.action_mask[: self.num_jobs]
-        best = jnp.argmax(jnp.where(startable, index, -1.0))
+        best = jnp.argmax(jnp.where(startable, index, -1.0)).astype(jnp.int32)
         return jnp.where(startable.any(), best, self.noop_action).astype(jnp.int32)

@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
+from envs_jax.arrays import vary_like
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -166,10 +167,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def __init__(self, network: str = "5p", num_periods: int = 17, season: bool = False, scarce: bool = False) -> None:
         super().__init__()
-        if network not in cim.NETWORKS:
-            raise ValueError(f"network={network!r}: must be one of {', '.join(cim.NETWORKS)}")
-        if not isinstance(num_periods, int) or num_periods < 2:
-            raise ValueError(f"num_periods={num_periods!r}: must be an integer of at least 2")
+        network = checks.one_of(self.name, "network", network, cim.NETWORKS)
+        num_periods = checks.whole_number(self.name, "num_periods", num_periods, 2, 10_000)
+        season, scarce = (checks.flag(self.name, *field) for field in (("season", season), ("scarce", scarce)))
         self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
         p, v = len(self.network.ports), len(self.network.vessels)
         self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
@@ -207,12 +207,14 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         nu = .8. Vessels carry 9000 to 15000 containers (shown).
         """
         p, lanes = self.num_ports, self.num_lanes
-        u = sampling.uniforms(key, 0, 1 + 6 * p + lanes + self.num_turns)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 6 * p + lanes + self.num_turns)
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
-        wave = jnp.sin(2.0 * jnp.pi * (sampling.integers(waves, 1, 3) * time + phase))
-        rate = (0.025 + 0.02 * u[0]) * (weight / weight.sum()) * (1.0 + (0.5 + 0.5 * swing) * wave)
+        number = sampling.integers(waves, 1, 3).astype(jnp.float32)
+        wave = jnp.sin(2.0 * jnp.pi * (number[None, :] * time + phase[None, :]))
+        share = (0.025 + 0.02 * u[0]) * (weight / weight.sum())
+        rate = share[None, :] * (1.0 + (0.5 + 0.5 * swing)[None, :] * wave)
         share = -jnp.log(rest[:lanes])
         return self.default_params.replace(
             capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
@@ -257,7 +259,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
 
         zero = jnp.zeros((self.num_ports,), jnp.float32)
-        return jax.lax.scan(one, (stock, zero, zero), (first + jnp.arange(len(uniforms)), uniforms))[0]
+        start = vary_like((stock, zero, zero), stock, uniforms, params)
+        return jax.lax.scan(one, start, (first + jnp.arange(len(uniforms), dtype=jnp.int32), uniforms))[0]
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """The morning of day 0: all containers empty in the ports, nothing ordered yet."""
@@ -270,7 +273,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     def scope(self, state: MaritimeState, params: MaritimeParams) -> tuple[chex.Array, ...]:
         """Of the call in turn: vessel ``f32[V]`` and port ``f32[P]`` (one-hot), empties to load, to discharge."""
         turn, week = self.turn(state), self.period(state)
-        vessel = (jnp.arange(self.num_turns) == turn).astype(jnp.float32)
+        vessel = (jnp.arange(self.num_turns, dtype=jnp.int32) == turn).astype(jnp.float32)
         port = self.services.here(week)[turn]
         aboard = vessel @ state.stock.aboard
         room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
@@ -299,7 +302,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         stock, early, missed = jax.lax.cond(
             week == 0,
             lambda: self._days(state.stock, week, uniforms[:1], params),
-            lambda: (state.stock, none, none),
+            lambda: vary_like((state.stock, none, none), state, uniforms, params),
         )
         stock, booked, lost = self._days(stock, WEEK * week + 1, uniforms[1:], params)
         booked, lost = booked + early, lost + missed
@@ -328,7 +331,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         onto = self.services.here(week + 1)
         # Not a sum of products with ``onto``: XLA makes that a matrix product by itself, on CPU eight times as dear.
         bound = jnp.sum(jnp.where(onto > 0, stock.laden, 0.0), axis=-1)
-        phase = 2.0 * jnp.pi * week / WEEKS
+        phase = 2.0 * jnp.pi * week.astype(jnp.float32) / WEEKS
         common = {
             "cycle_sin": jnp.sin(phase),
             "cycle_cos": jnp.cos(phase),
@@ -367,7 +370,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "decided": bounded(-state.moved / unit),
             **common,
         }
-        tenths = jnp.arange(-LEVELS, LEVELS + 1)
+        tenths = jnp.arange(-LEVELS, LEVELS + 1, dtype=jnp.int32)
         share = tenths / LEVELS
         return Observation(
             tokens=token_table(
@@ -384,7 +387,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
                 second_slack=vessel @ vessels["slack"],
                 second_level=vessel @ vessels["level"],
             ),
-            action_target=jnp.full((self.num_actions,), port @ jnp.arange(self.num_ports), jnp.int32),
+            action_target=jnp.full(
+                (self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.float32), jnp.int32
+            ),
             action_mask=jnp.where(tenths < 0, load > 0, (tenths == 0) | (discharge > 0)),
         )
 
@@ -392,9 +397,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     def solve(self, params: MaritimeParams) -> chex.Array:
         """Shares ``f32[P - 1, V]`` of the empties at hand to leave in port in weeks 1, 2, ..., for mean orders."""
-        days = jnp.arange(1 + WEEK * self.num_periods)
+        days = jnp.arange(1 + WEEK * self.num_periods, dtype=jnp.int32)
         orders = jax.vmap(self.mean_orders, in_axes=(0, None))(days, params)
-        start = jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32)
+        start = vary_like(jnp.full((self.num_periods - 1, self.num_turns), 0.5, jnp.float32), params)
         value = lambda shares: self.services.forecast(shares, orders, params)  # noqa: E731
         return keep_shares.ascend(value, start, ITERATIONS, STEP)[0]
 
@@ -421,9 +426,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
         need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
         reached = vessel @ self.services.on_route
-        same = (self.services.on_route == reached).all(-1)  # the vessels of that route
+        same = (self.services.on_route == reached[None, :]).all(-1)  # the vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
-        ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same * (1.0 - vessel)), 0.0)
+        ahead = jnp.maximum(ahead - under_way * jnp.sum(aboard * same.astype(jnp.float32) * (1.0 - vessel)), 0.0)
         here = own * (port @ booked)
         at_hand = port @ empty + vessel @ aboard
         carried = jnp.minimum(at_hand * weight * ahead / (here + weight * ahead + 1e-6), ahead)

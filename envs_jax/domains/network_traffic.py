@@ -15,11 +15,16 @@ What a service class is worth (c), success rates mu, connectivities p, arrival r
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import chex
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
+from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import max_weight
@@ -176,6 +181,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
         *("success_cdf", "arrival_cdf"),
     )
+    ingredients = ("success_rate", "arrival_rate")
     reward_unit = "weighted packets per flow"
     reference_kind = "heuristic"
 
@@ -187,18 +193,14 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         activations: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_flows": (num_flows, 31),
-            "slots_per_frame": (slots_per_frame, 16),
-            "num_periods": (num_periods, 10**7),
-        }
-        for field, (value, high) in sizes.items():
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
-        singles = tuple((k,) for k in range(num_flows))
-        menu = max_weight.menu(singles if activations is None else activations, num_flows)
-        if not 1 <= len(menu) <= 31:
-            raise ValueError(f"activations has {len(menu)} sets of flows: must be from 1 to 31")
+        num_flows, slots_per_frame, num_periods = checks.whole_numbers(
+            self.name,
+            num_flows=(num_flows, 1, 31),
+            slots_per_frame=(slots_per_frame, 1, 16),
+            num_periods=(num_periods, 1, 10**7),
+        )
+        sets = [(k,) for k in range(num_flows)] if activations is None else self._activations(activations, num_flows)
+        menu = max_weight.menu(sets, num_flows)
         self.num_flows = num_flows
         self.num_turns = slots_per_frame
         self.num_periods = num_periods
@@ -209,6 +211,19 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         self.num_reset_uniforms = 2 * num_flows
         self.menu = menu
         self.largest = int(menu.sum(-1).max())
+
+    def _activations(self, sets: object, num_flows: int) -> list[tuple[int, ...]]:
+        """The menu as given, if it is 1 to 31 sets of distinct flows."""
+        if isinstance(sets, str) or not isinstance(sets, Sequence | np.ndarray) or not 1 <= len(sets) <= 31:
+            got = f"{len(sets)} sets" if isinstance(sets, list | tuple) else checks.shown(sets)
+            raise checks.refusal(self.name, "activations", "1 to 31 sets of flows", got)
+        found = []
+        for i, flows in enumerate(sets):
+            field = f"activations[{i}]"
+            found.append(checks.whole_sequence(self.name, field, flows, 0, num_flows - 1, (1, num_flows)))
+            if len(set(found[-1])) < len(found[-1]):
+                raise checks.refusal(self.name, field, "distinct flows", checks.shown(found[-1]))
+        return found
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -225,7 +240,18 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         loss: chex.Numeric = 20.0,
         start: chex.Numeric = 0,
     ) -> NetworkTrafficParams:
-        """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow."""
+        """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow.
+
+        Raises:
+          ValueError: for values that are no such quantities, or more arrivals than an on source can send: at most one
+            packet in each slot in which it is on, ``arrival_rate <= on_fraction R``.
+        """
+        self._check_instance(
+            arrival_rate, success_rate, connectivity, class_weight, service_class, on_fraction, on_length
+        )
+        checks.numbers(self.name, "buffer", buffer, 1, 2**30, whole=True)
+        checks.number(self.name, "loss", loss, 0.0)
+        checks.numbers(self.name, "start", start, 0, 2**30, whole=True)
 
         def flows(x: chex.Numeric, dtype: type = jnp.float32) -> chex.Array:
             return jnp.broadcast_to(jnp.asarray(x, dtype), (self.num_flows,))
@@ -235,7 +261,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
         scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
         if service_class is None:
-            service_class = jnp.arange(self.num_flows) % NUM_CLASSES
+            service_class = jnp.arange(self.num_flows, dtype=jnp.int32) % NUM_CLASSES
         return NetworkTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             service_class=flows(service_class, jnp.int32),
@@ -246,10 +272,36 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             **self._laws(rates["arrival_rate"], rates["success_rate"], scalars["on_fraction"]),
         )
 
+    def _check_instance(
+        self,
+        arrival_rate: object,
+        success_rate: object,
+        connectivity: object,
+        class_weight: object,
+        service_class: object,
+        on_fraction: object,
+        on_length: object,
+    ) -> None:
+        """Refuses what no flow or source can have."""
+        flows = functools.partial(checks.numbers, self.name, shape=(self.num_flows,), per="one a flow", scalar=True)
+        rates = flows("arrival_rate", arrival_rate, 0.0, self.num_turns)
+        flows("success_rate", success_rate, 0.0, 1.0)
+        flows("connectivity", connectivity, 0.0, 1.0)
+        checks.numbers(
+            self.name, "class_weight", class_weight, 0.0, shape=(NUM_CLASSES,), per="one a class", scalar=True
+        )
+        if service_class is not None:
+            flows("service_class", service_class, 0, NUM_CLASSES - 1, whole=True)
+        on = checks.number(self.name, "on_fraction", on_fraction, 0.0, 1.0, above=True)
+        checks.number(self.name, "on_length", on_length, 1.0)
+        if rates is not None and on is not None and rates.max() > on * self.num_turns * (1.0 + 1e-6):
+            allowed = f"at most on_fraction x slots_per_frame = {on * self.num_turns:g}"
+            raise checks.refusal(self.name, "arrival_rate", allowed, f"{rates.max():g}")
+
     def _laws(self, arrival: chex.Array, success: chex.Array, on_fraction: chex.Array) -> dict[str, chex.Array]:
         slots = self.num_turns
         return {
-            "success_cdf": _binomial(jnp.arange(slots + 1), success[:, None], slots + 1),
+            "success_cdf": _binomial(jnp.arange(slots + 1, dtype=jnp.int32), success[:, None], slots + 1),
             "arrival_cdf": _binomial(slots, arrival / (slots * on_fraction), slots + 1),
         }
 
@@ -263,7 +315,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = sampling.uniforms(key, 0, 2 + NUM_CLASSES + 5 * self.num_flows)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + NUM_CLASSES + 5 * self.num_flows)
         order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
@@ -310,8 +362,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Gives the slot to an activation; flows of it that are not ready are passed over."""
         del turn, params
         chosen = jnp.where(action == self.noop_action, self._best(state), action)
-        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action) == chosen)
-        return state.replace(granted=state.granted + (flows & self._ready(state)))
+        flows = max_weight.sums(self.menu.T, jnp.arange(self.noop_action, dtype=jnp.int32) == chosen)
+        return state.replace(granted=state.granted + (flows & self._ready(state)).astype(jnp.int32))
 
     def _best(self, state: NetworkTrafficState, factor: chex.Numeric = 1.0, exponent: chex.Numeric = 1.0) -> chex.Array:
         """Activation ``i32[]`` of the largest index over ready flows, by default the longest queue; else the no-op."""
@@ -335,7 +387,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         queue = jnp.minimum(left + arrived, params.buffer)
         dropped = left + arrived - queue
         weight = _weight(params)
-        holding, lost = jnp.sum(weight * left), params.loss * jnp.sum(weight * dropped)
+        holding, lost = (
+            jnp.sum(weight * left.astype(jnp.float32)),
+            params.loss * jnp.sum(weight * dropped.astype(jnp.float32)),
+        )
         stop = jnp.where(params.on_fraction < 1.0, 1.0 / params.on_length, 0.0)
         go = jnp.minimum(params.on_fraction / (params.on_length * jnp.maximum(1.0 - params.on_fraction, 1e-6)), 1.0)
         connected = link < params.connectivity
@@ -350,10 +405,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             attempts=state.attempts + granted,
             successes=state.successes + acked,
             arrivals=state.arrivals + arrived,
-            times_connected=state.times_connected + connected,
+            times_connected=state.times_connected + connected.astype(jnp.int32),
         )
         packets = {"granted": granted, "acked": acked, "arrived": arrived, "dropped": dropped, "backlog": queue}
-        figures = {name: x.sum().astype(jnp.float32) for name, x in packets.items()}
+        figures = {name: x.sum(dtype=jnp.int32).astype(jnp.float32) for name, x in packets.items()}
         return following, -(holding + lost) / self.num_flows, {**figures, "holding_cost": holding, "loss_cost": lost}
 
     # ---- observation ----------------------------------------------------------------------------------------------
@@ -363,41 +418,49 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         k, slots = self.num_flows, self.num_turns
         frames = self.period(state).astype(jnp.float32)
         waiting = state.queue - state.granted
-        total, level = jnp.sum(waiting), state.queue / params.buffer
+        total, level = jnp.sum(waiting, dtype=jnp.int32), state.queue / params.buffer
         urgency = waiting / (waiting + slots)
-        given = self.turn(state) / jnp.float32(slots)
+        given = self.turn(state).astype(jnp.float32) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
         flows = dict(
             urgency=urgency,
             slack=1.0 - level,
             level=level,
             capacity=state.connected,
-            inflow=state.arrivals / (slots * jnp.maximum(frames, 1.0)),
+            inflow=state.arrivals.astype(jnp.float32) / (slots * jnp.maximum(frames, 1.0)),
             pipeline=state.failed / slots,
             outflow=state.acked / slots,
-            waiting=jnp.minimum(waiting / PACKET_SCALE, 10.0),
-            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected + 1.0), 10.0),
+            waiting=jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0),
+            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
             change=state.change / slots,
             signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
             signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
-            rate=(state.successes + 1.0) / (state.attempts + 2.0),
+            rate=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
             decided=state.granted / slots,
             **common,
         )
-        packets = jnp.minimum(total / (k * PACKET_SCALE), 10.0)
-        link = dict(urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum() / slots, **common)
+        packets = jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0)
+        link = dict(
+            urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum(dtype=jnp.int32) / slots, **common
+        )
         link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self._ready(state)
         sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
         if self.largest == 1:
-            target, second = jnp.asarray(self.menu.argmax(-1)), [jnp.zeros((self.num_actions,))] * 3
+            target, second = (
+                jnp.asarray(self.menu.argmax(-1).astype(jnp.int32)),
+                [jnp.zeros((self.num_actions,), jnp.float32)] * 3,
+            )
         else:
-            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1)
+            target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1).astype(jnp.int32)
             others = self.menu & ~_one_hot(target, k)
             share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
             second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]
         # The no-op sends what the transmitter would choose, if anything.
-        own, last = jnp.minimum(own, self.noop_action - 1), jnp.arange(self.num_actions) == self.noop_action
+        own, last = (
+            jnp.minimum(own, self.noop_action - 1),
+            jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action,
+        )
         amount = jnp.append(sent, sent[own]) / self.largest
         columns = dict(zip(("second_urgency", "second_slack", "second_level"), second, strict=True))
         return Observation(
@@ -412,7 +475,11 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     def solve(self, params: NetworkTrafficParams) -> Index:
         """The index of the class docstring."""
-        exponent = QUEUE_EXPONENT * (1.0 - params.connectivity) if self.largest == 1 else jnp.ones((self.num_flows,))
+        exponent = (
+            QUEUE_EXPONENT * (1.0 - params.connectivity)
+            if self.largest == 1
+            else jnp.ones((self.num_flows,), jnp.float32)
+        )
         factor = _weight(params) * params.success_rate / params.connectivity**CONNECTIVITY_EXPONENT
         return factor, exponent
 
@@ -443,10 +510,11 @@ def _weight(params: NetworkTrafficParams) -> chex.Array:
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:
-    return index[..., None] == jnp.arange(size)
+    return index[:, None] == jnp.arange(size, dtype=jnp.int32)[None, :]
 
 
 def _binomial(trials: chex.Numeric, probability: chex.Array, size: int) -> chex.Array:
     """Binomial distribution functions that end at exactly 1, so that no draw exceeds ``trials``."""
     cdf = sampling.binomial_cdf(trials, probability, size)
-    return jnp.where(jnp.arange(size) >= jnp.asarray(trials)[..., None], 1.0, cdf)
+    count, last = aligned(jnp.arange(size, dtype=jnp.int32), jnp.asarray(trials, jnp.int32)[..., None])
+    return jnp.where(count >= last, 1.0, cdf)

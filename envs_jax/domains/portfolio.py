@@ -19,7 +19,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded
 from envs_jax.references import linear_quadratic
@@ -134,8 +134,8 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_assets: N, at least 1.
-      num_factors: K, at least 1; the asset rows repeat the first two.
+      num_assets: N, at most 256.
+      num_factors: K, at most 31; the asset rows repeat the first two.
       num_periods: P.
     """
 
@@ -147,9 +147,12 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
 
     def __init__(self, num_assets: int = 4, num_factors: int = 2, num_periods: int = 32) -> None:
         super().__init__()
-        for field, value in (("num_assets", num_assets), ("num_factors", num_factors), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
+        num_assets, num_factors, num_periods = checks.whole_numbers(
+            self.name,
+            num_assets=(num_assets, 1, 256),
+            num_factors=(num_factors, 1, 31),
+            num_periods=(num_periods, 1, 10_000),
+        )
         self.num_assets = num_assets
         self.num_factors = num_factors
         self.num_turns = num_assets
@@ -167,8 +170,11 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         gamma = .05 and lambda = .5 are the constants of the check figures; factor k's loadings have equal size and
         signs that alternate in blocks of 2^k assets.
         """
-        assets, factors = jnp.arange(self.num_assets)[:, None], jnp.arange(self.num_factors)
-        sign = 1.0 - 2.0 * ((assets >> factors) % 2)
+        assets, factors = (
+            jnp.arange(self.num_assets, dtype=jnp.int32)[:, None],
+            jnp.arange(self.num_factors, dtype=jnp.int32),
+        )
+        sign = 1.0 - 2.0 * ((assets >> factors[None, :]) % 2).astype(jnp.float32)
         slow = factors % 2 == 1
         return PortfolioParams(
             max_steps_in_episode=jnp.int32(self.horizon),
@@ -177,7 +183,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             correlation=jnp.float32(0.25),
             trade_unit=jnp.float32(0.25),
             position_limit=jnp.float32(8.0),
-            loadings=(sign * jnp.where(slow, 0.06, 0.12)).astype(jnp.float32),
+            loadings=(sign * jnp.where(slow, 0.06, 0.12)[None, :]).astype(jnp.float32),
             mean_reversion=jnp.where(slow, 0.03, 0.3).astype(jnp.float32),
         )
 
@@ -188,8 +194,8 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         N(0, .4^2); odd factors slow, phi ~ U(.05, .2), loadings N(0, .3^2). Trade unit 3/8, limit 4.5 risk units.
         """
         n, k = self.num_assets, self.num_factors
-        u = sampling.uniforms(key, 0, 3 + k + n * k)
-        slow = jnp.arange(k) % 2 == 1
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 3 + k + n * k)
+        slow = jnp.arange(k, dtype=jnp.int32) % 2 == 1
         low, high = jnp.where(slow, 0.05, 0.2), jnp.where(slow, 0.2, 0.5)
         return self.default_params.replace(
             risk_aversion=0.3 + 0.5 * u[0],
@@ -198,7 +204,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             trade_unit=jnp.float32(0.375),
             position_limit=jnp.float32(4.5),
             mean_reversion=low + (high - low) * u[3 : 3 + k],
-            loadings=jnp.where(slow, 0.3, 0.4) * sampling.normal(u[3 + k :]).reshape(n, k),
+            loadings=jnp.where(slow, 0.3, 0.4)[None, :] * sampling.normal(u[3 + k :]).reshape(n, k),
         )
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: PortfolioParams) -> PortfolioState:
@@ -219,7 +225,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         return params.trade_unit * jnp.arange(-4.0, 5.0, dtype=jnp.float32)
 
     def _is_turn(self, turn: chex.Array) -> chex.Array:
-        return (jnp.arange(self.num_assets) == turn).astype(jnp.float32)
+        return (jnp.arange(self.num_assets, dtype=jnp.int32) == turn).astype(jnp.float32)
 
     def choose(
         self, state: PortfolioState, turn: chex.Array, action: chex.Array, params: PortfolioParams
@@ -238,7 +244,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         # The symmetric root of (1-c) I + c 11' needs no factorisation: its eigenvalues off and along the direction 1.
         low, high = jnp.sqrt(1.0 - c), jnp.sqrt(1.0 - c + n * c)
         noise = low * z[:n] + (high - low) * jnp.mean(z[:n])
-        forecast = jnp.sum(params.loadings * state.factors, axis=-1)
+        forecast = jnp.sum(params.loadings * state.factors[None, :], axis=-1)
         returns = forecast + noise
         x, dx = state.holdings, state.trade
         risk = 0.5 * params.risk_aversion * _variance(x, c)
@@ -313,7 +319,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     def problem(self, params: PortfolioParams) -> linear_quadratic.TradingProblem:
         """The task as a linear-quadratic problem, undiscounted, trades continuous and without limit."""
         n = self.num_assets
-        covariance = (1.0 - params.correlation) * jnp.eye(n) + params.correlation
+        covariance = (1.0 - params.correlation) * jnp.eye(n, dtype=jnp.float32) + params.correlation
         persistence = 1.0 - params.mean_reversion
         return linear_quadratic.TradingProblem(
             loadings=params.loadings,
@@ -328,7 +334,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     def upper_bound(self, params: PortfolioParams) -> chex.Array:
         """Expected return ``f32[]`` of an episode under the optimal *continuous* trades: no menu policy exceeds it."""
         value, _ = linear_quadratic.finite_horizon(self.problem(params), self.num_periods)
-        return linear_quadratic.expected_value(value, jnp.eye(self.num_factors))
+        return linear_quadratic.expected_value(value, jnp.eye(self.num_factors, dtype=jnp.float32))
 
     def solve(self, params: PortfolioParams) -> PortfolioPlan:
         """Exact finite-horizon rule for continuous trades, and the rounding correction for Sigma's metric."""

@@ -21,7 +21,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
 from envs_jax.references import fractional_slate
@@ -163,9 +163,9 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     ``interest_evolution.py`` and ``choice_model.py`` were read. Task ranges, presets and empty slots are ours.
 
     Args:
-      num_topics: G, at least 2.
-      num_candidates: m.
-      slate_size: k, at most m.
+      num_topics: G, 2 to 1000.
+      num_candidates: m, at most 1000.
+      slate_size: k, at most m and 64.
       num_periods: P.
       preset: a field of :data:`PRESETS`.
     """
@@ -185,12 +185,14 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         preset: str = "video",
     ) -> None:
         super().__init__()
-        if num_topics < 2 or num_periods < 1:
-            raise ValueError(f"num_topics = {num_topics}, num_periods = {num_periods}: at least 2, 1 are needed")
-        if not 1 <= slate_size <= num_candidates:
-            raise ValueError(f"slate_size = {slate_size}: must be from 1 to num_candidates = {num_candidates}")
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+        num_topics, num_candidates, num_periods = checks.whole_numbers(
+            self.name,
+            num_topics=(num_topics, 2, 1000),
+            num_candidates=(num_candidates, 1, 1000),
+            num_periods=(num_periods, 1, 10_000),
+        )
+        slate_size = checks.whole_number(self.name, "slate_size", slate_size, 1, min(num_candidates, 64))
+        preset = checks.one_of(self.name, "preset", preset, PRESETS)
         self.num_topics = num_topics
         self.num_candidates = num_candidates
         self.slate_size = slate_size
@@ -200,7 +202,10 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         self.noop_action = num_topics
         self.num_uniforms = num_candidates + 3
         self.num_reset_uniforms = num_candidates + num_topics
-        self.sets = fractional_slate.candidate_sets(num_topics, num_candidates, 16)
+        # As many sets as it takes to offer every topic at least once.
+        self.sets = fractional_slate.candidate_sets(
+            num_topics, num_candidates, max(16, -(-num_topics // num_candidates))
+        )
 
     @property
     def default_params(self) -> RecommenderParams:
@@ -210,7 +215,9 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """
         p, g = self.preset, self.num_topics
         bad = int(g * 0.7)
-        quality = jnp.concatenate([jnp.linspace(-3.0, 0.0, bad), jnp.linspace(0.0, 3.0, g - bad)])
+        quality = jnp.concatenate(
+            [jnp.linspace(-3.0, 0.0, bad, dtype=jnp.float32), jnp.linspace(0.0, 3.0, g - bad, dtype=jnp.float32)]
+        )
         return RecommenderParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             minutes=jnp.float32(p.minutes),
@@ -234,7 +241,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         u_g ~ U(-1, 1); logit choice; beta, y and the budget uniform in the preset's ranges.
         """
         g, p, default = self.num_topics, self.preset, self.default_params
-        u = sampling.uniforms(key, 0, 4 + 2 * g)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * g)
 
         def between(uniform: chex.Array, ends: tuple[float, float]) -> chex.Array:
             return ends[0] + (ends[1] - ends[0]) * uniform
@@ -253,7 +260,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """Candidates of each topic, ``f32[G]``: every candidate's topic is uniform."""
         g = self.num_topics
         topics = jnp.minimum(jnp.floor(uniforms * g), g - 1.0)
-        return jnp.sum(topics[:, None] == jnp.arange(g), axis=0, dtype=jnp.float32)
+        return jnp.sum(topics[:, None] == jnp.arange(g, dtype=jnp.float32)[None, :], axis=0, dtype=jnp.float32)
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: RecommenderParams) -> RecommenderState:
         """A session starts; the first m uniforms draw the candidates, the others the interests."""
@@ -275,8 +282,8 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     ) -> RecommenderState:
         """Adds a document to the slate; one that is not on offer leaves the slot empty."""
         del turn, params
-        chosen = (jnp.arange(self.num_topics) == action) & (state.slate < state.offered)
-        return state.replace(slate=state.slate + chosen)
+        chosen = (jnp.arange(self.num_topics, dtype=jnp.int32) == action) & (state.slate < state.offered)
+        return state.replace(slate=state.slate + chosen.astype(jnp.float32))
 
     def interests(self, state: RecommenderState, params: RecommenderParams) -> chex.Array:
         """u, ``f32[G]``: a task's interests and what has changed since."""
@@ -300,7 +307,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         drawn = uniforms[m] * total
         # Between the sum before and the sum with a topic: an interval that is empty if it is not on the slate.
         before = jnp.concatenate([jnp.zeros((1,), jnp.float32), upto[:-1]])
-        click = active * ((before <= drawn) & (drawn < upto))
+        click = active * ((before <= drawn) & (drawn < upto)).astype(jnp.float32)
         any_click = jnp.sum(click)
 
         watched = jnp.minimum(params.budget - state.spent, params.minutes)
@@ -327,7 +334,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             slate=jnp.zeros_like(slate),
             shift=jnp.where(click > 0, moved - params.interests, state.shift),
             spent=spent,
-            active=active * (params.budget > spent),
+            active=active * (params.budget > spent).astype(jnp.float32),
             shown=state.shown + active * slate,
             clicked=state.clicked + click,
             quality=state.quality + quality,
@@ -380,7 +387,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "is_turn": 1.0,
             "decided": self.turn(state) / k,
         }
-        index = jnp.arange(self.num_actions)
+        index = jnp.arange(self.num_actions, dtype=jnp.int32)
         empty = (index == g).astype(jnp.float32)
         return Observation(
             tokens=token_table(("supplier", g, topic), ("demand", 1, user)),
@@ -419,7 +426,7 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         _, added, worth = fractional_slate.best_slate(
             weights, gains, outside, none, left, slots, self.slate_size, state.slate
         )
-        best = jnp.argmax(jnp.where(added > 0, worth, -jnp.inf))
+        best = jnp.argmax(jnp.where(added > 0, worth, -jnp.inf)).astype(jnp.int32)
         return jnp.where(jnp.any(added > 0), best, self.noop_action).astype(jnp.int32)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
@@ -438,6 +445,6 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         rate = (clicked + 8.0 * 0.35) / (shown + 8.0) + 0.6 * to_go / jnp.sqrt(1.0 + shown)
         quality = (column["signal_a"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
         index = rate * (1.0 - (0.7 + 0.35 * to_go) * (1.0 - 0.9 * quality))
-        best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf))
+        best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf)).astype(jnp.int32)
         found = observation.action_mask[best] & (index[best] > 0.0)
         return jnp.where(found, best, self.noop_action).astype(jnp.int32)

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
+from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import grid, max_pressure
@@ -108,7 +109,7 @@ def poisson(uniform: chex.Array, rate: chex.Array) -> chex.Array:
     mass = below = jnp.exp(-rate)
     draw = jnp.zeros(uniform.shape, jnp.int32)
     for k in range(1, MOST_ARRIVALS + 1):
-        draw = draw + (uniform > below)
+        draw = draw + (uniform > below).astype(jnp.int32)
         mass = mass * rate / k
         below = below + mass
     return draw
@@ -117,11 +118,11 @@ def poisson(uniform: chex.Array, rate: chex.Array) -> chex.Array:
 def binomial(uniform: chex.Array, trials: chex.Array, probability: chex.Array) -> chex.Array:
     """Binomial draws by inversion, elementwise ``i32``, for at most ``MOST_SERVED`` trials and probability below 1."""
     odds = probability / (1.0 - probability)
-    mass = below = jnp.exp(trials * jnp.log1p(-probability))
+    mass = below = jnp.exp(trials.astype(jnp.float32) * jnp.log1p(-probability))
     draw = jnp.zeros(uniform.shape, jnp.int32)
     for k in range(1, MOST_SERVED + 1):
-        draw = draw + (uniform > below)
-        mass = mass * jnp.maximum(trials - k + 1, 0) * odds / k
+        draw = draw + (uniform > below).astype(jnp.int32)
+        mass = mass * jnp.maximum(trials - k + 1, 0).astype(jnp.float32) * odds / k
         below = below + mass
     return jnp.minimum(draw, trials)  # the last entry's rounding
 
@@ -204,9 +205,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
     def __init__(self, num_periods: int = 48) -> None:
         super().__init__()
-        if not isinstance(num_periods, int) or not 1 <= num_periods <= 100_000:
-            raise ValueError(f"num_periods={num_periods!r}: must be an integer from 1 to 100000")
-        self.num_periods = num_periods
+        self.num_periods = checks.whole_number(self.name, "num_periods", num_periods, 1, 100_000)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         U(.2, .6); each phase carries bus lines with probability .3: occupancy ~ U(6, 16), and U(1, 2) otherwise.
         Queues start on 0 .. 4 vehicles.
         """
-        u = sampling.uniforms(key, 0, 7 + 3 * self.num_tokens)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 7 + 3 * self.num_tokens)
         saturation, buses, persons = u[7:].reshape(3, GRID, PHASES)
         return self.default_params.replace(
             start_queue=jnp.int32(4),
@@ -261,7 +260,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
     def planned(self, period: chex.Array) -> chex.Array:
         """What the fixed-time plan shows in a slot: ``i32[4]``."""
-        return jnp.asarray(PLAN, jnp.int32)[(period + _OFFSET) % len(PLAN)]
+        return jnp.asarray(PLAN, jnp.int32)[(period + jnp.asarray(_OFFSET, jnp.int32)) % len(PLAN)]
 
     def choose(
         self, state: SmartCityState, turn: chex.Array, action: chex.Array, params: SmartCityParams
@@ -269,15 +268,15 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """Sets the phase of the intersection in turn."""
         del params
         phase = (self.planned(self.period(state)) + action) % PHASES
-        return state.replace(chosen=jnp.where(jnp.arange(GRID) == turn, phase, state.chosen))
+        return state.replace(chosen=jnp.where(jnp.arange(GRID, dtype=jnp.int32) == turn, phase, state.chosen))
 
     def advance(
         self, state: SmartCityState, uniforms: chex.Array, params: SmartCityParams
     ) -> tuple[SmartCityState, chex.Array, dict[str, chex.Array]]:
         """One slot. Uniforms: 8 capacities, 8 right turns, 8 lanes of those from inside, 16 arrivals."""
         switched = state.chosen != state.green
-        is_green = state.chosen[:, None] == jnp.arange(PHASES)
-        rate = params.saturation * (1.0 - params.lost * switched)[:, None]
+        is_green = state.chosen[:, None] == jnp.arange(PHASES, dtype=jnp.int32)[None, :]
+        rate = params.saturation * (1.0 - params.lost * switched.astype(jnp.float32))[:, None]
         # Two lanes of an intersection are green at a time, on opposite sides: sides 0, 1 share a draw, and 2, 3.
         capacity, turning = jnp.repeat(uniforms[:16].reshape(2, GRID, 2), 2, axis=-1)
         most = jnp.floor(grid.by_movement(rate) + capacity[..., None]).astype(jnp.int32)
@@ -288,18 +287,18 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         to_left = binomial(uniforms[16:24].reshape(GRID, 2), entering, params.left_share)
         inside = jnp.stack([entering - to_left, to_left], axis=-1)  # [i, side 1 and 2, lane]
         sides = jnp.stack([params.demand, jnp.roll(params.demand, 1)], axis=-1)  # of sides 0 and 3
-        by_lane = sides[..., None] * jnp.stack([1.0 - params.left_share, params.left_share])
+        by_lane = sides[..., None] * jnp.stack([1.0 - params.left_share, params.left_share])[None, None, :]
         outside = poisson(uniforms[24:].reshape(GRID, 2, 2), by_lane)
         joined = jnp.concatenate([outside[:, :1], inside, outside[:, 1:]], axis=1)
         queue = state.queue - served + joined
         waiting = grid.by_phase(queue)
-        persons = jnp.sum(params.occupancy * waiting)
+        persons = jnp.sum(params.occupancy * waiting.astype(jnp.float32))
         figures = {
-            "queue": queue.sum(),
+            "queue": queue.sum(dtype=jnp.int32),
             "persons": persons,
-            "arrived": outside.sum(),
-            "exited": leaving[:, 0].sum() + leaving[:, 3].sum(),
-            "switches": switched.sum(),
+            "arrived": outside.sum(dtype=jnp.int32),
+            "exited": leaving[:, 0].sum(dtype=jnp.int32) + leaving[:, 3].sum(dtype=jnp.int32),
+            "switches": switched.sum(dtype=jnp.int32),
         }
         state = state.replace(
             queue=queue,
@@ -316,13 +315,13 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """See the class docstring for the columns."""
         del params
         turn, period = self.turn(state), self.period(state)
-        phases = jnp.arange(PHASES)
+        phases = jnp.arange(PHASES, dtype=jnp.int32)
         waiting = grid.by_phase(state.queue)
-        urgency = waiting / (waiting + HALF_URGENT)
-        is_green = (state.green[:, None] == phases).astype(jnp.float32)
+        urgency = waiting.astype(jnp.float32) / (waiting.astype(jnp.float32) + HALF_URGENT)
+        is_green = (state.green[:, None] == phases[None, :]).astype(jnp.float32)
         plan = self.planned(period)
-        has_chosen = jnp.arange(GRID) < turn
-        decided = jnp.where(state.chosen[:, None] == phases, 1.0, -1.0) * has_chosen[:, None]
+        has_chosen = (jnp.arange(GRID, dtype=jnp.int32) < turn).astype(jnp.float32)
+        decided = jnp.where(state.chosen[:, None] == phases[None, :], 1.0, -1.0) * has_chosen[:, None]
         # With these shares, and twice the queues, a mean over the lanes of the next road is their sum.
         roads = grid.by_phase(grid.ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
         first = (state.queue[:, :2] - state.queue[:, 2:]).reshape(GRID, PHASES)
@@ -330,13 +329,13 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "urgency": urgency,
             "slack": 1.0 - urgency,
             "level": is_green,
-            "outflow": bounded(state.served / FLOW_SCALE),
-            "waiting": bounded(waiting / QUEUE_SCALE),
-            "age": jnp.minimum(state.red / RED_SCALE, 1.0),
-            "change": bounded((state.joined - state.served) / FLOW_SCALE),
+            "outflow": bounded(state.served.astype(jnp.float32) / FLOW_SCALE),
+            "waiting": bounded(waiting.astype(jnp.float32) / QUEUE_SCALE),
+            "age": jnp.minimum(state.red.astype(jnp.float32) / RED_SCALE, 1.0),
+            "change": bounded((state.joined - state.served).astype(jnp.float32) / FLOW_SCALE),
             "signal_a": bounded(roads / QUEUE_SCALE),
-            "signal_b": bounded(first / QUEUE_SCALE),
-            "is_turn": jnp.broadcast_to((jnp.arange(GRID) == turn)[:, None], (GRID, PHASES)),
+            "signal_b": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
+            "is_turn": jnp.broadcast_to((jnp.arange(GRID, dtype=jnp.int32) == turn)[:, None], (GRID, PHASES)),
             "decided": decided,
         }
         common = {
@@ -374,7 +373,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         next_value = grid.ahead(value, params.left_share, params.right_share)
         weight = jnp.maximum(value - rule.downstream * next_value, 0.0)
         saturation = grid.by_movement(params.saturation)
-        delay = grid.by_movement(params.lost * (state.green[:, None] != jnp.arange(PHASES)))
+        delay = grid.by_movement(
+            params.lost * (state.green[:, None] != jnp.arange(PHASES, dtype=jnp.int32)[None, :]).astype(jnp.float32)
+        )
         return max_pressure.index(rule, weight, queue, saturation, delay, grid.by_phase)
 
     def phases(self, state: SmartCityState, params: SmartCityParams, rule: max_pressure.Rule) -> chex.Array:
@@ -389,14 +390,15 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
 
         def play(rule: max_pressure.Rule, key: chex.PRNGKey) -> chex.Array:
             _, start = self.reset_env(key, params)
+            start = vary_like(start, rule)
 
             def slot(state: SmartCityState, period: chex.Array) -> tuple[SmartCityState, chex.Array]:
                 state = state.replace(time=period * GRID)
                 state = state.replace(chosen=self.phases(state, params, rule))
                 state, reward, _ = self.advance(state, sampling.uniforms(key, period, self.num_uniforms), params)
-                return state, reward
+                return vary_like(state, start), reward
 
-            return jax.lax.scan(slot, start, jnp.arange(self.num_periods))[1].sum()
+            return jax.lax.scan(slot, start, jnp.arange(self.num_periods, dtype=jnp.int32))[1].sum()
 
         keys = jax.random.split(key, episodes)
         return jax.vmap(lambda rule: jax.vmap(lambda key: play(rule, key))(keys).mean())(rules)
@@ -405,7 +407,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """The rule of :data:`CANDIDATES` that earns most in simulations of the task, on noise of their own."""
         rules = max_pressure.rules(*CANDIDATES)
         returns = self.evaluate(params, rules, jax.random.key(_PLANNING_SEED), _PLANNING_EPISODES)
-        return jax.tree.map(lambda leaf: leaf[jnp.argmax(returns)], rules)
+        return jax.tree.map(lambda leaf: leaf[jnp.argmax(returns).astype(jnp.int32)], rules)
 
     def reference_action(
         self, plan: max_pressure.Rule, state: SmartCityState, params: SmartCityParams, key: chex.PRNGKey
@@ -422,12 +424,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         """
         del key
         column = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
-        first = jnp.argmax(observation.tokens[:, column["is_turn"]])
+        first = jnp.argmax(observation.tokens[:, column["is_turn"]]).astype(jnp.int32)
         rows = jax.lax.dynamic_slice_in_dim(observation.tokens, first, PHASES)
         total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["signal_b"]]
         lanes = jnp.stack([total + difference, total - difference], axis=-1) / 2.0
         delay = NOMINAL_LOST * (1.0 - rows[:, column["level"]])[:, None]
         weight = max_pressure.value(lanes, 1.0, HEURISTIC.exponent)
         index = max_pressure.index(HEURISTIC, weight, lanes, NOMINAL_SATURATION, delay, lambda x: x.sum(axis=-1))
-        phase = max_pressure.hold_or_switch(index, jnp.argmax(rows[:, column["level"]]), HEURISTIC.hysteresis)
+        phase = max_pressure.hold_or_switch(
+            index, jnp.argmax(rows[:, column["level"]]).astype(jnp.int32), HEURISTIC.hysteresis
+        )
         return jnp.argmax(observation.action_target == first + phase).astype(jnp.int32)

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
+from envs_jax.arrays import aligned
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -165,8 +166,9 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     Args:
       num_periods: hours P.
       storage_buses: bus of each storage, from 1 to 14; one to four storages.
-      levels: charges a storage can have, full and empty included.
-      num_wind, num_cloud: grid points of the weather's two indices.
+      levels: charges a storage can have, full and empty included. Periods x weather x joint charges of all storages
+        are at most 2^30.
+      num_wind, num_cloud: grid points of the weather's two indices, at most 99.
     """
 
     name = "smart_grid"
@@ -174,6 +176,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         *("profile", "fuel", "available", "wind_capacity", "solar_capacity", "clearness", "efficiency", "rating"),
         *("supply_price", "supply_output", "supply_total", "supply_slope", "supply_response"),
     )
+    ingredients = ("fuel", "available")
     reward_unit = "100 $"
     reference_kind = "optimal"
     num_actions = 3
@@ -190,13 +193,17 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         num_cloud: int = 3,
     ) -> None:
         super().__init__()
-        sizes = {"num_periods": (num_periods, 1), "levels": (levels, 2), "num_wind": (num_wind, 1)}
-        for field, (value, least) in {**sizes, "num_cloud": (num_cloud, 1)}.items():
-            if value < least:
-                raise ValueError(f"{field} = {value}: must be at least {least}")
-        buses = tuple(storage_buses)
-        if not 1 <= len(buses) <= 4 or not all(1 <= bus <= len(ieee14.BUS_LOAD) for bus in buses):
-            raise ValueError(f"storage_buses = {buses}: must be one to four buses from 1 to {len(ieee14.BUS_LOAD)}")
+        num_periods, levels, num_wind, num_cloud = checks.whole_numbers(
+            self.name,
+            num_periods=(num_periods, 1, 100_000),
+            levels=(levels, 2, 1000),
+            num_wind=(num_wind, 1, 99),
+            num_cloud=(num_cloud, 1, 99),
+        )
+        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, len(ieee14.BUS_LOAD), (1, 4))
+        # The reference's plan holds a byte for each of these.
+        entries = {"num_periods": num_periods, "num_wind": num_wind, "num_cloud": num_cloud}
+        checks.product(self.name, entries | {f"levels^{len(buses)}": levels ** len(buses)}, 2**30)
         self.num_periods, self.storage_buses, self.levels = num_periods, buses, levels
         self.num_turns = len(buses)
         self.num_tokens = self.num_turns + len(ieee14.UNIT_BUS) + 4
@@ -234,12 +241,12 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
-        u = sampling.uniforms(key, 0, 13 + self.num_turns)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 13 + self.num_turns)
         shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
         params = self.default_params.replace(
             profile=(0.9 + 0.4 * u[1]) * shape,
             fuel=jnp.concatenate([0.8 + 0.4 * u[2:4], 1.0 + 3.0 * u[4:7]]),
-            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7]) * u[7:9], jnp.ones(3)]),
+            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7], jnp.float32) * u[7:9], jnp.ones(3, jnp.float32)]),
             wind_capacity=160.0 * u[9],
             solar_capacity=240.0 * u[10],
             clearness=0.4 + 0.6 * u[11],
@@ -286,7 +293,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ) -> SmartGridState:
         """Tells the storage whose turn it is what to do; it stops at empty and at full."""
         del params
-        move = jnp.where(jnp.arange(self.num_turns) == turn, jnp.asarray(MOVES)[action], state.move)
+        move = jnp.where(jnp.arange(self.num_turns, dtype=jnp.int32) == turn, jnp.asarray(MOVES)[action], state.move)
         return state.replace(move=jnp.clip(state.charge + move, 0, self.levels - 1) - state.charge)
 
     def conditions(
@@ -300,8 +307,9 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     def draw(self, params: SmartGridParams, move: chex.Array) -> chex.Array:
         """What moves ``i32[..., D]`` draw from the grid, ``f32[..., D]`` [MW]."""
-        loss = jnp.where(move > 0, 1.0 / params.efficiency, params.efficiency)
-        return params.capacity / (self.levels - 1) * loss * move
+        move, capacity, efficiency = aligned(move, params.capacity, params.efficiency)
+        loss = jnp.where(move > 0, 1.0 / efficiency, efficiency)
+        return capacity / (self.levels - 1) * loss * move.astype(jnp.float32)
 
     def savings(
         self, params: SmartGridParams, load: chex.Array, green: chex.Array, draws: chex.Array
@@ -359,7 +367,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         def scaled(value: chex.Array, scale: float) -> chex.Array:
             return bounded(value / scale)
 
-        level = state.charge / jnp.float32(self.levels - 1)
+        level = state.charge.astype(jnp.float32) / jnp.float32(self.levels - 1)
         share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
         everywhere = {
             "cycle_sin": jnp.asarray(_SIN)[hour],
@@ -375,7 +383,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "inflow": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
             "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
             "unit_value": scaled(state.local_price, _PRICE),
-            "is_turn": jnp.arange(self.num_turns) == turn,
+            "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
         }
         units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX / ieee14.UNIT_MAX.max()}
@@ -435,7 +443,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             return self.advance(state, uniforms, params)[0], now
 
         _, state = self.reset_env(key, params)
-        _, (load, green) = jax.lax.scan(hour, state, jnp.arange(self.num_periods))
+        _, (load, green) = jax.lax.scan(hour, state, jnp.arange(self.num_periods, dtype=jnp.int32))
         rewards, certain = self._rewards(params, load, green)[:, None], jnp.ones((1, 1), jnp.float32)
         plan = storage_lattice.plan(rewards, certain, self.num_turns, self.levels, self.num_periods)
         return plan.value[0, storage_lattice.index(params.initial_charge, self.levels)]
@@ -461,7 +469,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         """
         del key
         column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        mine, sun = jnp.argmax(column["is_turn"]), self.num_turns + len(ieee14.UNIT_BUS) + 1
+        mine, sun = jnp.argmax(column["is_turn"]).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
         price, average, level = column["unit_value"], column["signal_a"][-1], column["level"][mine]
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)

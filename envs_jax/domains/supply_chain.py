@@ -18,14 +18,15 @@ can be shipped on only in the next one.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import chex
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
 from envs_jax.references import base_stock
@@ -44,6 +45,10 @@ FLOW_SCALE = 10.0
 COST_SCALE = 100.0
 """Cost of a period [money] that ``last_reward`` shows as -1."""
 UNLIMITED = 2**20  # the outside supplier's stock [units]
+MAX_GRID = 1024
+"""Largest grid of the reference that a long demand table may ask for; the tasks' own demand may ask for more."""
+# Standard deviations from the largest mean of a task to the end of the default table.
+_TABLE_SPREAD = (31 - DEMAND_RANGE[1]) / math.sqrt(DEMAND_RANGE[1])
 
 
 @struct.dataclass
@@ -157,11 +162,13 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
       num_periods: P.
       max_lead_time: longest lead time [periods]; tasks draw from 1 up to it.
       max_adjustment: largest |x| [units].
-      max_demand: end of the demand table [units]; the law is cut off there and rescaled.
+      max_demand: end of the demand table [units]; the law is rescaled to it. It also sizes the reference's grid, for
+        mean demands whose table is about as roomy as the default one is for the busiest task.
     """
 
     name = "supply_chain"
     hidden = ("backlog_cost", "demand_mean", "demand_cdf")
+    ingredients = ("demand_mean",)
     reward_unit = "money"
     reference_kind = "heuristic"
 
@@ -173,15 +180,14 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         max_adjustment: int = 6,
         max_demand: int = 31,
     ):
-        for field, value, high in (
-            ("num_stages", num_stages, 8),
-            ("num_periods", num_periods, 10_000),
-            ("max_lead_time", max_lead_time, 8),
-            ("max_adjustment", max_adjustment, 15),
-            ("max_demand", max_demand, 127),
-        ):
-            if not isinstance(value, int) or not 1 <= value <= high:
-                raise ValueError(f"{field}={value!r}: must be an integer from 1 to {high}")
+        num_stages, num_periods, max_lead_time, max_adjustment, max_demand = checks.whole_numbers(
+            self.name,
+            num_stages=(num_stages, 1, 8),
+            num_periods=(num_periods, 1, 10_000),
+            max_lead_time=(max_lead_time, 1, 8),
+            max_adjustment=(max_adjustment, 1, 15),
+            max_demand=(max_demand, checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL), 127),
+        )
         self.num_turns = num_stages
         self.num_periods = num_periods
         self.num_tokens = num_stages + 2
@@ -192,8 +198,12 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         self.max_lead_time = max_lead_time
         self.max_adjustment = max_adjustment
         self.max_demand = max_demand
-        # Room for the highest level a task can need: mean demand over all lead times and six standard deviations.
-        mean = DEMAND_RANGE[1] * num_stages * max_lead_time
+        # Room for the highest level a task can need: mean demand over all lead times and six standard deviations. The
+        # largest mean is that of a task, or what a longer table is for; with a grid beyond MAX_GRID, what fits it.
+        longest = num_stages * max_lead_time
+        roomy = round((math.sqrt(_TABLE_SPREAD**2 / 4.0 + max_demand) - _TABLE_SPREAD / 2.0) ** 2, 6)
+        fitting = (math.sqrt(9.0 + MAX_GRID) - 3.0) ** 2
+        mean = max(DEMAND_RANGE[1] * longest, min(roomy * longest, fitting))
         self.grid_size = math.ceil(mean + 6.0 * math.sqrt(mean))
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
@@ -207,11 +217,17 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         nominal_demand: chex.Numeric = 5.0,
         start: tuple[float, float] = (0.0, 2.0),
     ) -> SupplyChainParams:
-        """A published instance; initial stocks within ``start``, in units of ``ceil(nominal_demand * lead_time)``."""
+        """A published instance; initial stocks within ``start``, in units of ``ceil(nominal_demand * lead_time)``.
+
+        Raises:
+          ValueError: for values that are no such quantities, a demand that does not fit the table of ``max_demand``, or
+            optimal levels that do not fit the reference's grid.
+        """
+        self._check_instance(demand_mean, echelon_cost, lead_time, backlog_cost, nominal_demand, start)
         lead_time = jnp.asarray(lead_time, jnp.int32)
         echelon_cost = jnp.asarray(echelon_cost, jnp.float32)
         nominal_demand = jnp.asarray(nominal_demand, jnp.float32)
-        normal_stock = jnp.ceil(nominal_demand * lead_time)
+        normal_stock = jnp.ceil(nominal_demand * lead_time.astype(jnp.float32))
         return SupplyChainParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             lead_time=lead_time,
@@ -224,6 +240,38 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             demand_cdf=self._law(demand_mean),
         )
 
+    def _check_instance(
+        self,
+        demand_mean: object,
+        echelon_cost: object,
+        lead_time: object,
+        backlog_cost: object,
+        nominal_demand: object,
+        start: object,
+    ) -> None:
+        """Refuses what is no instance, and what tables and grid of this environment would cut."""
+        stages = functools.partial(checks.numbers, self.name, shape=(self.num_turns,), per="one a stage")
+        mean = checks.number(self.name, "demand_mean", demand_mean, 0.0, 1e3)
+        echelon = stages("echelon_cost", echelon_cost, 0.0)
+        lead = stages("lead_time", lead_time, 1, self.max_lead_time, whole=True)
+        backlog = checks.number(self.name, "backlog_cost", backlog_cost, 0.0)
+        checks.number(self.name, "nominal_demand", nominal_demand, 0.0, 1e3, above=True)
+        stock = checks.numbers(self.name, "start", start, 0.0, 1e3, shape=(2,), per="lowest and highest")
+        if stock is not None and stock[0] > stock[1]:
+            raise checks.refusal(self.name, "start", "increasing", checks.shown(start))
+        checks.poisson_table(self.name, "demand_mean", mean, self.max_demand, "max_demand")
+        if mean is None or echelon is None or lead is None or backlog is None:
+            return
+        # No level is above this quantile of the demand over a stage's own and all lower lead times (Shang and Song).
+        upstream = backlog + echelon.sum() - np.cumsum(echelon)
+        ratios = upstream / np.maximum(upstream + echelon, 1e-30)
+        means = mean * np.cumsum(lead)
+        needed = max(map(checks.poisson_quantile, means.tolist(), ratios.tolist()))
+        if needed > self.grid_size - 3:
+            allowed = f"small enough for order-up-to levels of at most {self.grid_size - 3} (max_demand sizes the grid)"
+            got = f"{mean:g} x {lead.astype(int).tolist()} periods, which needs levels of up to {needed}"
+            raise checks.refusal(self.name, "demand_mean x lead_time", allowed, got)
+
     def _law(self, demand_mean: chex.Numeric) -> chex.Array:
         cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
         return cdf / cdf[..., -1:]
@@ -232,18 +280,19 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def default_params(self) -> SupplyChainParams:
         """Poisson(5), echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
         n = self.num_turns
-        return self.instance(5.0, jnp.full((n,), 0.25), jnp.ones((n,), jnp.int32), 9.0)
+        return self.instance(5.0, jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32), 9.0)
 
     def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
-        demand, holding, lead = jax.random.split(key, 3)
+        n = self.num_turns
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
         low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
-        mean, cost = jnp.exp(low + (high - low) * jax.random.uniform(demand, (2,)))
+        mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE
         return self.instance(
             mean,
-            jax.random.uniform(holding, (self.num_turns,), jnp.float32, low, high),
-            jax.random.randint(lead, (self.num_turns,), 1, self.max_lead_time + 1),
+            low + (high - low) * u[2 : 2 + n],
+            sampling.integers(u[2 + n :], 1, self.max_lead_time),
             cost,
             NOMINAL_DEMAND,
             (2.0, 3.0),
@@ -290,27 +339,31 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         ``on_hand``, ``moving`` [units]; ``holding_cost``, ``backlog_cost``, ``expected_reward`` (mean over demand)
         [money]; ``fill_rate`` [1], served over wanted, backlog included.
         """
-        n, slots = self.num_turns, jnp.arange(self.max_lead_time)
+        n, slots = self.num_turns, jnp.arange(self.max_lead_time, dtype=jnp.int32)
         demand = sampling.categorical(uniforms[0], params.demand_cdf)
-        pipe = state.pipe + state.orders[:, None] * (slots == params.lead_time[:, None] - 1)
+        pipe = state.pipe + state.orders[:, None] * (slots[None, :] == params.lead_time[:, None] - 1).astype(jnp.int32)
         sent = jnp.append(0, state.orders[:-1])
         stock = state.on_hand - sent + pipe[:, 0]
         pipe = jnp.concatenate([pipe[:, 1:], jnp.zeros((n, 1), jnp.int32)], axis=1)
         wanted = state.backlog + demand
         served = jnp.minimum(wanted, stock[0])
         backlog = wanted - served
-        moving = pipe.sum(axis=1)
+        moving = pipe.sum(axis=1, dtype=jnp.int32)
         on_hand = stock.at[0].add(-served)
         # What a stage pays for: its own shelf and what is on the way from it.
         held = on_hand + jnp.append(0, moving[:-1])
         holding = jnp.dot(params.holding_cost, held.astype(jnp.float32))
-        owed = params.backlog_cost * backlog
+        owed = params.backlog_cost * backlog.astype(jnp.float32)
         # E (x - D)^+ is the sum of the distribution function below x; E D is the sum of its complement.
         x = stock[0] - state.backlog
-        below = jnp.arange(params.demand_cdf.shape[-1]) < x
-        left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(x - params.demand_cdf.shape[-1], 0)
-        short = left - x + jnp.sum(1.0 - params.demand_cdf)
-        expected = holding + params.holding_cost[0] * (left - on_hand[0]) + params.backlog_cost * short
+        below = jnp.arange(params.demand_cdf.shape[-1], dtype=jnp.int32) < x
+        left = jnp.sum(jnp.where(below, params.demand_cdf, 0.0)) + jnp.maximum(
+            x - params.demand_cdf.shape[-1], 0
+        ).astype(jnp.float32)
+        short = left - x.astype(jnp.float32) + jnp.sum(1.0 - params.demand_cdf)
+        expected = (
+            holding + params.holding_cost[0] * (left - on_hand[0].astype(jnp.float32)) + params.backlog_cost * short
+        )
         following = state.replace(
             on_hand=on_hand,
             backlog=backlog,
@@ -324,8 +377,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             "served": served,
             "bought": state.orders[-1],
             "backlog": backlog,
-            "on_hand": on_hand.sum(),
-            "moving": moving.sum(),
+            "on_hand": on_hand.sum(dtype=jnp.int32),
+            "moving": moving.sum(dtype=jnp.int32),
             "holding_cost": holding,
             "backlog_cost": owed,
             "fill_rate": served / jnp.maximum(wanted, 1),
@@ -337,22 +390,26 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
 
     def _position(self, state: SupplyChainState) -> chex.Array:
         """Echelon inventory positions ``i32[N]`` [units]; what lower stages order only moves within the echelon."""
-        return jnp.cumsum(state.on_hand + state.pipe.sum(axis=1)) + state.orders - state.backlog
+        return (
+            jnp.cumsum(state.on_hand + state.pipe.sum(axis=1, dtype=jnp.int32), dtype=jnp.int32)
+            + state.orders
+            - state.backlog
+        )
 
     def observation(self, state: SupplyChainState, params: SupplyChainParams) -> Observation:
         """See the class's table."""
         n, turn = self.num_turns, self.turn(state)
-        lead = jnp.cumsum(params.lead_time).astype(jnp.float32)
+        lead = jnp.cumsum(params.lead_time, dtype=jnp.int32).astype(jnp.float32)
         position = self._position(state)
-        need = _need(0.5 * (state.last_demand + params.nominal_demand), lead)
-        lacking = (need - position) / need
-        stock = bounded(state.on_hand / FLOW_SCALE)
-        served = bounded(state.shipped[0] / FLOW_SCALE)
+        need = _need(0.5 * (state.last_demand.astype(jnp.float32) + params.nominal_demand), lead)
+        lacking = (need - position.astype(jnp.float32)) / need
+        stock = bounded(state.on_hand.astype(jnp.float32) / FLOW_SCALE)
+        served = bounded(state.shipped[0].astype(jnp.float32) / FLOW_SCALE)
         # Backlog and last demand concern every stage, so every row has them.
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / COST_SCALE)}
         public = {
-            "waiting": bounded(state.backlog / FLOW_SCALE),
-            "signal_a": bounded(state.last_demand / FLOW_SCALE),
+            "waiting": bounded(state.backlog.astype(jnp.float32) / FLOW_SCALE),
+            "signal_a": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
             "rate": params.nominal_demand / FLOW_SCALE,
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
@@ -362,21 +419,21 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             slack=slack,
             level=stock,
             capacity=lead / (n * self.max_lead_time),
-            inflow=bounded(state.pipe[:, 0] / FLOW_SCALE),
-            pipeline=bounded(state.pipe[:, 1:].sum(axis=1) / FLOW_SCALE),
-            outflow=bounded(state.shipped / FLOW_SCALE),
+            inflow=bounded(state.pipe[:, 0].astype(jnp.float32) / FLOW_SCALE),
+            pipeline=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
+            outflow=bounded(state.shipped.astype(jnp.float32) / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
-            signal_b=bounded(position / lead / FLOW_SCALE),
+            signal_b=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
-            is_turn=jnp.arange(n) == turn,
-            decided=bounded(state.orders / FLOW_SCALE),
+            is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
+            decided=bounded(state.orders.astype(jnp.float32) / FLOW_SCALE),
             **public,
             **common,
         )
         customers = dict(urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
         clock = dict(slack=1.0 - common["progress"], **common)
 
-        adjustment = jnp.arange(self.num_actions) - self.max_adjustment
+        adjustment = jnp.arange(self.num_actions, dtype=jnp.int32) - self.max_adjustment
         order = state.last_demand + adjustment
         limit = self._limits(state)[turn]
         outside = turn == n - 1
@@ -387,7 +444,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             actions=action_rows(
                 self.num_actions,
                 is_noop=adjustment == 0,
-                amount=jnp.minimum(jnp.clip(order, 0, limit) / (2 * FLOW_SCALE), 1.0),
+                amount=jnp.minimum(jnp.clip(order, 0, limit).astype(jnp.float32) / (2 * FLOW_SCALE), 1.0),
                 signed=adjustment / self.max_adjustment,
                 second_urgency=jnp.where(outside, 0.0, urgency[supplier]),
                 second_slack=jnp.where(outside, 1.0, slack[supplier]),
@@ -428,7 +485,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         order = jnp.maximum(level - FLOW_SCALE * tokens["signal_b"] * lead, 0.0)
         wanted = self._action(jnp.round(order - last))
         # The nearest legal action; the no-op always is one, and takes all there is if that is little.
-        distance = jnp.abs(jnp.arange(self.num_actions) - wanted)
+        distance = jnp.abs(jnp.arange(self.num_actions, dtype=jnp.int32) - wanted)
         return jnp.argmin(jnp.where(observation.action_mask, distance, self.num_actions)).astype(jnp.int32)
 
     def _action(self, adjustment: chex.Array) -> chex.Array:

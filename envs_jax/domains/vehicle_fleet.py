@@ -11,6 +11,7 @@ docs/domains/vehicle_fleet.md says what was checked, and names the fluid model o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.data import AmodCity
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
@@ -149,7 +150,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
       num_periods: P.
       fractions: increasing shares in (0, 1] that can be sent; at most 32 actions in all.
       max_travel_time: longest travel time [periods], L - 1; by default that of generated tasks, twice the diameter.
-      max_requests: largest number of trips asked for between two regions in a period; the Poisson law is cut off there.
+      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there.
     """
 
     name: ClassVar[str] = "vehicle_fleet"
@@ -167,25 +168,33 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         max_requests: int = 48,
     ) -> None:
         super().__init__()
+        rows, columns, num_periods, max_requests = checks.whole_numbers(
+            self.name,
+            rows=(rows, 1, 32),
+            columns=(columns, 1, 32),
+            num_periods=(num_periods, 1, 10_000),
+            max_requests=(max_requests, 2, 128),
+        )
         n, longest = rows * columns, 2 * (rows + columns - 2)
-        actions = 1 + len(fractions) * (n - 1)
-        shares = np.asarray(fractions, np.float32)
-        increase = len(shares) > 0 and (np.diff(shares, prepend=0) > 0).all() and shares[-1] <= 1
-        travel = longest if max_travel_time is None else max_travel_time
-        for valid, message in (
-            (rows >= 1, f"rows = {rows}: must be at least 1"),
-            (columns >= 1, f"columns = {columns}: must be at least 1"),
-            (n >= 2, f"rows * columns = {n}: there must be at least 2 regions"),
-            (num_periods >= 1, f"num_periods = {num_periods}: must be at least 1"),
-            (increase, f"fractions = {tuple(fractions)}: must increase within (0, 1]"),
-            (actions <= 32, f"{n} regions, fractions = {tuple(fractions)}: make {actions} actions, 32 are allowed"),
-            (travel >= longest, f"max_travel_time = {max_travel_time}: must be at least {longest} on this grid"),
-            (2 <= max_requests <= 128, f"max_requests = {max_requests}: must be in [2, 128]"),
-        ):
-            if not valid:
-                raise ValueError(message)
+        if n < 2:
+            raise checks.refusal(self.name, "rows x columns", "at least 2 regions", f"{rows} x {columns} = {n}")
+        count = len(fractions) if isinstance(fractions, list | tuple) or getattr(fractions, "ndim", 0) == 1 else 0
+        increasing = checks.refusal(self.name, "fractions", "numbers that increase in (0, 1]", checks.shown(fractions))
+        if not count:
+            raise increasing
+        given = checks.numbers(self.name, "fractions", fractions, 0.0, 1.0, shape=(count,), above=True)
+        if given is None or (np.diff(given) <= 0).any():
+            raise increasing
+        actions, shares = 1 + count * (n - 1), given.astype(np.float32)
+        if actions > 32:
+            allowed = "at most 31 (choices beside the no-op)"
+            got = f"{count} x {n - 1} = {actions - 1}"
+            raise checks.refusal(self.name, "fractions x (rows x columns - 1)", allowed, got)
+        travel = longest
+        if max_travel_time is not None:
+            travel = checks.whole_number(self.name, "max_travel_time", max_travel_time, longest, 1000)
         self.num_regions, self.num_turns, self.num_periods, self.num_uniforms = n, n, num_periods, n * n
-        self.num_tokens, self.num_actions, self.fractions = n + 1, actions, tuple(fractions)
+        self.num_tokens, self.num_actions, self.fractions = n + 1, actions, tuple(given.tolist())
         self.max_travel_time, self.max_requests = travel, max_requests
         row, column = np.divmod(np.arange(n), columns)
         self._distance = np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
@@ -232,27 +241,41 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         are U(1, 3) times (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
         """
         n = self.num_regions
-        keys = iter(jax.random.split(key, 7))
-        per_region = 10 + 5 * jax.random.randint(next(keys), (), 0, 3)
-        time = jnp.maximum(jax.random.randint(next(keys), (), 1, 3) * self._distance, 1)
-        laws = jax.random.dirichlet(next(keys), jnp.ones((n,)), (3, 2))
-        pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away
-        load = jax.random.uniform(next(keys), (), jnp.float32, 0.5, 1.0)
-        rate = load * n * per_region * pairs / jnp.sum(pairs * time, axis=(1, 2), keepdims=True)
-        changes = jax.random.randint(next(keys), (2,), jnp.array([4, 10]), jnp.array([10, 16]))
-        price = jax.random.uniform(next(keys), (n, n), jnp.float32, 1.0, 3.0) * (time + 1)
-        cost = jax.random.uniform(next(keys), (), jnp.float32, 0.3, 1.5)
-        law_now = jnp.sum(jnp.arange(self.num_periods)[:, None] >= changes, axis=1)
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 6 + 6 * n + n * n)
+        one, by_end, by_pair = u[:6], u[6 : 6 + 6 * n].reshape(3, 2, n), u[6 + 6 * n :].reshape(n, n)
+        per_region = 10 + 5 * sampling.integers(one[0], 0, 2)
+        time = jnp.maximum(sampling.integers(one[1], 1, 2) * self._distance.astype(jnp.int32), 1)
+        laws = -jnp.log(by_end)  # normalised, Dirichlet(1)
+        laws = laws / laws.sum(-1, keepdims=True)
+        pairs = laws[:, 0, :, None] * laws[:, 1, None, :] * self._away[None, :, :]
+        busy = jnp.sum(pairs * time[None, :, :].astype(jnp.float32), axis=(1, 2), keepdims=True)
+        rate = (0.5 + 0.5 * one[2]) * n * per_region.astype(jnp.float32) * pairs / busy
+        changes = jnp.stack([sampling.integers(one[3], 4, 9), sampling.integers(one[4], 10, 15)])
+        price = (1.0 + 2.0 * by_pair) * (time + 1).astype(jnp.float32)
+        cost = 0.3 + 1.2 * one[5]
+        law_now = jnp.sum(
+            jnp.arange(self.num_periods, dtype=jnp.int32)[:, None] >= changes[None, :], axis=1, dtype=jnp.int32
+        )
         return self._task(initial=per_region, cost=cost, rate=rate[law_now], price=price, move_time=time)
 
     def city_params(self, city: AmodCity) -> VehicleFleetParams:
-        """A recorded city as a task; the source rebalances after the first matching only, here that is period 1."""
-        shape = (self.num_periods, self.num_regions, self.num_regions)
-        longest = max(city.trip_time.max(), city.move_time.max())
-        if city.requests.shape != shape:
-            raise ValueError(f"city with requests of shape {city.requests.shape}: must be {shape} here")
-        if longest > self.max_travel_time:
-            raise ValueError(f"city with max_travel_time = {longest}: must be at most {self.max_travel_time} here")
+        """A recorded city as a task; the source rebalances after the first matching only, here that is period 1.
+
+        Raises:
+          ValueError: for tables that do not fit this environment's periods, regions, longest travel time or most
+            requests, or that hold no such quantities.
+        """
+        pairs = (self.num_regions, self.num_regions)
+        table = functools.partial(
+            checks.numbers, self.name, shape=(self.num_periods, *pairs), per="by period, from and to"
+        )
+        requests = table("city.requests", city.requests, 0.0)
+        checks.poisson_table(self.name, "city.requests", requests, self.max_requests - 1, "max_requests - 1")
+        table("city.price", city.price, 0.0)
+        table("city.trip_time", city.trip_time, 1, self.max_travel_time, whole=True)
+        table("city.move_time", city.move_time, 1, self.max_travel_time, whole=True, shape=pairs, per="by from and to")
+        checks.numbers(self.name, "city.vehicles", city.vehicles, 0, 2**20, shape=pairs[:1], whole=True, scalar=True)
+        checks.number(self.name, "city.driving_cost", city.driving_cost, 0.0)
         return self._task(
             initial=city.vehicles,
             cost=city.driving_cost,
@@ -265,14 +288,17 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
     def _capacity(self, params: VehicleFleetParams) -> chex.Array:
         """Trips a period that would keep the whole fleet busy if all pairs were alike (Little's law): ``f32[...]``."""
-        mean_time = jnp.sum(self._away * params.move_time, axis=(-2, -1)) / self._away.sum()
-        return jnp.sum(params.initial, axis=-1) / mean_time
+        away = jnp.expand_dims(self._away, range(params.move_time.ndim - 2))
+        mean_time = jnp.sum(away * params.move_time.astype(jnp.float32), axis=(-2, -1)) / self._away.sum()
+        return jnp.sum(params.initial, axis=-1, dtype=jnp.int32).astype(jnp.float32) / mean_time
 
     def average_task(self, params: VehicleFleetParams, population: VehicleFleetParams) -> VehicleFleetParams:
         """Mean demand relative to what the fleet could serve, and mean fare relative to the trip's time."""
         load = jnp.mean(population.rate / self._capacity(population)[:, None, None, None], axis=0)
-        fare = jnp.mean(population.price / (population.trip_time + 1.0), axis=0)
-        return params.replace(rate=load * self._capacity(params), price=fare * (params.trip_time + 1.0))
+        fare = jnp.mean(population.price / (population.trip_time.astype(jnp.float32) + 1.0), axis=0)
+        return params.replace(
+            rate=load * self._capacity(params), price=fare * (params.trip_time.astype(jnp.float32) + 1.0)
+        )
 
     # ---- the world ------------------------------------------------------------------------------------------------
 
@@ -292,11 +318,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
     def _destinations(self, turn: chex.Array) -> chex.Array:
         """Region that each action sends to, ``i32[A]``: those from the deciding one on are one further."""
-        return jnp.where(self._is_noop, turn, self._other + (self._other >= turn)).astype(jnp.int32)
+        other = jnp.asarray(self._other, jnp.int32)
+        return jnp.where(self._is_noop, turn, other + (other >= turn).astype(jnp.int32))
 
     def _amounts(self, idle: chex.Array) -> chex.Array:
         """Vehicles that each action sends, ``i32[A]``."""
-        return jnp.floor(self._share * idle).astype(jnp.int32)
+        return jnp.floor(self._share * idle.astype(jnp.float32)).astype(jnp.int32)
 
     def _legal(self, amounts: chex.Array) -> chex.Array:
         width = self.num_regions - 1
@@ -307,11 +334,11 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         self, state: VehicleFleetState, turn: chex.Array, action: chex.Array, params: VehicleFleetParams
     ) -> VehicleFleetState:
         """Sends vehicles off from the region whose turn it is."""
-        regions = jnp.arange(self.num_regions)
+        regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         here, there = regions == turn, regions == self._destinations(turn)[action]
-        amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0)))[action]
-        time = jnp.sum(jnp.where(here[:, None] & there, params.move_time, 0))
-        due = jnp.arange(self.max_travel_time + 1)[:, None] == time
+        amount = self._amounts(jnp.sum(jnp.where(here, state.idle, 0), dtype=jnp.int32))[action]
+        time = jnp.sum(jnp.where(here[:, None] & there[None, :], params.move_time, 0), dtype=jnp.int32)
+        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None] == time
         gain, loss = jnp.where(there, amount, 0), jnp.where(here, amount, 0)
         return state.replace(
             idle=state.idle - loss,
@@ -329,21 +356,24 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         vehicles = state.idle + state.arriving[0]
         requests = sampling.poisson(uniforms.reshape(n, n), rate, self.max_requests)
         trips = fluid_fleet.match(vehicles, requests, price)
-        asked, served = jnp.sum(requests, axis=1), jnp.sum(trips, axis=1)
-        due = jnp.arange(self.max_travel_time + 1)[:, None, None] == time
-        started = jnp.sum(jnp.where(due, trips, 0), axis=1)
-        earned = jnp.sum(trips * price, axis=1)
+        asked, served = jnp.sum(requests, axis=1, dtype=jnp.int32), jnp.sum(trips, axis=1, dtype=jnp.int32)
+        due = jnp.arange(self.max_travel_time + 1, dtype=jnp.int32)[:, None, None] == time[None, :, :]
+        started = jnp.sum(jnp.where(due, trips, 0), axis=1, dtype=jnp.int32)
+        earned = jnp.sum(trips.astype(jnp.float32) * price, axis=1)
         idle = vehicles - served
-        info = {"revenue": jnp.sum(earned), "trip_cost": params.cost * jnp.sum(trips * time)}
-        info["rebalancing_cost"] = params.cost * state.driven
+        info = {
+            "revenue": jnp.sum(earned),
+            "trip_cost": params.cost * jnp.sum(trips * time, dtype=jnp.int32).astype(jnp.float32),
+        }
+        info["rebalancing_cost"] = params.cost * state.driven.astype(jnp.float32)
         counts = {"requests": asked, "served": served, "driven": state.driven, "idle": idle}
-        info |= {name: jnp.sum(count).astype(jnp.float32) for name, count in counts.items()}
-        latest = jnp.stack([asked, jnp.sum(requests, axis=0)]).astype(jnp.float32)
+        info |= {name: jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) for name, count in counts.items()}
+        latest = jnp.stack([asked, jnp.sum(requests, axis=0, dtype=jnp.int32)]).astype(jnp.float32)
         state = state.replace(
             idle=idle,
             arriving=jnp.concatenate([state.arriving[1:], jnp.zeros((1, n), jnp.int32)]) + started,
             **{"moved": jnp.zeros_like(idle), "driven": jnp.int32(0), "requests": asked, "served": served},
-            fare=jnp.where(served > 0, earned / jnp.maximum(served, 1), state.fare),
+            fare=jnp.where(served > 0, earned / jnp.maximum(served, 1).astype(jnp.float32), state.fare),
             average=state.average + SMOOTHING * (latest - state.average),
         )
         return state, info["revenue"] - info["trip_cost"] - info["rebalancing_cost"], info
@@ -353,12 +383,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     def observation(self, state: VehicleFleetState, params: VehicleFleetParams) -> Observation:
         """See the class docstring for the columns."""
         n, turn = self.num_regions, self.turn(state)
-        here = jnp.arange(n) == turn
-        own_idle = jnp.sum(jnp.where(here, state.idle, 0))
-        fleet = jnp.maximum(jnp.sum(params.initial), 1).astype(jnp.float32)
-        distance = jnp.sum(jnp.where(here[:, None] & ~here, params.move_time, 0), axis=0)
+        here = jnp.arange(n, dtype=jnp.int32) == turn
+        own_idle = jnp.sum(jnp.where(here, state.idle, 0), dtype=jnp.int32)
+        fleet = jnp.maximum(jnp.sum(params.initial, dtype=jnp.int32), 1).astype(jnp.float32)
+        distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0, dtype=jnp.int32)
         driving = params.cost / params.price_scale
-        lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0)
+        lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0, dtype=jnp.int32)
         counts = {"level": state.idle, "inflow": state.arriving[0], "pipeline": later}
         counts |= {"outflow": state.served, "waiting": lost}
         everywhere = {
@@ -367,21 +397,24 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         }
         regions = dict(
             urgency=lost / jnp.maximum(state.requests, 1),
-            slack=state.idle / jnp.maximum(state.idle + state.average[0], 1.0),
-            age=bounded(distance / TIME_SCALE),
+            slack=state.idle.astype(jnp.float32) / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
+            age=bounded(distance.astype(jnp.float32) / TIME_SCALE),
             signal_a=bounded(state.average[0] * n / fleet),
             signal_b=bounded(state.average[1] * n / fleet),
-            unit_cost=bounded(driving * distance),
+            unit_cost=bounded(driving * distance.astype(jnp.float32)),
             unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
-            decided=bounded(state.moved * n / fleet),
-            **{name: bounded(count * n / fleet) for name, count in counts.items()},
+            decided=bounded((state.moved * n).astype(jnp.float32) / fleet),
+            **{name: bounded((count * n).astype(jnp.float32) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         city = dict(
             capacity=bounded(fleet / (n * VEHICLE_SCALE)),
             unit_cost=bounded(driving),
-            **{name: bounded(jnp.sum(count) / fleet) for name, count in counts.items()},
+            **{
+                name: bounded(jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) / fleet)
+                for name, count in counts.items()
+            },
             **everywhere,
         )
         return Observation(
@@ -407,15 +440,15 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         del key
         turn = self.turn(state)
         window = plan.window(jnp.minimum(self.period(state), self.num_periods - 1))
-        to_come = (jnp.arange(self.num_regions) > turn).astype(jnp.float32)
+        to_come = (jnp.arange(self.num_regions, dtype=jnp.int32) > turn).astype(jnp.float32)
 
         def worth(action: chex.Array) -> chex.Array:
             after = self.choose(state, turn, action, params)
             idle, arriving = after.idle.astype(jnp.float32), after.arriving.astype(jnp.float32)
-            paid = params.cost / params.price_scale * (after.driven - state.driven)
+            paid = params.cost / params.price_scale * (after.driven - state.driven).astype(jnp.float32)
             return fluid_fleet.profit(window, idle, arriving, to_come) - paid
 
-        values = jax.vmap(worth)(jnp.arange(self.num_actions))
+        values = jax.vmap(worth)(jnp.arange(self.num_actions, dtype=jnp.int32))
         legal = self._legal(self._amounts(state.idle[turn]))
         return jnp.argmax(jnp.where(legal, values, -jnp.inf)).astype(jnp.int32)
 
@@ -432,10 +465,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         left = (1.0 - column["progress"]) * self.num_periods
         target = jnp.minimum(_TARGET_PERIODS, left) * column["signal_a"] + _TARGET_FLOOR
         position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["pipeline"]
-        to = (jnp.arange(self.num_regions) == observation.action_target[:, None]).astype(jnp.float32)
+        regions = jnp.arange(self.num_regions, dtype=jnp.int32)
+        to = (regions[None, :] == observation.action_target[:, None]).astype(jnp.float32)
         amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])
-        missing = target - (position + amount[:, None] * (to - column["is_turn"]))
-        shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * column["unit_value"] ** _FARE_POWER
+        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - column["is_turn"][None, :]))
+        price = (column["unit_value"] ** _FARE_POWER)[None, :]
+        shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * price
         drive = to @ (_COST_WEIGHT * column["unit_cost"] + _TIME_WEIGHT * column["age"])
         loss = jnp.sum(shortage, axis=1) + amount * drive
         return jnp.argmin(jnp.where(observation.action_mask, loss, jnp.inf)).astype(jnp.int32)

@@ -15,6 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from envs_jax.arrays import aligned, vary_like
+
 PAST_LATEST = 10.0
 """Cost per unit of time past the latest time, in multiples of the late cost."""
 MAX_SEPARATION = 32
@@ -23,6 +25,7 @@ MAX_SEPARATION = 32
 
 def deviation(time: chex.Array, target: chex.Array, latest: chex.Array, early_ratio: chex.Numeric) -> chex.Array:
     """Late-equivalent deviation ``c_i(t) / h_i`` [time units], elementwise, without the bound of the earliest time."""
+    time, target, latest = aligned(time, target, latest)
     late = jnp.maximum(time - target, 0.0) + (PAST_LATEST - 1.0) * jnp.maximum(time - latest, 0.0)
     return late + early_ratio * jnp.maximum(target - time, 0.0)
 
@@ -54,24 +57,24 @@ def landing_times(
     """
     offset = jnp.cumsum(gap)
     y = jnp.concatenate([earliest - offset, target - offset, latest - offset])
-    time = y + offset[:, None]  # [n, 3n]
+    time = y[None, :] + offset[:, None]  # [n, 3n]
     cost = late[:, None] * deviation(time, target[:, None], latest[:, None], early_ratio)
     # A thousandth forgives the rounding of non-integer offsets.
     cost = jnp.where((time < earliest[:, None] - 1e-3) & (late[:, None] > 0), jnp.inf, cost)
-    before = y[:, None] <= y  # [from, to]
+    before = y[:, None] <= y[None, :]  # [from, to]
 
     def forward(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = best + cost
         return jnp.min(jnp.where(before, value[:, None], jnp.inf), axis=0), value
 
-    best, values = jax.lax.scan(forward, jnp.zeros_like(y), cost)
+    best, values = jax.lax.scan(forward, vary_like(jnp.zeros_like(y), y, cost), cost)
 
     def backward(bound: chex.Array, value: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = jnp.where(y <= bound, value, jnp.inf)
         chosen = jnp.min(jnp.where(value == jnp.min(value), y, jnp.inf))
         return chosen, chosen
 
-    _, chosen = jax.lax.scan(backward, jnp.max(y), values, reverse=True)
+    _, chosen = jax.lax.scan(backward, vary_like(jnp.max(y), values), values, reverse=True)
     return chosen + offset, jnp.min(best)
 
 
@@ -97,10 +100,11 @@ def best_sequence(
     """
     n, slots = cost.shape
     classes = separation.shape[0]
-    each = jnp.arange(n)
-    is_class = wake == jnp.arange(classes)[:, None]  # [C, n]
+    each = jnp.arange(n, dtype=jnp.int32)
+    is_class = wake[None, :] == jnp.arange(classes, dtype=jnp.int32)[:, None]  # [C, n]
     # Slots before the first stand on the left, so that a shift is one contiguous slice.
     table = jnp.full((2**n, classes, MAX_SEPARATION + slots), jnp.inf, jnp.float32).at[0].set(0.0)
+    table = vary_like(table, cost, wake, separation)
 
     def last_is(table: chex.Array, landed: chex.Array) -> chex.Array:
         """Cost ``f32[n, H]`` of landing the set with aircraft i last, in slot t; infinite where not allowed."""
@@ -110,7 +114,9 @@ def best_sequence(
 
         def of(rest: chex.Array, to: chex.Array) -> chex.Array:
             shifted = [
-                jax.lax.dynamic_slice(table, (rest, a, MAX_SEPARATION - separation[a, to]), (1, 1, slots))[0, 0]
+                jax.lax.dynamic_slice(table, (rest, jnp.int32(a), MAX_SEPARATION - separation[a, to]), (1, 1, slots))[
+                    0, 0
+                ]
                 for a in range(classes)
             ]
             return jnp.min(jnp.stack(shifted), axis=0)
@@ -120,18 +126,21 @@ def best_sequence(
 
     def fill(landed: chex.Array, table: chex.Array) -> chex.Array:
         value = jnp.min(jnp.where(is_class[:, :, None], last_is(table, landed), jnp.inf), axis=1)
-        return jax.lax.dynamic_update_slice(table, jax.lax.cummin(value, axis=1)[None], (landed, 0, MAX_SEPARATION))
+        at = (landed, jnp.int32(0), jnp.int32(MAX_SEPARATION))
+        return jax.lax.dynamic_update_slice(table, jax.lax.cummin(value, axis=1)[None], at)
 
-    table = jax.lax.fori_loop(1, 2**n, fill, table)
+    table = jax.lax.fori_loop(jnp.int32(1), jnp.int32(2**n), fill, table)
     everybody = jnp.int32(2**n - 1)
 
     def back(carry: tuple[chex.Array, chex.Array], _: None) -> tuple[tuple[chex.Array, chex.Array], chex.Array]:
         landed, bound = carry  # bound i32[C]: the last slot for each class of the last of these
-        value = jnp.where(jnp.arange(slots) <= bound[wake][:, None], last_is(table, landed), jnp.inf)
-        chosen = jnp.argmin(value)
+        value = jnp.where(
+            jnp.arange(slots, dtype=jnp.int32)[None, :] <= bound[wake][:, None], last_is(table, landed), jnp.inf
+        )
+        chosen = jnp.argmin(value).astype(jnp.int32)
         last, slot = chosen // slots, chosen % slots
         return (landed & ~(1 << last), slot - separation[:, wake[last]]), last.astype(jnp.int32)
 
-    start = (everybody, jnp.full((classes,), slots - 1, jnp.int32))
+    start = vary_like((everybody, jnp.full((classes,), slots - 1, jnp.int32)), table)
     _, order = jax.lax.scan(back, start, None, length=n, reverse=True)
     return order, jnp.min(table[everybody, :, -1])

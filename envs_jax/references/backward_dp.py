@@ -43,10 +43,15 @@ def solve(stage: Callable[[chex.Array, chex.Array], chex.Array], salvage: chex.A
       stage: ``(t i32[], V_{t+1} f32[Z, S]) -> Q_t f32[Z, S, A]`` with at most 127 actions; ``-inf`` bars an action.
       salvage: ``f32[Z, S]`` value of the state after the last period.
       num_periods: ``P`` (static).
+
+    Raises:
+      ValueError: for more actions, which a byte could not number.
     """
 
     def backward(value: chex.Array, t: chex.Array) -> tuple[chex.Array, chex.Array]:
         q = stage(t, value)
+        if q.shape[-1] > 127:
+            raise ValueError(f"backward_dp.solve: stage must have at most 127 actions (a byte), got {q.shape[-1]}")
         return q.max(-1), q.argmax(-1).astype(jnp.int8)
 
     value, actions = jax.lax.scan(backward, salvage, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
@@ -99,14 +104,16 @@ def orders(
     """
 
     def gain(trades: chex.Array, move: Move) -> chex.Array:
-        weight = trades * chance[:, None]  # [Z', J, L]: chance that the event happens and the order trades
+        # [Z', J, L]: chance that the event happens and the order trades.
+        weight = trades.astype(jnp.float32) * chance[None, :, None]
         paid = jnp.einsum("zjl,zj->zl", weight, price, precision=jax.lax.Precision.HIGHEST)
-        worth = value[:, move.successor] - value + move.reward
-        return paid[:, None] * move.cash_per_price[:, None] + weight.sum(1)[:, None] * worth[..., None]
+        worth = value[:, move.successor] - value + move.reward[None, :]
+        return paid[:, None] * move.cash_per_price[None, :, None] + weight.sum(1)[:, None] * worth[..., None]
 
-    buying, selling = gain(price[..., None] <= levels, buy), gain(price[..., None] >= levels, sell)
+    at, levels = price[..., None], levels[None, None, :]
+    buying, selling = gain(at <= levels, buy), gain(at >= levels, sell)
     expected = expect(transition, jnp.concatenate([value[..., None], buying, selling], axis=-1))
-    hold, buying, selling = jnp.split(expected, [1, 1 + levels.shape[0]], axis=-1)
+    hold, buying, selling = jnp.split(expected, [1, 1 + levels.size], axis=-1)
     never = jnp.zeros_like(hold)
     return hold[..., 0], jnp.concatenate([never, buying], -1), jnp.concatenate([selling, never], -1)
 

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 NEVER = -(2**20)
 """The level of a stage which should not order, because nothing it orders can be of use before the episode ends."""
 
@@ -56,14 +58,14 @@ def probabilities(cdf: chex.Array) -> chex.Array:
 def demand_operator(pmf: chex.Array, size: int) -> chex.Array:
     """The matrix ``f32[G, G]`` that takes ``f`` to ``y -> E f(y - D)`` on the grid, linear to the left of it."""
     (count,) = pmf.shape
-    grid = jnp.arange(size)
+    grid = jnp.arange(size, dtype=jnp.int32)
     difference = grid[:, None] - grid[None, :]
     inside = (difference >= 0) & (difference < count)
     matrix = jnp.where(inside, pmf[jnp.clip(difference, 0, count - 1)], 0.0)
     # Demand d > g leaves the grid: f(g - d) = f_0 + (g - d)(f_1 - f_0).
-    below = jnp.minimum(difference[:, :1] - jnp.arange(count)[None, :], 0)
+    below = jnp.minimum(difference[:, :1] - jnp.arange(count, dtype=jnp.int32)[None, :], 0)
     mass = jnp.sum(jnp.where(below < 0, pmf, 0.0), axis=1)
-    moment = jnp.sum(below * pmf, axis=1)
+    moment = jnp.sum(below.astype(jnp.float32) * pmf[None, :], axis=1)
     return matrix.at[:, 0].add(mass - moment).at[:, 1].add(moment)
 
 
@@ -99,11 +101,11 @@ def stationary(
     def stage(induced: chex.Array, own: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
         cost, lead = own
         expected = jnp.matmul(operators[lead - 1], cost * x + induced, precision="highest")
-        best = jnp.argmin(expected)
-        return expected[jnp.minimum(jnp.arange(size), best)], best - _OFFSET
+        best = jnp.argmin(expected).astype(jnp.int32)
+        return expected[jnp.minimum(jnp.arange(size, dtype=jnp.int32), best)], best - _OFFSET
 
     shortage = (backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0)
-    induced, levels = jax.lax.scan(stage, shortage, (echelon_cost, lead_time))
+    induced, levels = jax.lax.scan(stage, vary_like(shortage, cdf, lead_time), (echelon_cost, lead_time))
     return levels.astype(jnp.int32), induced[-1]
 
 
@@ -125,26 +127,28 @@ def finite_horizon(
     Arguments as in :func:`stationary`; ``num_periods`` is ``P`` (static).
     """
     x = jnp.arange(size, dtype=jnp.float32) - _OFFSET
-    index = jnp.arange(size)
+    index = jnp.arange(size, dtype=jnp.int32)
     one = demand_operator(probabilities(cdf), size)
     operators = _powers(one, max_lead)
-    counted = (jnp.arange(num_periods + 1) >= 1)[:, None]
+    counted = (jnp.arange(num_periods + 1, dtype=jnp.int32) >= 1)[:, None]
 
     def back(carry: tuple[chex.Array, chex.Array], direct: chex.Array) -> tuple[tuple, tuple]:
         # The value is kept as a function that is 0 at its minimum and a constant: single precision needs it.
         shape, constant = carry
         cost = direct + jnp.matmul(one, shape, precision="highest")
-        best = jnp.argmin(cost)
+        best = jnp.argmin(cost).astype(jnp.int32)
         excess = cost - cost[best]
         above = index > best
         return (jnp.where(above, excess, 0.0), constant + cost[best]), (best, jnp.where(above, 0.0, excess))
 
     def stage(penalty: chex.Array, own: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple]:
         cost, lead = own
-        charge = jnp.pad(cost * x * counted + penalty, ((0, max_lead), (0, 0)))
+        charge = jnp.pad((cost * x)[None, :] * counted.astype(jnp.float32) + penalty, ((0, max_lead), (0, 0)))
         later = jax.lax.dynamic_slice_in_dim(charge, lead, num_periods)
         direct = jnp.matmul(later, operators[lead - 1].T, precision="highest")
-        (value, constant), (best, penalty) = jax.lax.scan(back, (jnp.zeros(size), 0.0), direct, reverse=True)
+        (value, constant), (best, penalty) = jax.lax.scan(
+            back, vary_like((jnp.zeros(size, jnp.float32), jnp.float32(0.0)), direct), direct, reverse=True
+        )
         value = value + constant
         # Until its first order can arrive a stage lives on what it has.
         for t in range(max_lead):
@@ -153,8 +157,8 @@ def finite_horizon(
         level = jnp.where(best == 0, NEVER, best - _OFFSET)
         return jnp.pad(penalty, ((0, 1), (0, 0))), (level, value)
 
-    shortage = (backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0) * counted
-    _, (levels, value) = jax.lax.scan(stage, shortage, (echelon_cost, lead_time))
+    shortage = ((backlog_cost + echelon_cost.sum()) * jnp.maximum(-x, 0.0))[None, :] * counted.astype(jnp.float32)
+    _, (levels, value) = jax.lax.scan(stage, vary_like(shortage, cdf, lead_time), (echelon_cost, lead_time))
     return FiniteHorizon(levels=levels.T.astype(jnp.int32), value=value)
 
 
@@ -166,8 +170,8 @@ def newsvendor(
     Critical ratios ``(b + sum_{k > i} e_k) / (b + sum_k e_k)`` and ``(b + sum_{k > i} e_k) / (b + sum_{k >= i} e_k)``.
     Arguments as in :func:`stationary`; ``size`` bounds the levels.
     """
-    pmf = jnp.zeros(size).at[: cdf.shape[0]].set(probabilities(cdf)[:size])
-    difference = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
+    pmf = jnp.zeros(size, jnp.float32).at[: cdf.shape[0]].set(probabilities(cdf)[:size])
+    difference = jnp.arange(size, dtype=jnp.int32)[:, None] - jnp.arange(size, dtype=jnp.int32)[None, :]
     convolve = jnp.where(difference >= 0, pmf[jnp.maximum(difference, 0)], 0.0)
 
     def stage(law: chex.Array, own: tuple[chex.Array, ...]) -> tuple[chex.Array, chex.Array]:
@@ -179,5 +183,6 @@ def newsvendor(
     total = backlog_cost + echelon_cost.sum()
     upstream = total - jnp.cumsum(echelon_cost)
     ratios = jnp.stack([upstream / total, upstream / (upstream + echelon_cost)], axis=-1)
-    _, levels = jax.lax.scan(stage, jnp.zeros(size).at[0].set(1.0), (lead_time, ratios))
+    nothing = vary_like(jnp.zeros(size, jnp.float32).at[0].set(1.0), cdf, lead_time, ratios)
+    _, levels = jax.lax.scan(stage, nothing, (lead_time, ratios))
     return levels

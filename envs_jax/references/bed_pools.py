@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 
 @struct.dataclass
 class Pools:
@@ -58,15 +60,15 @@ def census_transition(
       size: censuses (static).
       max_beds: most patients that can leave at once (static).
     """
-    census = jnp.arange(size)
-    difference = census[:, None] - census  # of the row's and the column's
+    census = jnp.arange(size, dtype=jnp.int32)
+    difference = census[:, None] - census[None, :]  # of the row's and the column's
     present = jnp.minimum(census, jnp.minimum(beds, max_beds))
     lgamma, xlogy, xlog1py = (getattr(jax.scipy.special, name) for name in ("gammaln", "xlogy", "xlog1py"))
 
     def law(k: chex.Array, possible: chex.Array, logarithm: Callable[[chex.Array], chex.Array]) -> chex.Array:
         return jnp.where(possible, jnp.exp(logarithm(jnp.where(possible, k, 0).astype(arrivals.dtype))), 0.0)
 
-    discharge, arrivals = (jnp.asarray(x, jnp.result_type(float)) for x in (discharge, arrivals))
+    discharge, arrivals = (jnp.asarray(x, jnp.float32) for x in (discharge, arrivals))
     n = present[:, None].astype(arrivals.dtype)
     stay = law(
         difference,
@@ -98,21 +100,24 @@ def values(pools: Pools, num_periods: int, size: int, max_beds: int) -> chex.Arr
     table = jax.vmap(over_wards, in_axes=(None, 0, 0, None, None))(
         pools.beds, pools.discharge, pools.arrivals, size, max_beds
     )
-    waiting = jnp.maximum(jnp.arange(size) - pools.beds[:, None], 0).astype(jnp.float32)
+    waiting = jnp.maximum(jnp.arange(size, dtype=jnp.int32)[None, :] - pools.beds[:, None], 0).astype(jnp.float32)
 
     def backward(value: chex.Array, period: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = pools.holding[:, None] * waiting + jnp.einsum("wnm,wm->wn", table[(period + 1) % epochs], value)
         return value, value
 
-    _, value = jax.lax.scan(backward, jnp.zeros_like(waiting), jnp.arange(num_periods), reverse=True)
+    end = vary_like(jnp.zeros_like(waiting), pools)
+    _, value = jax.lax.scan(backward, end, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
     return value
 
 
 def gains(value: chex.Array, census: chex.Array, overflow: chex.Array, burden: chex.Array) -> chex.Array:
     """Change of cost ``f32[W, W]`` by moving one patient of class j into ward w, on values ``f32[W, size]``."""
-    here = jnp.take_along_axis(value, census[:, None], axis=1)[:, 0]
-    less = jnp.take_along_axis(value, jnp.maximum(census - 1, 0)[:, None], axis=1)[:, 0]
-    more = jnp.take_along_axis(value, jnp.minimum(census + 1, value.shape[1] - 1)[:, None], axis=1)[:, 0]
+    # Beyond the last census the value is that of the last; an index beyond it would read NaN.
+    here, less, more = (
+        jnp.take_along_axis(value, jnp.clip(census + change, 0, value.shape[1] - 1)[:, None], axis=1)[:, 0]
+        for change in (0, -1, 1)
+    )
     return overflow + (less - here)[:, None] + burden * (more - here)[None, :]
 
 
@@ -137,7 +142,7 @@ def completion(
       moves: static.
     """
     wards = waiting.shape[0]
-    pairs = jnp.arange(wards * wards).reshape(wards, wards)
+    pairs = jnp.arange(wards * wards, dtype=jnp.int32).reshape(wards, wards)
     own = jnp.eye(wards, dtype=bool)
 
     def move(carry: tuple[chex.Array, ...], _: None) -> tuple[tuple[chex.Array, ...], chex.Array]:
@@ -145,11 +150,12 @@ def completion(
         legal = (waiting > 0)[:, None] & (free > 0)[None, :] & ~own
         gain = jnp.where(legal, gains(value, census, overflow, burden), 0.0)
         best = jnp.min(gain)
-        chosen = (pairs == jnp.argmin(gain)) & (best < 0.0)
-        sent, received = chosen.sum(1), chosen.sum(0)
+        chosen = (pairs == jnp.argmin(gain).astype(jnp.int32)) & (best < 0.0)
+        sent, received = chosen.sum(1, dtype=jnp.int32), chosen.sum(0, dtype=jnp.int32)
         return (waiting - sent, free - received, census - sent + received), best
 
-    _, saved = jax.lax.scan(move, (waiting, free, census), None, length=moves)
+    start = vary_like((waiting, free, census), value, waiting, free, census, overflow, burden)
+    _, saved = jax.lax.scan(move, start, None, length=moves)
     return jnp.sum(saved)
 
 
@@ -176,14 +182,14 @@ def placement_costs(
       moves: static.
     """
     sender, ward, size = choices
-    wards = jnp.arange(waiting.shape[0])
+    wards = jnp.arange(waiting.shape[0], dtype=jnp.int32)
     before = value[wards, census]
 
     def one(patients: chex.Array, number: chex.Array) -> chex.Array:
-        sent = number * (wards == patients)
-        after = census - sent + number * (wards == ward)
+        sent = number * (wards == patients).astype(jnp.int32)
+        after = census - sent + number * (wards == ward).astype(jnp.int32)
         weight = jnp.where(wards == ward, burden[patients, ward], 1.0)
-        moved = number * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
+        moved = number.astype(jnp.float32) * overflow[patients, ward] + jnp.sum(weight * (value[wards, after] - before))
         return moved + completion(value, waiting - sent, free, after, overflow, burden, moves)
 
     return jax.vmap(one)(sender, size)
@@ -213,7 +219,7 @@ def index_choice(
       size: ``i32[A]`` patients of each choice, 0 for nobody.
     """
     first = (worth * waiting - cost)[sender]
-    last = first - worth[sender] * (size - 1)
-    wanted = legal & (size > 0) & (last >= 0.0) & (size <= room + 1e-3)
-    best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf))  # as many as may be
-    return jnp.where(wanted.any(), best, jnp.argmin(size)).astype(jnp.int32)
+    last = first - worth[sender] * (size - 1).astype(jnp.float32)
+    wanted = legal & (size > 0) & (last >= 0.0) & (size.astype(jnp.float32) <= room + 1e-3)
+    best = jnp.argmax(jnp.where(wanted, first + 1e-3 * size, -jnp.inf)).astype(jnp.int32)  # as many as may be
+    return jnp.where(wanted.any(), best, jnp.argmin(size).astype(jnp.int32)).astype(jnp.int32)

@@ -23,9 +23,9 @@ def first_window(room: chex.Array, need: chex.Array, duration: chex.Array) -> ch
     """
     horizon = room.shape[0]
     clashes = jnp.pad(jnp.cumsum(jnp.any(need > room, axis=-1)), (1, 0))
-    end = jnp.arange(horizon) + duration
+    end = jnp.arange(horizon, dtype=jnp.int32) + duration
     clear = (clashes[jnp.minimum(end, horizon)] == clashes[:-1]) & (end < horizon)
-    return jnp.where(jnp.any(clear), jnp.argmax(clear), -1).astype(jnp.int32)
+    return jnp.where(jnp.any(clear), jnp.argmax(clear).astype(jnp.int32), -1).astype(jnp.int32)
 
 
 def remove_while_iterating(listed: chex.Array, finished: chex.Array) -> chex.Array:
@@ -41,6 +41,6 @@ def remove_while_iterating(listed: chex.Array, finished: chex.Array) -> chex.Arr
       ``listed`` with 0 for those that left; the others keep their (relative) ranks.
     """
     order = jnp.argsort(jnp.where(listed > 0, listed, jnp.iinfo(jnp.int32).max))
-    gone, place = (finished & (listed > 0))[order], jnp.arange(listed.shape[0])
+    gone, place = (finished & (listed > 0))[order], jnp.arange(listed.shape[0], dtype=jnp.int32)
     in_row = place - jax.lax.cummax(jnp.where(gone, -1, place))
     return listed.at[order].set(jnp.where(gone & (in_row % 2 == 1), 0, listed[order]))

@@ -155,7 +155,7 @@ def congestion_price(network: Network, hour: Hour, toll: chex.Numeric) -> chex.A
 
     The MW comes from the units that participate, and shifts the flows from there to the storage's bus.
     """
-    tolled = toll * jnp.sign(hour.flow) * (hour.overload > 0)
+    tolled = toll * jnp.sign(hour.flow) * (hour.overload > 0).astype(jnp.float32)
     places = np.concatenate([network.of_unit, network.of_storage], 1)
     relief = jnp.matmul(tolled, jnp.asarray(places), precision=jax.lax.Precision.HIGHEST)  # of a MW fed in at each
     units = network.of_unit.shape[1]

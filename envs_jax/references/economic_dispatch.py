@@ -49,12 +49,13 @@ def merit_order(quadratic: chex.Array, linear: chex.Array, low: chex.Array, high
     knots = jnp.concatenate([starts, ends])
     # Sorted by counting, ties in the order of units: under vmap on CPU much cheaper than sorting rows of ten.
     earlier = np.tri(knots.shape[0], k=-1, dtype=bool)
-    rank = jnp.sum((knots < knots[:, None]) | ((knots == knots[:, None]) & earlier), -1)
-    price = jnp.sum(jnp.where(rank == np.arange(knots.shape[0])[:, None], knots, 0.0), -1)
+    rank = jnp.sum((knots[None, :] < knots[:, None]) | ((knots[None, :] == knots[:, None]) & earlier), -1, jnp.int32)
+    price = jnp.sum(jnp.where(rank[None, :] == jnp.arange(knots.shape[0], dtype=jnp.int32)[:, None], knots, 0.0), -1)
     at = price[:, None]
-    between = jnp.clip((at - linear) / (2.0 * quadratic), low, high)
+    low, high = low[None, :], high[None, :]
+    between = jnp.clip((at - linear[None, :]) / (2.0 * quadratic)[None, :], low, high)
     # A unit's own two knots are its limits, free of rounding.
-    output = jnp.where(at <= starts, low, jnp.where(at >= ends, high, between))
+    output = jnp.where(at <= starts[None, :], low, jnp.where(at >= ends[None, :], high, between))
     total = jnp.sum(output, axis=-1)
     width = jnp.diff(total)
     per_mw = jnp.where(width > 0, 1.0 / jnp.where(width > 0, width, 1.0), 0.0)

@@ -142,7 +142,7 @@ def season(crop: chex.Array, harvest: chex.Array, days: int) -> tuple[chex.Array
       days: how many (static).
     """
     lengths, levels = (jnp.asarray(np.array([row[k] for row in CROPS.values()], np.float32))[crop] for k in (0, 1))
-    age = jnp.arange(days, dtype=jnp.float32) - (harvest - lengths.sum(-1))[:, None]
+    age = jnp.arange(days, dtype=jnp.float32)[None, :] - (harvest - lengths.sum(-1))[:, None]
     kc = jnp.where(age >= 0, crop_coefficient(age, lengths[:, None], levels[:, None]), 0.0)
     left = jnp.cumsum(kc[:, ::-1], axis=1)[:, ::-1]
     return kc, jnp.pad(left, ((0, 0), (0, 1)))

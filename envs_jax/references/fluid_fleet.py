@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import aligned, vary_like
+
 LOOKAHEAD = 10
 """Periods that :func:`profit` is meant to look ahead: several times a typical trip."""
 SPREAD = 1.5
@@ -68,15 +70,16 @@ def before(amount: chex.Array, price: chex.Array) -> chex.Array:
     A loop over k, because XLA on CPU would compute a plain sum anew for each of its several uses.
     """
     n = price.shape[-1]
-    first = jnp.arange(n)
+    first = jnp.arange(n, dtype=jnp.int32)
+    _, own = aligned(price, first)
 
     def add(total: chex.Array, other: tuple[chex.Array, ...]) -> tuple[chex.Array, None]:
-        k, amount_k, price_k = other
-        ahead = (price_k[..., None] > price) | ((price_k[..., None] == price) & (k < first))
-        return total + jnp.where(ahead, amount_k[..., None], 0), None
+        k, amount_k, price_k = other[0], other[1][..., None], other[2][..., None]
+        ahead = (price_k > price) | ((price_k == price) & (k < own))
+        return total + jnp.where(ahead, amount_k, jnp.zeros_like(amount_k)), None
 
     columns = (first, jnp.moveaxis(amount, -1, 0), jnp.moveaxis(price, -1, 0))
-    total, _ = jax.lax.scan(add, jnp.zeros_like(amount), columns)
+    total, _ = jax.lax.scan(add, vary_like(jnp.zeros_like(amount), amount, price), columns)
     return total
 
 
@@ -101,11 +104,11 @@ def forecast(
     return Forecast(
         rate=rate,
         before=before(rate, price),
-        margin=price - cost * trip_time,
+        margin=price - cost * trip_time.astype(jnp.float32),
         trip_time=trip_time,
         shares=jnp.zeros_like(rate),
         move_time=move_time,
-        move_cost=cost * move_time,
+        move_cost=cost * move_time.astype(jnp.float32),
     )
 
 
@@ -122,7 +125,9 @@ def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move:
 
     def due(lag: chex.Array) -> chex.Array:
         """Which (lag, region) a vehicle from i to j is due at: one-hot ``f32[..., N * N, L * N]``."""
-        table = (lag[..., None, None] == jnp.arange(length)[:, None]) & jnp.eye(n, dtype=bool)[:, None, :]
+        place = jnp.eye(n, dtype=bool).reshape(*[1] * (lag.ndim - 1), n, 1, n)
+        periods = jnp.arange(length, dtype=jnp.int32).reshape(*[1] * lag.ndim, length, 1)
+        table = (lag[..., None, None] == periods) & place
         return table.reshape(*lag.shape[:-2], n * n, length * n).astype(jnp.float32)
 
     # Products with tables that no decision or episode changes: under vmap, one multiplication of matrices.
@@ -137,11 +142,12 @@ def profit(forecast: Forecast, idle: chex.Array, arriving: chex.Array, may_move:
         trips = jnp.maximum(served(most, before + rate) - served(most, before), 0.0)
         total = total + jnp.sum(trips * margin - moved * forecast.move_cost)
         started = moved.reshape(-1) @ move_due + trips.reshape(-1) @ trip_due
-        arriving = jnp.concatenate([arriving[1:], jnp.zeros((1, n))]) + started.reshape(length, n)
-        return (vehicles - jnp.sum(trips, axis=1), arriving, jnp.ones((n,)), total), None
+        arriving = jnp.concatenate([arriving[1:], jnp.zeros((1, n), jnp.float32)]) + started.reshape(length, n)
+        return (vehicles - jnp.sum(trips, axis=1), arriving, vary_like(jnp.ones((n,), jnp.float32), idle), total), None
 
+    start = vary_like((idle, arriving, may_move, jnp.float32(0.0)), forecast, idle, arriving, may_move)
     periods = (forecast.rate, forecast.before, forecast.margin, trip_due, forecast.shares)
-    (_, _, _, total), _ = jax.lax.scan(period, (idle, arriving, may_move, jnp.float32(0.0)), periods)
+    (_, _, _, total), _ = jax.lax.scan(period, start, periods)
     return total
 
 
@@ -157,11 +163,11 @@ def base_policy(forecast: Forecast, idle: chex.Array, longest: int) -> Forecast:
       longest: longest travel time, static.
     """
     n = idle.shape[0]
-    away = 1.0 - jnp.eye(n)
-    arriving, all_may = jnp.zeros((longest + 1, n)), jnp.ones((n,))
+    away = 1.0 - jnp.eye(n, dtype=jnp.float32)
+    arriving, all_may = jnp.zeros((longest + 1, n), jnp.float32), jnp.ones((n,), jnp.float32)
 
     def shares(logits: chex.Array) -> chex.Array:
-        return jax.nn.softmax(logits) * away
+        return jax.nn.softmax(logits) * away[None, :, :]
 
     def value(logits: chex.Array) -> chex.Array:
         return profit(forecast.replace(shares=shares(logits)), idle, arriving, all_may)
@@ -174,8 +180,10 @@ def base_policy(forecast: Forecast, idle: chex.Array, longest: int) -> Forecast:
         return (logits + _STEP * scaled, mean, square), None
 
     # At first nearly all stay, and rather near regions are served: moving pays only where demand calls for it.
-    start = jnp.where(away > 0, -0.3 * forecast.move_time, 3.0)
+    start = jnp.where(away > 0, -0.3 * forecast.move_time.astype(jnp.float32), 3.0)
     start = jnp.broadcast_to(start, forecast.rate.shape).astype(jnp.float32)
     zeros = jnp.zeros_like(start)
-    (logits, _, _), _ = jax.lax.scan(climb, (start, zeros, zeros), jnp.arange(1.0, _ITERATIONS + 1.0))
+    (logits, _, _), _ = jax.lax.scan(
+        climb, vary_like((start, zeros, zeros), forecast, idle), jnp.arange(1.0, _ITERATIONS + 1.0, dtype=jnp.float32)
+    )
     return forecast.replace(shares=shares(logits))

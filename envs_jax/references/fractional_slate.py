@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs_jax.arrays import aligned, vary_like
+
 
 def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric, most: int) -> chex.Array:
     """Fills ``slots`` with the documents of largest positive value, the first of equal topics: amounts ``f32[..., G]``.
@@ -29,13 +31,13 @@ def largest(values: chex.Array, available: chex.Array, slots: chex.Numeric, most
       slots: documents wanted, at most.
       most: an upper bound of ``slots`` (static): one pick after another, which on CPU beats ranking.
     """
-    topics = jnp.arange(values.shape[-1])
+    values, available, topics = aligned(values, available, jnp.arange(values.shape[-1], dtype=jnp.int32))
     taken = jnp.zeros_like(values)
     for pick in range(most):
         left = jnp.where(taken < available, values, 0.0)
         top = jnp.max(left, axis=-1, keepdims=True)
         first = jnp.min(jnp.where(left == top, topics, topics.size), axis=-1, keepdims=True)
-        taken += (topics == first) & (top > 0.0) & (pick < slots)
+        taken += ((topics == first) & (top > 0.0) & (pick < slots)).astype(values.dtype)
     return taken
 
 
@@ -69,6 +71,8 @@ def best_slate(
       The ratio ``f32[...]``, the amounts to add ``f32[..., G]``, and what one more document of a topic is worth at that
       ratio, ``v (h - ratio)`` ``f32[..., G]``.
     """
+    weights, gains, available, fixed = aligned(weights, gains, available, fixed)
+    outside_weight, outside_gain = (aligned(x, weights[..., 0])[0] for x in (outside_weight, outside_gain))
 
     def ratio_of(slate: chex.Array) -> chex.Array:
         mass = slate * weights
@@ -82,8 +86,10 @@ def best_slate(
 
     nothing = jnp.zeros_like(available)
     first = ratio_of(fixed + nothing) if start is None else start
+    given = (weights, gains, outside_weight, outside_gain, available, slots, fixed, first)
+    start = vary_like((first, nothing), given)
     # A loop, not unrolled: the program is a fifth the size and compiles that much faster.
-    ratio, added = jax.lax.fori_loop(0, iterations, improve, (first, nothing))
+    ratio, added = jax.lax.fori_loop(0, iterations, improve, start)
     return ratio, added, weights * (gains - ratio[..., None])
 
 
@@ -101,7 +107,7 @@ def interpolate(values: chex.Array, budget: chex.Array, largest_budget: chex.Arr
     last = values.shape[0] - 1
     position = jnp.clip(budget / largest_budget * last, 0.0, last)
     low = jnp.minimum(position.astype(jnp.int32), last - 1)
-    share = position - low
+    share = position - low.astype(jnp.float32)
     return values[low] * (1.0 - share) + values[low + 1] * share
 
 
@@ -143,7 +149,7 @@ def session_values(session: Session, sets: np.ndarray, slots: int, periods: int,
     weights, outside, budget = session.weights, session.outside_weight, session.budget
     grid = budget * jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
     watched = jnp.minimum(grid, session.minutes)
-    after = grid[:, None] - watched[:, None] * session.kept
+    after = grid[:, None] - watched[:, None] * session.kept[None, :]
     offered = jnp.broadcast_to(jnp.asarray(sets)[:, None], (sets.shape[0], levels, sets.shape[1]))
 
     def backwards(value: chex.Array, _: object) -> tuple[chex.Array, chex.Array]:
@@ -155,6 +161,6 @@ def session_values(session: Session, sets: np.ndarray, slots: int, periods: int,
         now = jnp.where(grid > 0.0, ratio.mean(0), 0.0)
         return now, now
 
-    end = jnp.zeros((levels,), jnp.float32)
+    end = vary_like(jnp.zeros((levels,), jnp.float32), session)
     _, values = jax.lax.scan(backwards, end, None, length=periods)
     return jnp.concatenate([values[::-1], end[None]])

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs_jax.arrays import vary_like
 from envs_jax.references import fao56
 
 RAIN_POINTS = 3
@@ -74,7 +75,7 @@ def rain_law(farm: Farm) -> tuple[chex.Array, chex.Array]:
     left = 1.0 - edges  # share of rainy days above an edge
     tail = np.where(left > 0, left * (1.0 - np.log(np.maximum(left, 1e-300))), 0.0)
     groups = jnp.asarray(RAIN_POINTS * (tail[:-1] - tail[1:]), jnp.float32)
-    depth = jnp.concatenate([jnp.zeros(1), farm.rain_depth * groups])
+    depth = jnp.concatenate([jnp.zeros(1, jnp.float32), farm.rain_depth * groups])
     wet = jnp.full((RAIN_POINTS,), farm.rain_chance / RAIN_POINTS)
     return depth, jnp.concatenate([1.0 - farm.rain_chance[None], wet])
 
@@ -83,7 +84,7 @@ def _place(farm: Farm, depletion: chex.Array, points: int) -> tuple[chex.Array, 
     """Grid point below ``depletion [F, X]``, clipped to [0, TAW], and the share of the way to the next."""
     at = jnp.clip(depletion / farm.available[:, None], 0.0, 1.0) * (points - 1)
     low = jnp.minimum(at.astype(jnp.int32), points - 2)
-    return low, at - low
+    return low, at - low.astype(jnp.float32)
 
 
 def _read(farm: Farm, table: chex.Array, depletion: chex.Array) -> chex.Array:
@@ -100,12 +101,13 @@ def _use(farm: Farm, demand: chex.Array, depletion: chex.Array) -> chex.Array:
 
 def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> tuple[chex.Array, chex.Array]:
     """``V [P + 1, F, G, L]`` and advantages ``[P, F, G, L]`` for prices ``[L]``."""
-    grid = jnp.linspace(0.0, 1.0, points) * farm.available[:, None]
+    grid = jnp.linspace(0.0, 1.0, points, dtype=jnp.float32)[None, :] * farm.available[:, None]
     stress = fao56.water_stress(grid, farm.available[:, None], farm.fraction[:, None])
     # What rain does to a grid point is the same every day: a matrix.
     rain, chance = rain_law(farm)
-    low, share = _place(farm, (grid[:, :, None] - rain).reshape(grid.shape[0], -1), points)
-    weight = jnp.maximum(1.0 - jnp.abs((low + share)[..., None] - jnp.arange(points)), 0.0)
+    low, share = _place(farm, (grid[:, :, None] - rain[None, None, :]).reshape(grid.shape[0], -1), points)
+    at = low.astype(jnp.float32) + share
+    weight = jnp.maximum(1.0 - jnp.abs(at[..., None] - jnp.arange(points, dtype=jnp.float32)[None, None, :]), 0.0)
     wetting = jnp.einsum("fgwh,w->fgh", weight.reshape(*grid.shape, -1, points), chance)
 
     def day(value: chex.Array, xs: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
@@ -113,13 +115,13 @@ def _backward(farm: Farm, price: chex.Array, pump: chex.Array, points: int) -> t
         table = wetting @ value
         used = grid + stress * demand[:, None]
         dry = _read(farm, table, used)
-        advantage = _read(farm, table, used - farm.gain[:, None]) - dry - price - toll
+        advantage = _read(farm, table, used - farm.gain[:, None]) - dry - price[None, None, :] - toll
         advantage = jnp.where((demand > 0)[:, None, None], advantage, -jnp.inf)
         paid = ((stress - 1.0) * (farm.worth * demand)[:, None])[..., None]
         value = paid + dry + jnp.maximum(advantage, 0.0)
         return value, (value, advantage)
 
-    last = jnp.zeros((*grid.shape, price.shape[0]))
+    last = vary_like(jnp.zeros((*grid.shape, price.shape[0]), jnp.float32), farm, price, pump)
     _, (value, advantage) = jax.lax.scan(day, last, (farm.demand.T, pump), reverse=True)
     return jnp.concatenate([value, last[None]]), advantage
 
@@ -136,11 +138,11 @@ def _usage(farm: Farm, advantage: chex.Array, rain: chex.Array) -> chex.Array:
         table, demand, rain = xs
         nearest = jnp.round(depletion / available * top).astype(jnp.int32)
         takes = jnp.take_along_axis(table, nearest, axis=1) > 0
-        gain = rain + farm.gain[:, None] * takes
+        gain = rain[None, :] + farm.gain[:, None] * takes.astype(jnp.float32)
         depletion, _ = fao56.water_balance(depletion, gain, _use(farm, demand, depletion), available)
-        return depletion, takes.mean(-1).sum(0)
+        return depletion, takes.astype(jnp.float32).mean(-1).sum(0)
 
-    start = jnp.zeros((farm.available.shape[0], rain.shape[1]))
+    start = vary_like(jnp.zeros((farm.available.shape[0], rain.shape[1]), jnp.float32), farm, advantage, rain)
     return jax.lax.scan(day, start, (advantage, farm.demand.T, rain))[1]
 
 
@@ -166,7 +168,7 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
       seasons: sampled seasons that tell what is used at a price (static).
     """
     days = farm.demand.shape[1]
-    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons), minval=1e-6)
+    uniforms = jax.random.uniform(jax.random.key(0), (days, seasons), jnp.float32, minval=1e-6)
     rain = weather_rain(uniforms, farm.rain_chance, farm.rain_depth)
     largest = jnp.max(farm.worth * farm.gain)
 
@@ -179,11 +181,13 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
         pump = jnp.clip(pump + 0.03 * step * jnp.clip(used - 1.0, -1.0, 1.0), 0.0, largest)
         return (water, pump, total + jnp.where(k >= rounds // 2, pump, 0.0)), None
 
-    start = (0.3 * largest, jnp.zeros(days), jnp.zeros(days))
+    start = vary_like((0.3 * largest, jnp.zeros(days, jnp.float32), jnp.zeros(days, jnp.float32)), farm, sets)
     (_, _, total), _ = jax.lax.scan(adjust, start, jnp.arange(rounds, dtype=jnp.float32))
-    spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15) / 15.0, mode="full")[7 : 7 + days]
+    spread = jnp.convolve(total / max(rounds - rounds // 2, 1), jnp.ones(15, jnp.float32) / 15.0, mode="full")[
+        7 : 7 + days
+    ]
     pump = PATIENCE * spread
-    price = largest * jnp.linspace(0.0, 1.0, prices) ** 1.5
+    price = largest * jnp.linspace(0.0, 1.0, prices, dtype=jnp.float32) ** 1.5
     value, _ = _backward(farm, price, pump, points)
     return Plan(farm, price, pump, value)
 
@@ -191,18 +195,18 @@ def solve(farm: Farm, sets: chex.Array, points: int = 40, prices: int = 8, round
 def bounds(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """Bounds ``f32[L]``, one a water price, of what can be expected from ``day`` on, given ``depletion f32[F]``."""
     ahead = jnp.sum(_read(plan.farm, plan.value[day], depletion[:, None])[:, 0], axis=0)
-    toll = jnp.sum(jnp.where(jnp.arange(plan.pump.shape[0]) >= day, plan.pump, 0.0))
+    toll = jnp.sum(jnp.where(jnp.arange(plan.pump.shape[0], dtype=jnp.int32) >= day, plan.pump, 0.0))
     return ahead + plan.price * sets + toll
 
 
 def advantages(plan: Plan, day: chex.Array, depletion: chex.Array, sets: chex.Array) -> chex.Array:
     """What a set today is worth to each field beyond its price, ``f32[F]``; the price fits the sets that are left."""
-    best = jnp.argmin(bounds(plan, day, depletion, sets))
+    best = jnp.argmin(bounds(plan, day, depletion, sets)).astype(jnp.int32)
     farm, value = plan.farm, plan.value[day + 1][..., best][..., None]
     rain, chance = rain_law(farm)
-    after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain
+    after = depletion[:, None] + _use(farm, farm.demand[:, day], depletion[:, None]) - rain[None, :]
     gained = _read(farm, value, after - farm.gain[:, None]) - _read(farm, value, after)
-    return jnp.sum(gained[..., 0] * chance, axis=1) - plan.price[best] - plan.pump[day]
+    return jnp.sum(gained[..., 0] * chance[None, :], axis=1) - plan.price[best] - plan.pump[day]
 
 
 def upper_bound(plan: Plan, sets: chex.Array) -> chex.Array:

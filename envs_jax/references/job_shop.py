@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import sampling
+from envs_jax.arrays import aligned, vary_like
 
 STOPS = 2
 """Most breakdowns of one operation; a third is rare as long as an operation is short beside the time between two."""
@@ -57,7 +58,7 @@ def taillard(
       num_jobs: J.
       num_machines: M.
     """
-    operations = jnp.arange(num_jobs * num_machines)
+    operations = jnp.arange(num_jobs * num_machines, dtype=jnp.int32)
     _, minutes = jax.lax.scan(lambda state, _: taillard_uniform(state, 1, 99), time_seed.astype(jnp.int32), operations)
     machines = jnp.arange(num_machines, dtype=jnp.int32)
 
@@ -69,7 +70,9 @@ def taillard(
         row = row.at[k].set(there).at[other].set(here)
         return (state, row), row
 
-    _, rows = jax.lax.scan(swap, (machine_seed.astype(jnp.int32), machines), operations % num_machines)
+    _, rows = jax.lax.scan(
+        swap, vary_like((machine_seed.astype(jnp.int32), machines), machine_seed), operations % num_machines
+    )
     shape = (num_jobs, num_machines)
     return rows[num_machines - 1 :: num_machines], minutes.reshape(shape)
 
@@ -143,7 +146,7 @@ def start(shop: Shop, progress: Progress, now: chex.Array, chosen: chex.Array) -
     end = now + jnp.sum(jnp.where(here, shop.minutes, 0.0))
     return Progress(
         clock=now,
-        started=progress.started + chosen,
+        started=progress.started + chosen.astype(jnp.int32),
         ready=jnp.where(chosen, end, progress.ready),
         free=jnp.where(here.any(0), end, progress.free),
     )
@@ -270,12 +273,12 @@ def complete(
         slack = shop.due - now - next_minutes - lead * later
         index = atc_index(shop.weight, jnp.maximum(next_minutes, 1e-3), slack, look_ahead)
         index = jnp.where(when <= now, index, -1.0)
-        best = jnp.arange(index.shape[0]) == jnp.argmax(index)
+        best = jnp.arange(index.shape[0], dtype=jnp.int32) == jnp.argmax(index).astype(jnp.int32)
         # Past the last operation nobody can start and the clock stays.
         open_ = jnp.isfinite(now)
         return start(shop, progress, jnp.where(open_, now, progress.clock), best & open_)
 
-    return jax.lax.fori_loop(0, steps, body, progress)
+    return jax.lax.fori_loop(0, steps, body, vary_like(progress, shop, look_ahead))
 
 
 def weighted_tardiness(shop: Shop, progress: Progress) -> chex.Array:
@@ -302,17 +305,19 @@ def rollout_costs(shop: Shop, progress: Progress, began: chex.Array, steps: chex
     resume = jnp.where(running, progress.ready, jnp.inf).min()
     bias = BIAS * np.random.default_rng(0).normal(size=(VARIANTS, jobs))
     bias[: len(LOOK_AHEADS)] = 0.0
-    rules = shop.weight * jnp.asarray(np.exp(bias), jnp.float32)
+    rules = shop.weight[None, :] * jnp.asarray(np.exp(bias), jnp.float32)
     look_aheads = jnp.asarray(np.resize(LOOK_AHEADS, VARIANTS), jnp.float32) * shop.minutes.mean()
 
     def follow(choice: chex.Array, weight: chex.Array, look_ahead: chex.Array) -> chex.Array:
-        after = start(shop, progress, progress.clock, jnp.arange(jobs) == choice)
+        after = start(shop, progress, progress.clock, jnp.arange(jobs, dtype=jnp.int32) == choice)
         after = after.replace(clock=jnp.where(choice == jobs, resume, progress.clock))
         end = complete(shop.replace(weight=weight), after, look_ahead, LEAD, steps)
         return weighted_tardiness(shop, end)
 
     over_rules = jax.vmap(follow, in_axes=(None, 0, 0))
-    return jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(jobs + 1), rules, look_aheads).min(1)
+    return jax.vmap(over_rules, in_axes=(0, None, None))(jnp.arange(jobs + 1, dtype=jnp.int32), rules, look_aheads).min(
+        1
+    )
 
 
 def realised_minutes(
@@ -331,12 +336,13 @@ def realised_minutes(
       repair_share: share A of busy time in repair; stops come at a mean distance of R (1 - A) / A of running time.
       repair_time: R, mean of the exponential repair times.
     """
+    running, variation, repair_share, repair_time = aligned(running, variation, repair_share, repair_time)
     variance = jnp.log1p(variation**2)
     running = running * jnp.exp(jnp.sqrt(variance) * sampling.normal(uniforms[0]) - 0.5 * variance)
     rate = repair_share / ((1.0 - repair_share) * repair_time)
     stops = sampling.categorical(uniforms[1], sampling.poisson_cdf(running * rate, STOPS + 1))
     # Rounding may leave a stop for a uniform next to 1 even at rate 0.
     stops = jnp.where(rate > 0.0, stops, 0)
-    repairs = -repair_time * jnp.log(uniforms[2:])
-    index = jnp.arange(STOPS).reshape(-1, *[1] * running.ndim)
-    return running + jnp.sum(jnp.where(index < stops, repairs, 0.0), axis=0)
+    repairs = -repair_time[None] * jnp.log(uniforms[2:])
+    index = jnp.arange(STOPS, dtype=jnp.int32).reshape(-1, *[1] * running.ndim)
+    return running + jnp.sum(jnp.where(index < stops[None], repairs, 0.0), axis=0)

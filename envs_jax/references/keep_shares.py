@@ -15,6 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from envs_jax.arrays import vary_like
+
 _DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.99, 1e-8  # of the means in Adam (Kingma & Ba 2015)
 
 
@@ -46,6 +48,6 @@ def ascend(
         return (logits, mean, square, best, jnp.maximum(best_value, found)), None
 
     logits = jnp.log(start) - jnp.log1p(-start)
-    carry = (logits, jnp.zeros_like(start), jnp.zeros_like(start), start, jnp.float32(-jnp.inf))
+    carry = (logits, jnp.zeros_like(start), jnp.zeros_like(start), start, vary_like(jnp.float32(-jnp.inf), start))
     (*_, best, best_value), _ = jax.lax.scan(climb, carry, jnp.arange(iterations, dtype=jnp.float32))
     return best, best_value

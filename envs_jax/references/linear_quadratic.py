@@ -27,6 +27,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 
 @struct.dataclass
 class TradingProblem:
@@ -87,7 +89,9 @@ def closed_form(problem: TradingProblem, cost_multiplier: chex.Numeric) -> Rule:
     """
     rate = trading_rate(problem.risk_aversion, cost_multiplier, problem.discount_rate)
     (assets, factors) = problem.loadings.shape
-    faded = jnp.eye(factors) + problem.mean_reversion * (rate * cost_multiplier / problem.risk_aversion)
+    faded = jnp.eye(factors, dtype=jnp.float32) + problem.mean_reversion * (
+        rate * cost_multiplier / problem.risk_aversion
+    )
     aim = jnp.linalg.solve(problem.risk_aversion * problem.covariance, problem.loadings) @ jnp.linalg.inv(faded)
     return Rule(keep=(1.0 - rate) * jnp.eye(assets, dtype=aim.dtype), aim=rate * aim)
 
@@ -128,7 +132,7 @@ def finite_horizon(problem: TradingProblem, num_periods: int) -> tuple[Value, Ru
     def body(value: Value, _: None) -> tuple[Value, Rule]:
         return backward_step(problem, value)
 
-    return jax.lax.scan(body, zero_value(problem), None, length=num_periods, reverse=True)
+    return jax.lax.scan(body, vary_like(zero_value(problem), problem), None, length=num_periods, reverse=True)
 
 
 def infinite_horizon(problem: TradingProblem, tolerance: float = 1e-6, limit: int = 5000) -> tuple[Value, Rule]:
@@ -137,7 +141,7 @@ def infinite_horizon(problem: TradingProblem, tolerance: float = 1e-6, limit: in
     Undiscounted, the mean reward a period of the stationary rule is ``1/2 tr(C Omega)``; ``constant`` then holds the
     sum over the iterations made and has no limit.
     """
-    start = zero_value(problem)
+    start = vary_like(zero_value(problem), problem)
 
     def unsettled(carry: tuple[Value, Rule, chex.Array, chex.Array]) -> chex.Array:
         *_, gap, count = carry
@@ -153,7 +157,9 @@ def infinite_horizon(problem: TradingProblem, tolerance: float = 1e-6, limit: in
 
     rule = Rule(keep=jnp.zeros_like(problem.covariance), aim=jnp.zeros_like(problem.loadings))
     gap = jnp.full((), jnp.inf, problem.loadings.dtype)
-    value, rule, _, _ = jax.lax.while_loop(unsettled, body, (start, rule, gap, jnp.int32(0)))
+    value, rule, _, _ = jax.lax.while_loop(
+        unsettled, body, (start, vary_like(rule, problem), vary_like(gap, problem), jnp.int32(0))
+    )
     return value, rule
 
 

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 WEEK, MAX_DELAY = 7, 3
 """Days between calls; longest time at a shipper or consignee [days]."""
 
@@ -94,7 +96,7 @@ class Services:
 
     def here(self, week: chex.Array) -> chex.Array:
         """Where the vessels call in a week, one-hot ``f32[V, P]``."""
-        return jax.nn.one_hot(jnp.asarray(self.port)[week % self.cycle], self.num_ports)
+        return jax.nn.one_hot(jnp.asarray(self.port)[week % self.cycle], self.num_ports, dtype=jnp.float32)
 
     def start(self, empty: chex.Array) -> Stock:
         """All containers empty in the ports ``f32[P]``, on the morning of day 0."""
@@ -112,7 +114,7 @@ class Services:
         )
         stock = stock.replace(
             empty=empty - served @ self.from_port,
-            shipper=shipper + _slot(shipper_days)[:, self.origin] * served,
+            shipper=shipper + _slot(shipper_days)[:, self.origin] * served[None, :],
             full=stock.full + stock.shipper[0],
             consignee=consignee,
         )
@@ -129,12 +131,12 @@ class Services:
         laden = jnp.where(here > 0, 0.0, stock.laden)
         room = (capacity - laden.sum(-1)) @ loads
         taken = fill(room, stock.full * loads.sum(0), jnp.asarray(self.sooner)[week % self.cycle])
-        laden = laden + (loads * taken) @ self.to_port
+        laden = laden + (loads * taken[None, :]) @ self.to_port
         aboard = jnp.minimum(stock.aboard, capacity - laden.sum(-1))
         return stock.replace(
             empty=stock.empty + (stock.aboard - aboard) @ here,
             full=stock.full - taken,
-            consignee=stock.consignee + _slot(consignee_days) * landed,
+            consignee=stock.consignee + _slot(consignee_days) * landed[None, :],
             aboard=aboard,
             laden=laden,
         )
@@ -163,14 +165,17 @@ class Services:
             number, shares, orders = step
             stock = self.calls(stock, number, task.capacity, task.consignee_days)
             room = task.capacity - stock.laden.sum(-1)
-            empty, aboard = jax.lax.scan(call, stock.empty, (self.here(number), shares, stock.aboard, room))
+            empty, aboard = jax.lax.scan(
+                call, vary_like(stock.empty, stock, shares), (self.here(number), shares, stock.aboard, room)
+            )
             cost = task.move_cost * jnp.abs(aboard - stock.aboard).sum()
             stock, value = jax.lax.scan(day, stock.replace(empty=empty, aboard=aboard), orders)
             return stock, value.sum() - cost
 
         first, rest = orders[: 1 + WEEK], orders[1 + WEEK :]
-        stock, _ = jax.lax.scan(day, self.start(task.start), first)
-        weeks = (1 + jnp.arange(len(shares)), shares, rest.reshape(len(shares), WEEK, -1))
+        start = vary_like(self.start(task.start), shares, orders, task)
+        stock, _ = jax.lax.scan(day, start, first)
+        weeks = (1 + jnp.arange(len(shares), dtype=jnp.int32), shares, rest.reshape(len(shares), WEEK, -1))
         return jax.lax.scan(week, stock, weeks)[1].sum()
 
 
@@ -181,4 +186,4 @@ def fill(available: chex.Array, wanted: chex.Array, before: chex.Array) -> chex.
 
 def _slot(days: chex.Array) -> chex.Array:
     """Which row of a pipeline a delay of ``f32[P]`` days is: one-hot ``f32[D, P]``."""
-    return (jnp.round(days) == jnp.arange(1.0, MAX_DELAY + 1)[:, None]).astype(jnp.float32)
+    return (jnp.round(days)[None, :] == jnp.arange(1.0, MAX_DELAY + 1, dtype=jnp.float32)[:, None]).astype(jnp.float32)

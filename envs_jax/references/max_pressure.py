@@ -87,4 +87,4 @@ def hold_or_switch(index: chex.Array, green: chex.Array, hysteresis: chex.Numeri
     """The phase of largest ``index f32[..., P]`` if it is more than ``1 + h`` times that of ``green i32[...]``."""
     own = jnp.take_along_axis(index, green[..., None], axis=-1)[..., 0]
     switch = index.max(axis=-1) > (1.0 + hysteresis) * own
-    return jnp.where(switch, index.argmax(axis=-1), green).astype(jnp.int32)
+    return jnp.where(switch, index.argmax(axis=-1).astype(jnp.int32), green).astype(jnp.int32)

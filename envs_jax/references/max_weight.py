@@ -56,4 +56,4 @@ def best(menu: np.ndarray, weight: chex.Array, ready: chex.Array) -> chex.Array:
     The first of equals; ``M`` if no queue of any row is ready.
     """
     total = sums(menu, jnp.where(ready, weight, 0.0))
-    return jnp.where(jnp.any(total > 0), jnp.argmax(total), menu.shape[0]).astype(jnp.int32)
+    return jnp.where(jnp.any(total > 0), jnp.argmax(total).astype(jnp.int32), menu.shape[0]).astype(jnp.int32)

@@ -27,6 +27,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 
 @struct.dataclass
 class Graph:
@@ -117,7 +119,7 @@ def upward_rank(work: chex.Array, parents: chex.Array) -> chex.Array:
         task = count - 1 - i
         return rank.at[task].set(work[task] + jnp.max(jnp.where(parents[:, task], rank, 0.0)))
 
-    return jax.lax.fori_loop(0, count, visit, jnp.zeros_like(work))
+    return jax.lax.fori_loop(0, count, visit, vary_like(jnp.zeros_like(work), work, parents))
 
 
 def ready(graph: Graph, schedule: Schedule, task: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
@@ -127,8 +129,8 @@ def ready(graph: Graph, schedule: Schedule, task: chex.Array) -> tuple[chex.Arra
     """
     parent = graph.parents[task]
     home = jnp.where(parent, schedule.home, 0.0)
-    servers = jnp.arange(1, schedule.link.shape[0] + 1)
-    there = parent[:, None] & (schedule.place[:, None] == servers)
+    servers = jnp.arange(1, schedule.link.shape[0] + 1, dtype=jnp.int32)
+    there = parent[:, None] & (schedule.place[:, None] == servers[None, :])
     send = jnp.maximum(schedule.link, jnp.max(jnp.where(there, 0.0, home[:, None]), axis=0))
     run = jnp.maximum(schedule.processor, jnp.max(jnp.where(there, schedule.done[:, None], 0.0), axis=0))
     return jnp.maximum(schedule.device, jnp.max(home)), send, run
@@ -149,8 +151,8 @@ def options(
 
 def place(schedule: Schedule, task: chex.Array, choice: chex.Array, times: Options) -> Schedule:
     """Puts ``task`` at ``choice i32[]`` (0 the device, k server k), with the ``times`` of :func:`options`."""
-    here = jnp.arange(schedule.place.shape[0]) == task
-    chosen = jnp.arange(1, schedule.link.shape[0] + 1) == choice
+    here = jnp.arange(schedule.place.shape[0], dtype=jnp.int32) == task
+    chosen = jnp.arange(1, schedule.link.shape[0] + 1, dtype=jnp.int32) == choice
     home = times.home[choice]
     done = jnp.sum(jnp.where(chosen, times.done, 0.0))
     return Schedule(
@@ -179,10 +181,12 @@ def roll_out(graph: Graph, schedule: Schedule, task: chex.Array, rates: Rates) -
     def complete(choice: chex.Array) -> chex.Array:
         def greedy(later: chex.Array, partial: Schedule) -> Schedule:
             times = options(graph, partial, later, rates)
-            return place(partial, later, jnp.argmin(times.home), times)
+            return place(partial, later, jnp.argmin(times.home).astype(jnp.int32), times)
 
         # A loop of the tasks left; the bound is not batched where episodes run in lockstep.
-        end = jax.lax.fori_loop(task + 1, count, greedy, place(schedule, task, choice, now))
+        end = jax.lax.fori_loop(
+            task + 1, count, greedy, vary_like(place(schedule, task, choice, now), graph, schedule, rates, now)
+        )
         return end.makespan
 
     spans = jax.vmap(complete)(jnp.arange(now.home.shape[0], dtype=jnp.int32))
@@ -198,7 +202,8 @@ def makespan(graph: Graph, rates: Rates, plan: chex.Array, factors: chex.Array |
         task, choice, own = step
         return place(schedule, task, choice, options(graph, schedule, task, rates, own)), None
 
-    return jax.lax.scan(body, empty(count, servers), (jnp.arange(count), plan, factors))[0].makespan
+    start = vary_like(empty(count, servers), graph, rates, plan, factors)
+    return jax.lax.scan(body, start, (jnp.arange(count, dtype=jnp.int32), plan, factors))[0].makespan
 
 
 def greedy_plan(graph: Graph, rates: Rates, rule: str = "earliest_finish") -> chex.Array:
@@ -210,7 +215,7 @@ def greedy_plan(graph: Graph, rates: Rates, rule: str = "earliest_finish") -> ch
         times = options(graph, schedule, task, rates)
         return place(schedule, task, choose(graph, schedule, task, rates), times)
 
-    return jax.lax.fori_loop(0, count, body, empty(count, servers)).place
+    return jax.lax.fori_loop(0, count, body, vary_like(empty(count, servers), graph, rates)).place
 
 
 def anneal(

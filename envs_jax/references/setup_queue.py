@@ -30,6 +30,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax.arrays import vary_like
+
 _FULL = 0.98
 """Largest load a split may give a server: relative values need a stable queue."""
 
@@ -80,7 +82,10 @@ def marginal_costs(servers: Servers, arrivals: chex.Array, jobs: chex.Array, in_
     cost, length = _cycle(servers, arrivals)
     opening = cost / (1.0 + arrivals * length)
     room, delta, w = servers.speed - arrivals, servers.setup_rate, servers.holding
-    joining = w * ((jobs + 1) / room + arrivals / room**2) + (servers.busy_cost - arrivals * opening) / room
+    joining = (
+        w * ((jobs + 1).astype(jnp.float32) / room + arrivals / room**2)
+        + (servers.busy_cost - arrivals * opening) / room
+    )
     waiting = joining + w * (1.0 / delta + arrivals / (delta * room))
     return jnp.where(jobs == 0, opening, jnp.where(in_setup, waiting, joining))
 
@@ -92,28 +97,29 @@ def split(servers: Servers, arrivals: chex.Array, grid: int = 32) -> chex.Array:
     concave where jobs are few (they pay for setups) and local search would stop early.
     """
     size = grid + 1
-    rates = arrivals * jnp.arange(size) / grid
+    rates = arrivals * jnp.arange(size, dtype=jnp.float32) / grid
 
     def on_grid(server: Servers) -> chex.Array:
         stable = rates < _FULL * server.speed
         return jnp.where(stable, mean_cost(server, jnp.where(stable, rates, 0.0)), jnp.inf)
 
     costs = jax.vmap(on_grid)(servers)
-    total, part = jnp.arange(size)[:, None], jnp.arange(size)
+    units = jnp.arange(size, dtype=jnp.int32)
+    total, part = units[:, None], units[None, :]
     rest = jnp.maximum(total - part, 0)
 
     def add(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
-        together = jnp.where(part <= total, best[rest] + cost, jnp.inf)
-        return together.min(1), together.argmin(1)
+        together = jnp.where(part <= total, best[rest] + cost[None, :], jnp.inf)
+        return together.min(1), together.argmin(1).astype(jnp.int32)
 
-    nothing = jnp.where(jnp.arange(size) == 0, 0.0, jnp.inf)
-    _, given = jax.lax.scan(add, nothing, costs)
+    nothing = jnp.where(jnp.arange(size, dtype=jnp.int32) == 0, 0.0, jnp.inf)
+    _, given = jax.lax.scan(add, vary_like(nothing, costs), costs)
 
     def trace(left: chex.Array, given: chex.Array) -> tuple[chex.Array, chex.Array]:
         return left - given[left], given[left]
 
-    _, units = jax.lax.scan(trace, jnp.int32(grid), given.astype(jnp.int32), reverse=True)
-    return arrivals * units / grid
+    _, units = jax.lax.scan(trace, vary_like(jnp.int32(grid), given), given.astype(jnp.int32), reverse=True)
+    return arrivals * units.astype(jnp.float32) / grid
 
 
 def until_next_arrival(
@@ -131,12 +137,16 @@ def until_next_arrival(
       in_setup: whether each is in setup.
     """
     in_time = jnp.where(in_setup, servers.setup_rate / (servers.setup_rate + arrivals), 1.0)
-    gone = in_time * (1.0 - (servers.speed / (servers.speed + arrivals)) ** jobs)
-    left = (jobs - gone * servers.speed / arrivals) / arrivals
+    gone = in_time * (1.0 - (servers.speed / (servers.speed + arrivals)) ** jobs.astype(jnp.float32))
+    left = (jobs.astype(jnp.float32) - gone * servers.speed / arrivals) / arrivals
     return left, (1.0 - in_time) / arrivals, gone / arrivals
 
 
 def until_empty(servers: Servers, jobs: chex.Array, in_setup: chex.Array) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Expected job-seconds, setup seconds and busy seconds of a server until it is off, if nothing arrives any more."""
     setup = jnp.where(in_setup, 1.0 / servers.setup_rate, 0.0)
-    return jobs * (jobs + 1) / (2.0 * servers.speed) + jobs * setup, setup, jobs / servers.speed
+    return (
+        (jobs * (jobs + 1)).astype(jnp.float32) / (2.0 * servers.speed) + jobs.astype(jnp.float32) * setup,
+        setup,
+        jobs.astype(jnp.float32) / servers.speed,
+    )

@@ -49,11 +49,12 @@ def moments(shortest: chex.Array, longest: chex.Array, arrivals: chex.Array, lar
       arrivals: ``f32[M]`` expected arrivals of each kind in a tick.
       largest: static bound of all durations.
     """
-    ticks = jnp.arange(1, largest + 1)
+    ticks = jnp.arange(1, largest + 1, dtype=jnp.int32)[None, :]
     inside = ((ticks >= shortest[:, None]) & (ticks <= longest[:, None])).astype(jnp.float32)
     law = inside / jnp.sum(inside, axis=-1, keepdims=True)
+    ticks = ticks.astype(jnp.float32)
     mean, weight = jnp.sum(law * ticks, axis=-1), jnp.sum(law / ticks, axis=-1)
-    before = (mean < mean[:, None]).astype(jnp.float32)
+    before = (mean[None, :] < mean[:, None]).astype(jnp.float32)
     return Moments(mean=mean, weight=weight, before=before, inflow=arrivals * weight)
 
 
@@ -66,7 +67,7 @@ def index(known: Moments, waiting: chex.Array, ticks_left: chex.Array, arrivals_
       ticks_left: ``i32[]`` until the end of the episode.
       arrivals_left: ``i32[]`` ticks in which jobs may still arrive, 0 or more.
     """
-    meanwhile = jnp.minimum(known.mean, arrivals_left)
-    blocked = known.before @ (known.weight * waiting) + meanwhile * (known.before @ known.inflow)
-    credit = jnp.sqrt(jnp.maximum(ticks_left - known.mean, _TOO_LATE))
+    meanwhile = jnp.minimum(known.mean, arrivals_left.astype(jnp.float32))
+    blocked = known.before @ (known.weight * waiting.astype(jnp.float32)) + meanwhile * (known.before @ known.inflow)
+    credit = jnp.sqrt(jnp.maximum(ticks_left.astype(jnp.float32) - known.mean, _TOO_LATE))
     return known.weight * credit / (known.mean * (blocked + _IDLE))

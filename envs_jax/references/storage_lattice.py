@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs_jax.arrays import vary_like
 from envs_jax.references import backward_dp
 
 MOVES = np.array([0, 1, -1], np.int32)
@@ -36,7 +37,7 @@ def part(joint: chex.Array, storage: chex.Array, storages: int) -> chex.Array:
 
 def index(charge: chex.Array, levels: int) -> chex.Array:
     """Number ``i32[]`` of a joint charge ``i32[D]``, the first storage's the most significant digit."""
-    return jnp.sum(charge * jnp.asarray(levels ** np.arange(charge.shape[-1])[::-1], jnp.int32))
+    return jnp.sum(charge * jnp.asarray(levels ** np.arange(charge.shape[-1])[::-1], jnp.int32), dtype=jnp.int32)
 
 
 def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int, num_periods: int) -> backward_dp.Plan:
@@ -56,7 +57,7 @@ def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int
         # Charges that no storage can have border the lattice.
         ahead = jnp.pad(ahead, ((0, 0), *((1, 1) for _ in lattice)), constant_values=-jnp.inf)
         reward = rewards[t % rewards.shape[0]].reshape(-1, len(joint), *(1 for _ in lattice))
-        best = jnp.full((ahead.shape[0], *lattice), -jnp.inf)
+        best = jnp.full((ahead.shape[0], *lattice), -jnp.inf, jnp.float32)
         which = jnp.zeros(best.shape, jnp.int8)
         # Move by move the lattice is shifted as a whole: on CPU eight times faster than a table of all action values.
         for number, move in enumerate(joint.tolist()):
@@ -65,6 +66,6 @@ def plan(rewards: chex.Array, transition: chex.Array, storages: int, levels: int
             best = jnp.maximum(q, best)
         return best.reshape(value.shape), which.reshape(value.shape)
 
-    end = jnp.zeros((transition.shape[0], levels**storages), jnp.float32)
+    end = vary_like(jnp.zeros((transition.shape[0], levels**storages), jnp.float32), rewards, transition)
     value, actions = jax.lax.scan(backward, end, jnp.arange(num_periods, dtype=jnp.int32), reverse=True)
     return backward_dp.Plan(value, actions)

@@ -1,18 +1,27 @@
-"""The registry of learners: one file a learner, one line here."""
+"""The registry of learners: one file a learner, one line here. Importing it loads no jax; making a learner does."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from envs_jax.suite import Suite
-from metarl_jax.learners.base import Learner
+from metarl_jax import configs
+
+if TYPE_CHECKING:
+    from envs_jax.suite import Suite
+    from metarl_jax.learners.base import Learner
 
 _LEARNERS: dict[str, str] = {
     "transformer_maml_dqn": "TransformerMamlDqnConfig",
     "transformer_dqn": "TransformerDqnConfig",
+    "ppo": "PpoConfig",
+    "rl2": "Rl2Config",
 }
-"""Name of a learner, which is also its module here, and its configuration class."""
+"""Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.
+
+A learner of another package gives its module too: ``"package.module:Class"``.
+"""
 
 
 def registered() -> tuple[str, ...]:
@@ -20,19 +29,49 @@ def registered() -> tuple[str, ...]:
     return tuple(_LEARNERS)
 
 
-def _module(name: str) -> Any:
+def _check(name: str) -> None:
     if name not in _LEARNERS:
-        raise ValueError(f"unknown learner {name!r}; registered: {', '.join(_LEARNERS)}")
-    return importlib.import_module(f"metarl_jax.learners.{name}")
+        near = difflib.get_close_matches(str(name), _LEARNERS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown learner {name!r}{hint}; registered: {', '.join(_LEARNERS)}")
+
+
+def register(name: str, config: str) -> None:
+    """Adds a learner of another package for this process: what a line of the registry does for one that lives here.
+
+    Args:
+      name: of the learner.
+      config: ``"package.module:Class"``: the module has ``make(config, suite)`` and the configuration's class.
+
+    Raises:
+      ValueError: if the name is taken, or the module is not named.
+    """
+    if name in _LEARNERS:
+        raise ValueError(f"learner {name!r} is registered already")
+    if ":" not in config:
+        raise ValueError(f"config must be 'package.module:Class', got {config!r}")
+    _LEARNERS[name] = config
+
+
+def _module(name: str) -> Any:
+    module, _, _ = _LEARNERS[name].rpartition(":")
+    return importlib.import_module(module or f"metarl_jax.learners.{name}")
 
 
 def config_class(name: str) -> type:
-    """The frozen dataclass that configures a learner."""
-    return getattr(_module(name), _LEARNERS[name])
+    """The frozen dataclass that configures a learner.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    _check(name)
+    module, _, own = _LEARNERS[name].rpartition(":")
+    found = None if module else getattr(configs, own, None)
+    return getattr(_module(name), own) if found is None else found
 
 
 def make(name: str, config: Any, suite: Suite) -> Learner:
-    """Builds a learner for the training domains of ``suite``.
+    """Builds a learner for the training domains of ``suite``; all its arrays have the suite's padded shapes.
 
     Raises:
       ValueError: for an unknown name or a configuration of another learner.
@@ -43,4 +82,4 @@ def make(name: str, config: Any, suite: Suite) -> Learner:
     return _module(name).make(config, suite)
 
 
-__all__ = ["Learner", "config_class", "make", "registered"]
+__all__ = ["config_class", "make", "register", "registered"]

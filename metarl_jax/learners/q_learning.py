@@ -1,12 +1,12 @@
-"""What the Q-learners share: the task-indexed replay, the outer update, adapting and acting.
+"""What the Q-learners share: the task-indexed replay, the outer update, adapting by memory and by gradient.
 
-A learner built on this states its network, how it adapts, and which transitions it learns from; see
-``transformer_maml_dqn`` and ``transformer_dqn``.
+A learner built on this states a :class:`Recipe` and how it adapts; see ``transformer_maml_dqn`` and
+``transformer_dqn``. A variant of the target or of a loss changes one entry of the recipe, and with it both loops.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,20 +16,30 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs_jax.observation import Observation
-from envs_jax.suite import Suite, random_actions
-from metarl_jax import adaptation, losses
-from metarl_jax import experience as xp
-from metarl_jax.adaptation import Policy
-from metarl_jax.configs import AdaptationConfig, NetworkConfig, Order, QLearningConfig
-from metarl_jax.learners.base import Learner, Metrics
+from envs_jax.suite import Suite
+from metarl_jax import adaptation
+from metarl_jax.adaptation import InnerLoss, weighted_mean
+from metarl_jax.configs import DataConfig, NetworkConfig, QLearningConfig
+from metarl_jax.learners.base import Exploration, Learner, Metrics, Needs, Phase
+from metarl_jax.losses import value
+from metarl_jax.networks.actor import Policy, TransformerActor, acting_parameters
 from metarl_jax.networks.agent import AgentNetwork, Params
+from metarl_jax.recording import Recorder, empty_support
+from metarl_jax.types import MetaBatch, Support, Transition, flatten_axes
 
-Stage = Order
+CONTEXT = Phase("none")
+FIRST_ORDER = Phase("first", inner_steps=True)
+SECOND_ORDER = Phase("second", inner_steps=True)
+
+Trained = dict[str, Any]
+"""``{"params", "target", "step_sizes"}``: network parameters theta, their Polyak average, what else adapting reads."""
+
+Adapt = Callable[[Trained, Support, Phase], Policy]
+"""How a recipe adapts to one task's support. ``phase`` is static."""
 
 
 @struct.dataclass
-class Hyper:
+class Hyperparams:
     """Numeric hyperparameters, traced ``f32[]``: they can be vmapped beside seeds.
 
     Attributes:
@@ -52,10 +62,10 @@ class TrainState:
       target: their Polyak average theta^-.
       step_sizes: logarithms of the inner step sizes.
       optimiser: state of the outer optimiser.
-      replay: :class:`~metarl_jax.experience.Experience` with a leading axis ``[R]``; its support and query belong
-        together per task.
+      replay: :class:`~metarl_jax.types.MetaBatch` with a leading axis ``[R]``; its support and query belong together
+        per task.
       iteration: ``i32[]`` meta-iterations done.
-      hyper: numeric hyperparameters.
+      hyperparams: numeric hyperparameters.
     """
 
     params: Params
@@ -64,107 +74,189 @@ class TrainState:
     optimiser: optax.OptState
     replay: Any
     iteration: chex.Array
-    hyper: Hyper
+    hyperparams: Hyperparams
 
 
-def epsilon_greedy(q: chex.Array, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric) -> chex.Array:
-    """Greedy choices ``i32[...]`` of ``q f32[..., A]``, each replaced by a random legal one with chance ``epsilon``."""
-    explore_key, action_key = jax.random.split(key)
-    greedy = jnp.argmax(q, axis=-1).astype(jnp.int32)
-    explore = jax.random.uniform(explore_key, greedy.shape) < epsilon
-    return jnp.where(explore, random_actions(seen, action_key), greedy)
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a Q-learner is made of.
 
+    Attributes:
+      network: shape of the network.
+      data: what is collected.
+      learning: how is learned from it.
+      reward_weight: weight of the reward-prediction error when adapting.
+      use_memory: whether the support is read by the context memory.
+      td_target: of one transition, in the inner and the outer loop: ``(reward, discount, next_q_online f32[A],
+        next_q_target f32[A]) -> f32[]``, without gradient.
+      td_loss: ``(q f32[A], action, target) -> f32[]``.
+      imitation_loss: ``(q f32[A], action_mask, reference, temperature) -> f32[]``.
+    """
 
-TaskLoss = Callable[..., tuple[chex.Array, Metrics]]
+    network: NetworkConfig
+    data: DataConfig
+    learning: QLearningConfig
+    reward_weight: float
+    use_memory: bool = True
+    td_target: adaptation.TdTarget = value.double_q_target
+    td_loss: adaptation.TdLoss = value.squared_td_error
+    imitation_loss: Callable[..., chex.Array] = value.reference_cross_entropy
+
+    @property
+    def loss(self) -> InnerLoss:
+        """The loss on a task's support, with the network."""
+        network = AgentNetwork(self.network, self.use_memory)
+        return InnerLoss(network, self.td_target, self.td_loss, self.reward_weight)
+
+    @property
+    def needs(self) -> Needs:
+        """What is played and recorded."""
+        data, learning = self.data, self.learning
+        return Needs(
+            tasks=data.tasks,
+            support_episodes=data.episodes,
+            query_episodes=data.episodes,
+            record=Recorder(data.periods, learning.samples, learning.num_steps),
+            support="random" if learning.support_epsilon == 1.0 else "own",
+            labels=True,
+            explore_support=Exploration(epsilon=learning.support_epsilon),
+            explore_query=Exploration(epsilon=learning.epsilon),
+        )
 
 
 def query_loss(
-    network: AgentNetwork,
+    recipe: Recipe,
     params: Params,
     policy: Policy,
     target: Params,
     target_policy: Policy,
-    query: xp.Transition,
-    hyper: Hyper,
-    config: QLearningConfig,
+    query: Transition,
+    reference_weight: chex.Array,
 ) -> tuple[chex.Array, Metrics]:
-    """Outer loss of one task: TD error of the adapted policy on query transitions, plus the weighted cross-entropy.
+    """Outer loss of one task: TD error of the adapted policy on query transitions, plus the weighted imitation loss.
 
     The bootstrap comes from the *adapted* target network: an unadapted one would estimate the average task's values.
     """
-    own = policy.parameters(params)
-    q, _ = network.head(own, network.trunk(own, query.observation, policy.memory), query.observation)
-    targets = adaptation.td_targets(
-        network, own, policy.memory, target_policy.parameters(target), target_policy.memory, query
+    loss, own = recipe.loss, policy.parameters(params)
+    q, _ = loss.network.head(own, loss.network.trunk(own, query.observation, policy.memory), query.observation)
+    targets = loss.targets(own, policy.memory, target_policy.parameters(target), target_policy.memory, query)
+    td = weighted_mean(jax.vmap(recipe.td_loss)(q, query.action, targets), query.weight)
+    imitation = jax.vmap(recipe.imitation_loss, in_axes=(0, 0, 0, None))(
+        q, query.observation.action_mask, query.reference, recipe.learning.temperature
     )
-    td = adaptation.weighted_mean(jax.vmap(losses.squared_td_error)(q, query.action, targets), query.weight)
-    imitation = jax.vmap(losses.reference_cross_entropy, in_axes=(0, 0, 0, None))(
-        q, query.observation.action_mask, query.reference, config.temperature
-    )
-    imitation = adaptation.weighted_mean(imitation, query.weight)
-    agreement = adaptation.weighted_mean((jnp.argmax(q, -1) == query.reference).astype(jnp.float32), query.weight)
+    imitation = weighted_mean(imitation, query.weight)
+    agreement = weighted_mean((jnp.argmax(q, -1) == query.reference).astype(jnp.float32), query.weight)
     metrics = {"td_loss": td, "cross_entropy": imitation, "agreement": agreement}
-    return td + hyper.reference_weight * imitation, metrics
+    return td + reference_weight * imitation, metrics
 
 
-@functools.cache
-def make_update(
-    network_config: NetworkConfig,
-    use_memory: bool,
-    config: QLearningConfig,
-    inner: AdaptationConfig,
-) -> Callable[[TrainState, xp.Experience, chex.PRNGKey, Stage], tuple[TrainState, Metrics]]:
-    """The outer update. Cached, so that learners of equal configuration share one function and its programs."""
-    network = AgentNetwork(network_config, use_memory)
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
+def read_support(recipe: Recipe, params: Params, support: Support, adapted: Params) -> Policy:
+    """The policy that the memory makes of a support, with the given adapted parameters."""
+    memory = recipe.loss.network.remember(params, support.history)
+    return Policy(adapted, memory, jnp.zeros(recipe.network.hidden))
+
+
+def make_learner(
+    name: str,
+    config: Any,
+    suite: Suite,
+    recipe: Recipe,
+    *,
+    step_sizes: Callable[[Params], Any],
+    adapt: Adapt,
+    schedule: Callable[[float], Phase],
+    test_phase: Phase,
+) -> Learner:
+    """Assembles a Q-learner of the :class:`~metarl_jax.learners.base.Learner` contract.
+
+    Args:
+      name: its registered name.
+      config: its configuration; ``learning_rate`` and ``reference_weight`` are read here.
+      suite: the training domains, whose padded shapes all arrays have.
+      recipe: what it is made of.
+      step_sizes: initial parameters -> logarithms of the inner step sizes, which are learned beside them.
+      adapt: how it adapts.
+      schedule: progress -> phase.
+      test_phase: phase in which it adapts at test time.
+
+    Raises:
+      ValueError: if the network has fewer slots than the suite has tokens.
+    """
+    slots = recipe.network.slots
+    if suite.num_tokens > slots:
+        raise ValueError(f"network.slots must be at least {suite.num_tokens} for this suite, got {slots}")
+    learning, needs, network = recipe.learning, recipe.needs, recipe.loss.network
+    replay_size = max(learning.replay, len(suite.names))  # every training domain keeps a place
+    features = (suite.token_features, suite.action_features)
+    optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), optax.scale_by_adam())
+
+    def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
+        params = network.init(key, suite.num_tokens, suite.num_actions, *features)
+        sizes = step_sizes(params)
+        shapes = jax.eval_shape(lambda: empty_batch(suite, needs))
+        return TrainState(
+            params=params,
+            # A copy: donating a state whose leaves alias each other fails at run time.
+            target=jax.tree.map(jnp.copy, params),
+            step_sizes=sizes,
+            optimiser=optimiser.init({"params": params, "step_sizes": sizes}),
+            replay=jax.tree.map(lambda leaf: jnp.zeros((replay_size, *leaf.shape), leaf.dtype), shapes),
+            iteration=jnp.int32(0),
+            hyperparams=jax.tree.map(jnp.float32, hyperparams),
+        )
 
     def task_loss(
-        trained: dict[str, Any], target: Params, support: xp.Support, query: xp.Transition, hyper: Hyper, stage: Stage
+        learned: Trained, target: Params, support: Support, query: Transition, weight: chex.Array, phase: Phase
     ) -> tuple[chex.Array, Metrics]:
-        params, sizes = trained["params"], trained["step_sizes"]
-        policy = adaptation.adapt(network, params, target, sizes, support, inner, stage)
-        cheaper: Stage = "none" if stage == "none" else "first"
-        target_policy = jax.lax.stop_gradient(adaptation.adapt(network, target, target, sizes, support, inner, cheaper))
-        return query_loss(network, params, policy, target, target_policy, query, hyper, config)
+        policy = adapt({**learned, "target": target}, support, phase)
+        # Nothing is differentiated through the target: first order is the same steps, cheaper.
+        cheaper = FIRST_ORDER if phase.inner_steps else phase
+        slow = {**learned, "params": target, "target": target}
+        target_policy = jax.lax.stop_gradient(adapt(slow, support, cheaper))
+        return query_loss(recipe, learned["params"], policy, target, target_policy, query, weight)
 
-    def update(state: TrainState, fresh: xp.Experience, key: chex.PRNGKey, stage: Stage) -> tuple[TrainState, Metrics]:
-        slot = state.iteration % config.replay
-        replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), state.replay, fresh)
-        filled = jnp.minimum(state.iteration + 1, config.replay)
-        progress = state.iteration / jnp.maximum(state.hyper.iterations, 1.0)
-        rate = state.hyper.learning_rate * (0.55 + 0.45 * jnp.cos(jnp.pi * jnp.minimum(progress, 1.0)))
+    def update(state: TrainState, batch: MetaBatch, key: chex.PRNGKey, phase: Phase) -> tuple[TrainState, Metrics]:
+        slot = state.iteration % replay_size
+        batch = batch.replace(query=flatten_axes(batch.query, 1, 2))
+        replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), state.replay, batch)
+        filled = jnp.minimum(state.iteration + 1, replay_size)
+        progress = state.iteration / jnp.maximum(state.hyperparams.iterations, 1.0)
+        rate = state.hyperparams.learning_rate * (0.55 + 0.45 * jnp.cos(jnp.pi * jnp.minimum(progress, 1.0)))
 
         def gradient_step(carry: tuple[Any, ...], key: chex.PRNGKey) -> tuple[tuple[Any, ...], Metrics]:
-            trained, target, opt_state = carry
+            learned, target, opt_state = carry
             which_key, known_key = jax.random.split(key)
-            which = jax.random.randint(which_key, (config.tasks,), 0, filled)
-            rows = jnp.arange(config.tasks)
+            which = jax.random.randint(which_key, (needs.tasks,), 0, filled)
+            rows = jnp.arange(needs.tasks)
             support, query = jax.tree.map(lambda ring: ring[which, rows], (replay.support, replay.query))
-            known = jax.random.randint(known_key, (config.tasks,), 0, config.episodes + 1)
-            support = jax.vmap(xp.Support.first)(support, known)
+            # Support of every size from one model: what a test gives may be any number of episodes.
+            known = jax.random.randint(known_key, (needs.tasks,), 0, needs.support_episodes + 1)
+            support = jax.vmap(Support.first)(support, known)
 
-            def loss(trained: dict[str, Any]) -> tuple[chex.Array, Metrics]:
-                one = functools.partial(task_loss, stage=stage)
-                value, metrics = jax.vmap(one, in_axes=(None, None, 0, 0, None))(
-                    trained, target, support, query, state.hyper
+            def loss(learned: Trained) -> tuple[chex.Array, Metrics]:
+                of_task = jax.vmap(
+                    lambda support, query: task_loss(
+                        learned, target, support, query, state.hyperparams.reference_weight, phase
+                    )
                 )
+                value, metrics = of_task(support, query)
                 return value.mean(), jax.tree.map(jnp.mean, metrics)
 
-            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
-            moves, opt_state = optimiser.update(gradient, opt_state, trained)
-            trained = jax.tree.map(lambda p, m: p - rate * m, trained, moves)
-            target = optax.incremental_update(trained["params"], target, 1.0 - config.polyak)
+            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
+            updates, opt_state = optimiser.update(gradient, opt_state, learned)
+            learned = jax.tree.map(lambda p, u: p - rate * u, learned, updates)
+            target = optax.incremental_update(learned["params"], target, 1.0 - learning.polyak)
             metrics |= {"loss": value, "gradient_norm": optax.global_norm(gradient)}
-            return (trained, target, opt_state), metrics
+            return (learned, target, opt_state), metrics
 
         start = ({"params": state.params, "step_sizes": state.step_sizes}, state.target, state.optimiser)
-        (trained, target, opt_state), metrics = jax.lax.scan(
-            gradient_step, start, jax.random.split(key, config.updates)
-        )
-        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": fresh.reward.mean()}
+        keys = jax.random.split(key, learning.updates)
+        (learned, target, opt_state), metrics = jax.lax.scan(gradient_step, start, keys)
+        steps = jnp.float32(learning.updates)
+        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": batch.reward.mean(), "gradient_steps": steps}
         state = state.replace(
-            params=trained["params"],
-            step_sizes=trained["step_sizes"],
+            params=learned["params"],
+            step_sizes=learned["step_sizes"],
             target=target,
             optimiser=opt_state,
             replay=replay,
@@ -172,97 +264,27 @@ def make_update(
         )
         return state, metrics
 
-    return update
-
-
-@functools.cache
-def make_adapt(
-    network_config: NetworkConfig, use_memory: bool, inner: AdaptationConfig, order: Stage
-) -> Callable[[Any, xp.Support, chex.Array], Policy]:
-    """``adapt`` of the contract. Cached for the same reason as :func:`make_update`."""
-    network = AgentNetwork(network_config, use_memory)
-
-    def adapt(trained: dict[str, Any], support: xp.Support, take_steps: chex.Array) -> Policy:
-        params, rest = trained["params"], (trained["target"], trained["step_sizes"], support, inner)
-
-        def by_context() -> Policy:
-            # Policies of every stage have the same leaves, or each would need programs of its own to be played.
-            own = {name: params[name] for name in adaptation.adapted_names(inner)}
-            return adaptation.adapt(network, params, *rest, "none").replace(adapted=own)
-
-        if order == "none" or inner.steps == 0:
-            return by_context()
-        return jax.lax.cond(take_steps, lambda: adaptation.adapt(network, params, *rest, order), by_context)
-
-    return adapt
-
-
-@functools.cache
-def make_act(network_config: NetworkConfig) -> Callable[..., chex.Array]:
-    """``act`` of the contract; the same for all learners on one network, so what plays their policies is shared."""
-    network = AgentNetwork(network_config)
-
-    def act(shared: Params, policy: Policy, seen: Observation, key: chex.PRNGKey, epsilon: chex.Numeric) -> chex.Array:
-        # Adaptation knows the suite's padded entities; a domain's own are the first of them.
-        memory = jax.tree.map(lambda leaf: leaf[: seen.tokens.shape[-2]], policy.memory)
-        q = network.q_values(policy.parameters(shared), seen, memory)
-        return jax.lax.cond(
-            epsilon > 0,
-            lambda: epsilon_greedy(q, seen, key, epsilon),
-            lambda: jnp.argmax(q, axis=-1).astype(jnp.int32),
-        )
-
-    return act
-
-
-def make_learner(
-    suite: Suite,
-    network_config: NetworkConfig,
-    config: QLearningConfig,
-    inner: AdaptationConfig,
-    hyper: Hyper,
-    *,
-    use_memory: bool,
-    stage: Callable[[float], Stage],
-    test_order: Stage,
-) -> Learner:
-    """Assembles a Q-learner of the :class:`~metarl_jax.learners.base.Learner` contract."""
-    if suite.num_tokens > network_config.slots:
-        raise ValueError(
-            f"network.slots must be at least {suite.num_tokens} for this suite, got {network_config.slots}"
-        )
-    network = AgentNetwork(network_config, use_memory)
-    optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam())
-
-    def init(key: chex.PRNGKey, hyper: Hyper) -> TrainState:
-        params = network.init(key, suite.num_tokens, suite.num_actions)
-        step_sizes = adaptation.init_step_sizes(params, inner)
-        shapes = jax.eval_shape(lambda: xp.no_experience(suite, config))
-        return TrainState(
-            params=params,
-            # A copy: donating a state whose leaves alias each other fails at run time.
-            target=jax.tree.map(jnp.copy, params),
-            step_sizes=step_sizes,
-            optimiser=optimiser.init({"params": params, "step_sizes": step_sizes}),
-            replay=jax.tree.map(lambda leaf: jnp.zeros((config.replay, *leaf.shape), leaf.dtype), shapes),
-            iteration=jnp.int32(0),
-            hyper=jax.tree.map(jnp.float32, hyper),
-        )
-
-    def params(state: TrainState) -> dict[str, Any]:
-        return {"params": state.params, "target": state.target, "step_sizes": state.step_sizes}
-
-    def shared(trained: dict[str, Any]) -> Params:
-        return {name: trained["params"][name] for name in ("trunk", "head")}
+    def hyperparams(iterations: int, labels: bool) -> Hyperparams:
+        weight = config.reference_weight if labels else 0.0
+        return Hyperparams(jnp.float32(config.learning_rate), jnp.float32(weight), jnp.float32(iterations))
 
     return Learner(
+        name=name,
+        spec=(name, config, replay_size, suite.shapes),
         init=init,
-        update=make_update(network_config, use_memory, config, inner),
-        stage=stage,
-        params=params,
-        adapt=make_adapt(network_config, use_memory, inner, test_order),
-        shared=shared,
-        act=make_act(network_config),
-        data=config,
-        hyper=hyper,
+        update=update,
+        schedule=schedule,
+        params=lambda state: {"params": state.params, "target": state.target, "step_sizes": state.step_sizes},
+        adapt=lambda trained, support: adapt(trained, support, CONTEXT if support.transitions is None else test_phase),
+        actor=TransformerActor(recipe.network, suite.action_features),
+        acting=lambda trained: acting_parameters(network, trained["params"], *features),
+        needs=needs,
+        hyperparams=hyperparams,
     )
+
+
+def empty_batch(suite: Suite, needs: Needs) -> MetaBatch:
+    """A batch of a Q-learner's shapes, all zero."""
+    support = empty_support(suite, needs.record, needs.tasks, needs.support_episodes)
+    query = flatten_axes(empty_support(suite, needs.record, needs.tasks, needs.query_episodes).transitions, 1, 2)
+    return MetaBatch(support, query, jnp.zeros(needs.tasks, jnp.int32), jnp.float32(0.0))

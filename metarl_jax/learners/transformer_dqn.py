@@ -1,45 +1,51 @@
 """Multitask Transformer DQN: no memory, no meta-learning; adapts by fine-tuning.
 
-The control for every claim of few-shot adaptation: same network but for the memory, same episodes, same number of
-gradient steps, trained on all tasks at once. In a new task it takes plain gradient steps on the same support
-transitions, as many as the meta-learner's inner loop. The meta-learner learns its step sizes; this one gets the best of
-a few, chosen on validation tasks of its training domains.
+The control for every claim of few-shot adaptation: same network but for the memory, same episodes, trained on all tasks
+at once. In a new task it takes plain gradient steps on the same support transitions. The meta-learner learns its step
+sizes; this one gets the best of several step sizes, numbers of steps and sets of parameters, chosen on validation tasks
+of its training domains.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from envs_jax.suite import Suite
+from metarl_jax import adaptation
 from metarl_jax.configs import TransformerDqnConfig
-from metarl_jax.learners.base import Learner
-from metarl_jax.learners.q_learning import Hyper, make_learner
+from metarl_jax.learners import q_learning
+from metarl_jax.learners.base import Learner, Phase
+from metarl_jax.learners.q_learning import CONTEXT, FIRST_ORDER, Recipe, Trained, read_support
+from metarl_jax.networks.actor import Policy
+from metarl_jax.types import Support
 
 
 def make(config: TransformerDqnConfig, suite: Suite) -> Learner:
     """Builds the learner for the training domains of ``suite``."""
-    hyper = Hyper(jnp.float32(config.learning_rate), jnp.float32(config.reference_weight), jnp.float32(1.0))
+    recipe = Recipe(config.network, config.data, config.learning, config.adaptation.reward_weight, use_memory=False)
+
+    def adapt(trained: Trained, support: Support, phase: Phase) -> Policy:
+        params = trained["params"]
+        tuned = trained["step_sizes"]  # as chosen by validation; while training there are none
+        own = {name: params[name] for name in tuned or ("head",)}
+        policy = read_support(recipe, params, support, own)
+        if not (phase.inner_steps and tuned):
+            return policy
+        loss = recipe.loss.on(params, trained["target"], policy.memory, support, fixed_trunk="trunk" not in own)
+        return policy.replace(adapted=adaptation.fine_tune(loss, own, tuned["head"]["size"], tuned["head"]["steps"]))
 
     def candidates(params: dict[str, Any]) -> dict[str, Any]:
-        def with_size(size: float) -> dict[str, Any]:
-            return {
-                **params,
-                "step_sizes": jax.tree.map(lambda x: jnp.full_like(x, jnp.log(size)), params["step_sizes"]),
-            }
+        ways = adaptation.tuning_candidates(config.fine_tuning, params["params"])
+        return {label: {**params, "step_sizes": way} for label, way in ways.items()}
 
-        return {f"step size {size:g}": with_size(size) for size in config.step_sizes}
-
-    learner = make_learner(
+    learner = q_learning.make_learner(
+        "transformer_dqn",
+        config,
         suite,
-        config.network,
-        config.data,
-        config.adaptation,
-        hyper,
-        use_memory=False,
-        stage=lambda progress: "none",
-        test_order="first",
+        recipe,
+        step_sizes=lambda params: {},
+        adapt=adapt,
+        schedule=lambda progress: CONTEXT,
+        test_phase=FIRST_ORDER,
     )
     return learner._replace(candidates=candidates)

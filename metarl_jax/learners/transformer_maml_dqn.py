@@ -9,33 +9,67 @@ Training is staged by cost: context alone, then first-order, then second-order i
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from typing import Any
 
 from envs_jax.suite import Suite
+from metarl_jax import adaptation
 from metarl_jax.configs import TransformerMamlDqnConfig
-from metarl_jax.learners.base import Learner
-from metarl_jax.learners.q_learning import Hyper, Stage, make_learner
+from metarl_jax.learners import q_learning
+from metarl_jax.learners.base import Learner, Phase
+from metarl_jax.learners.q_learning import CONTEXT, FIRST_ORDER, SECOND_ORDER, Recipe, Trained, read_support
+from metarl_jax.networks.actor import Policy
+from metarl_jax.networks.agent import Params
+from metarl_jax.types import Support
 
 
-def make(config: TransformerMamlDqnConfig, suite: Suite) -> Learner:
-    """Builds the learner for the training domains of ``suite``."""
+def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transformer_maml_dqn", **changed: Any) -> Learner:
+    """Builds the learner for the training domains of ``suite``.
 
-    def stage(progress: float) -> Stage:
+    Args:
+      config: its configuration.
+      suite: the training domains.
+      name: that of a variant.
+      **changed: what a variant has in its :class:`~metarl_jax.learners.q_learning.Recipe` instead.
+    """
+    inner = config.adaptation
+    recipe = Recipe(config.network, config.data, config.learning, inner.reward_weight, **changed)
+    names = adaptation.adapted_names(inner.adapt)
+
+    def adapt(trained: Trained, support: Support, phase: Phase) -> Policy:
+        params = trained["params"]
+        own = {name: params[name] for name in names}
+        policy = read_support(recipe, params, support, own)
+        if not phase.inner_steps or inner.steps == 0:
+            return policy
+        head_only = names == ("head",)
+        adapted = adaptation.descend(
+            recipe.loss.on(params, trained["target"], policy.memory, support, fixed_trunk=head_only),
+            own,
+            trained["step_sizes"],
+            second_order=phase == SECOND_ORDER,
+            unroll=inner.unroll,
+            checkpoint=not (inner.unroll or head_only),
+        )
+        return policy.replace(adapted=adapted)
+
+    def schedule(progress: float) -> Phase:
         if config.order == "none" or progress < config.context_share:
-            return "none"
+            return CONTEXT
         if config.order == "first" or progress < config.context_share + config.first_order_share:
-            return "first"
-        return "second"
+            return FIRST_ORDER
+        return SECOND_ORDER
 
-    hyper = Hyper(jnp.float32(config.learning_rate), jnp.float32(config.reference_weight), jnp.float32(1.0))
-    return make_learner(
+    def step_sizes(params: Params) -> adaptation.StepSizes:
+        return adaptation.init_step_sizes(params, inner.adapt, inner.steps, inner.step_size)
+
+    return q_learning.make_learner(
+        name,
+        config,
         suite,
-        config.network,
-        config.data,
-        config.adaptation,
-        hyper,
-        use_memory=True,
-        stage=stage,
+        recipe,
+        step_sizes=step_sizes,
+        adapt=adapt,
+        schedule=schedule,
         # At test time nothing is differentiated through the inner steps: first order is the same steps, cheaper.
-        test_order="none" if config.order == "none" else "first",
+        test_phase=CONTEXT if config.order == "none" else FIRST_ORDER,
     )

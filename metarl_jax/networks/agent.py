@@ -17,8 +17,10 @@ from flax import struct
 
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 from metarl_jax.configs import NetworkConfig
-from metarl_jax.networks.memory import ContextMemory, Memory, MemoryRead, Periods
-from metarl_jax.networks.transformer import MASKED, Block, masked_mean
+from metarl_jax.networks.memory import ContextMemory, Memory, MemoryRead
+from metarl_jax.networks.recurrence import Recurrence
+from metarl_jax.networks.transformer import Block, masked_mean
+from metarl_jax.types import MASKED, PeriodHistory
 
 Params = dict[str, Any]
 
@@ -40,14 +42,16 @@ class Trunk(nn.Module):
     config: NetworkConfig
 
     @nn.compact
-    def __call__(self, observation: Observation, memory: Memory) -> Features:
-        """Features of a batch ``[..., N, F]`` given one task's memory."""
+    def __call__(self, observation: Observation, memory: Memory, extra: chex.Array | None = None) -> Features:
+        """Features of a batch ``[..., N, F]`` given a task's memory, and what is added to every token ``[..., d]``."""
         c = self.config
         tokens = observation.tokens.shape[-2]
         # A permutation-equivariant network cannot learn by gradient what is special about one entity: slots differ.
         slots = self.param("slots", nn.initializers.normal(SLOT_SCALE), (c.slots, c.width))[:tokens]
         x = nn.Dense(c.width, name="embed")(observation.tokens) + slots
         x = x + MemoryRead(c.width, name="read")(observation.tokens, memory)
+        if extra is not None:
+            x = x + extra[..., None, :]
         for i in range(c.layers):
             x = Block(c.heads, c.expansion, name=f"block_{i}")(x, observation.token_mask)
         x = nn.LayerNorm(name="norm")(x)
@@ -95,26 +99,37 @@ class DuelingHead(nn.Module):
 
 
 class AgentNetwork:
-    """Pure functions of explicit parameters around the three modules above.
+    """Pure functions of explicit parameters around the modules above.
 
     Args:
       config: shape of the network.
       use_memory: False drops the context memory (multitask agents without meta-learning).
+      recurrent: True adds a recurrent state (parameters ``"cell"``).
     """
 
-    def __init__(self, config: NetworkConfig, use_memory: bool = True):
+    def __init__(self, config: NetworkConfig, use_memory: bool = True, recurrent: bool = False):
         self.config = config
         self.use_memory = use_memory
+        self.recurrent = recurrent
         self._trunk = Trunk(config)
+        self._cell = Recurrence(config)
         self._memory = ContextMemory(config.width, config.channels)
         self._head = DuelingHead(config)
 
-    def init(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
+    def init(
+        self,
+        key: chex.PRNGKey,
+        num_tokens: int,
+        num_actions: int,
+        token_features: int = NUM_TOKEN_FEATURES,
+        action_features: int = NUM_ACTION_FEATURES,
+    ) -> Params:
         """Initial parameters: flax's defaults (LeCun normal kernels, zero biases), drawn at once.
 
         One draw cut into pieces is a program of a few operations; one a layer compiles for seconds.
         """
-        shapes = jax.eval_shape(lambda key: self._modules(key, num_tokens, num_actions), key)
+        sizes = (num_tokens, num_actions, token_features, action_features)
+        shapes = jax.eval_shape(lambda key: self._modules(key, *sizes), key)
         paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
         draws = jax.random.truncated_normal(key, -2.0, 2.0, (sum(leaf.size for _, leaf in paths),), jnp.float32)
         draws = draws / 0.87962566  # the standard deviation of what is left of a normal cut at two
@@ -131,11 +146,13 @@ class AgentNetwork:
                 leaves.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, jnp.float32))
         return jax.tree.unflatten(tree, leaves)
 
-    def _modules(self, key: chex.PRNGKey, num_tokens: int, num_actions: int) -> Params:
+    def _modules(
+        self, key: chex.PRNGKey, num_tokens: int, num_actions: int, token_features: int, action_features: int
+    ) -> Params:
         observation = Observation(
-            tokens=jnp.zeros((num_tokens, NUM_TOKEN_FEATURES)),
+            tokens=jnp.zeros((num_tokens, token_features)),
             token_mask=jnp.ones((num_tokens,), bool),
-            actions=jnp.zeros((num_actions, NUM_ACTION_FEATURES)),
+            actions=jnp.zeros((num_actions, action_features)),
             action_target=jnp.zeros((num_actions,), jnp.int32),
             action_mask=jnp.ones((num_actions,), bool),
         )
@@ -144,14 +161,16 @@ class AgentNetwork:
         features = self._trunk.apply(trunk, observation, memory)
         params = {"trunk": trunk["params"], "head": self._head.init(key, features, observation)["params"]}
         if self.use_memory:
-            support = Periods(
-                tokens=jnp.zeros((1, 2, num_tokens, NUM_TOKEN_FEATURES)),
+            support = PeriodHistory(
+                tokens=jnp.zeros((1, 2, num_tokens, token_features)),
                 token_mask=jnp.ones((num_tokens,), bool),
-                decisions=jnp.zeros((1, 1, num_tokens, NUM_ACTION_FEATURES)),
+                decisions=jnp.zeros((1, 1, num_tokens, action_features)),
                 reward=jnp.zeros((1, 1)),
                 valid=jnp.ones((1, 1), bool),
             )
             params["memory"] = self._memory.init(key, support)["params"]
+        if self.recurrent:
+            params["cell"] = self._cell.init(key, observation, jnp.zeros(action_features))["params"]
         return params
 
     def no_memory(self, num_tokens: int) -> Memory:
@@ -160,17 +179,34 @@ class AgentNetwork:
         association = jnp.zeros((num_tokens, c.channels, c.channels))
         return Memory(association, jnp.zeros((num_tokens, c.width)))
 
-    def remember(self, params: Params, support: Periods) -> Memory:
+    def remember(self, params: Params, support: PeriodHistory) -> Memory:
         """Memory of one task's support."""
         if not self.use_memory:
             return self.no_memory(support.tokens.shape[-2])
         memory: Any = self._memory.apply({"params": params["memory"]}, support)
         return memory
 
-    def trunk(self, params: Params, observation: Observation, memory: Memory) -> Features:
-        """Features of a batch of one task's observations."""
-        features: Any = self._trunk.apply({"params": params["trunk"]}, observation, memory)
+    def trunk(
+        self, params: Params, observation: Observation, memory: Memory, extra: chex.Array | None = None
+    ) -> Features:
+        """Features of a batch of one task's observations, with ``extra f32[..., d]`` added to every token."""
+        features: Any = self._trunk.apply({"params": params["trunk"]}, observation, memory, extra)
         return features
+
+    def recurrent_inputs(self, params: Params, observation: Observation, last: chex.Array) -> chex.Array:
+        """What the recurrent state is updated from: an observation and the description of the choice before it."""
+        inputs: Any = self._cell.apply({"params": params["cell"]}, observation, last, method="inputs")
+        return inputs
+
+    def recur(self, params: Params, hidden: chex.Array, inputs: chex.Array) -> chex.Array:
+        """The next recurrent state ``f32[..., H]``."""
+        following: Any = self._cell.apply({"params": params["cell"]}, hidden, inputs, method="step")
+        return following
+
+    def recurrent_answer(self, params: Params, hidden: chex.Array) -> chex.Array:
+        """What the recurrent state adds to every token: ``f32[..., d]``."""
+        answer: Any = self._cell.apply({"params": params["cell"]}, hidden, method="read")
+        return answer
 
     def head(self, params: Params, features: Features, observation: Observation) -> tuple[chex.Array, chex.Array]:
         """Q values and predicted rewards ``f32[..., A]``."""

@@ -12,24 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-
-@struct.dataclass
-class Periods:
-    """Support episodes of one task at the resolution of periods. Leading batch axes may stand before each shape.
-
-    Attributes:
-      tokens: ``f32[K, P+1, N, F]`` tokens at the start of each period and after the last.
-      token_mask: ``bool[N]`` which tokens exist.
-      decisions: ``f32[K, P, N, G]`` descriptions of the actions chosen in a period, added to the token they concern.
-      reward: ``f32[K, P]`` normalised reward of each period.
-      valid: ``bool[K, P]`` which periods exist and may be used.
-    """
-
-    tokens: chex.Array
-    token_mask: chex.Array
-    decisions: chex.Array
-    reward: chex.Array
-    valid: chex.Array
+from metarl_jax.types import PeriodHistory
 
 
 @struct.dataclass
@@ -82,7 +65,7 @@ class ContextMemory(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, support: Periods) -> Memory:
+    def __call__(self, support: PeriodHistory) -> Memory:
         """Memory of one task (no batch axes)."""
         chex.assert_rank([support.tokens, support.decisions, support.reward, support.valid], [4, 4, 2, 2])
         features, channels = support.tokens.shape[-1], self.channels

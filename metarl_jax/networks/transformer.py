@@ -6,8 +6,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
-MASKED = -1e9
-"""Logit of what must not be chosen: finite, because -inf inside a ``where`` gives NaN gradients."""
+from metarl_jax.types import MASKED
 
 
 class SelfAttention(nn.Module):

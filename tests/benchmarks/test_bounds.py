@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import envs_jax
-from benchmarks import bounds, headroom
-from benchmarks.bounds import BOUNDS, WITHOUT, Bound, Config
-from envs_jax import anchors
+from benchmarks.quality import bounds, headroom
+from benchmarks.quality.bounds import BOUNDS, WITHOUT, Bound, Config
+from envs_jax import scoring
 from envs_jax.domains.names import DOMAINS
 from tests.envs_jax.toys import Toy
 
@@ -46,7 +46,7 @@ def test_every_domain_has_a_bound_or_a_reason():
     assert sorted([*BOUNDS, *WITHOUT]) == sorted(DOMAINS)
     for name, several in BOUNDS.items():
         for bound in several:
-            assert callable(bounds.programme(bound)), name
+            assert callable(bounds.oracle(bound)), name
 
 
 def test_episodes_are_the_first_of_those_that_headroom_is_measured_on(monkeypatch):
@@ -59,7 +59,7 @@ def test_episodes_are_the_first_of_those_that_headroom_is_measured_on(monkeypatc
         return np.full(len(keys), 100.0)
 
     monkeypatch.setattr(envs_jax, "make", lambda name: (ENV, None))
-    monkeypatch.setattr(bounds, "programme", lambda bound: compute)
+    monkeypatch.setattr(bounds, "oracle", lambda bound: compute)
     monkeypatch.setitem(BOUNDS, "toy", (Bound("a", "foresight bound", "", 5, 3), Bound("b", "best found", "", 2, 4)))
     first, second = bounds.measure("toy", Config(tasks=4))
     assert [(row.tasks, row.episodes, row.kind) for row in (first, second)] == [
@@ -70,7 +70,7 @@ def test_episodes_are_the_first_of_those_that_headroom_is_measured_on(monkeypatc
         jax.tree.map(np.testing.assert_array_equal, task, jax.tree.map(lambda x, i=i: x[i], tasks))
         assert (seen == keys[i, :3]).all()
     assert [len(seen) for _, seen in met] == [3] * 4 + [4] * 2
-    found = anchors.anchor_episodes(ENV, jax.tree.map(lambda x: x[:4], tasks), keys[:4, :4])
+    found = scoring.reference_episodes(ENV, jax.tree.map(lambda x: x[:4], tasks), keys[:4, :4])
     np.testing.assert_allclose(first.reference, np.mean(found.reference[:, :3]), rtol=1e-6)
     np.testing.assert_allclose(second.reference, np.mean(found.reference[:2]), rtol=1e-6)
 
@@ -82,7 +82,7 @@ def test_options_without_a_meaning_are_refused():
         Config(domains=("air_traffic",))
 
 
-def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, monkeypatch):
+def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, monkeypatch, capsys):
     row = bounds.score(ENV, Bound("b", "relaxation", "none.none"), EARNED["reference"] + 1, EARNED, 0)
     monkeypatch.setattr(bounds, "measure", lambda name, config: [row])
     out = tmp_path / "bounds.md"
@@ -91,9 +91,12 @@ def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, mon
     stored = json.loads((tmp_path / "bounds.json").read_text())
     assert list(stored["domains"]) == ["portfolio", "smart_grid"]
     assert bounds.document(stored) == out.read_text()
-    assert "`python -m benchmarks.bounds --domains portfolio smart_grid --tasks 4`" in out.read_text()
-    with pytest.raises(SystemExit, match="stored with other settings"):
+    assert "`python -m benchmarks.quality.bounds --domains portfolio smart_grid --tasks 4`" in out.read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
         bounds.main(["--domains", "portfolio", "--tasks", "5", "--out", str(out)])
+    assert stop.value.code == 2
+    assert "stored with other settings" in capsys.readouterr().err
 
 
 def test_the_page_in_docs_is_that_of_the_stored_results():

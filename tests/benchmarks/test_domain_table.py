@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from benchmarks import domain_table
-from benchmarks.domain_table import BEGIN, DESCRIPTIONS, END, ROOT
+from benchmarks.quality import domain_table
+from benchmarks.quality.domain_table import BEGIN, DESCRIPTIONS, END, ROOT
 
 HEADROOM = {
     "portfolio": {"reference_kind": "heuristic", "headroom": 0.849},
@@ -32,7 +32,7 @@ def test_a_line_a_domain_extras_last_and_gaps_said():
         speed("all domains, one batch", 64, 2.0),
     ]
     header, _, *lines = cells(domain_table.table(names, frozenset({"atlantis"}), HEADROOM, rows))
-    assert header[-1] == "choices/s (64 in parallel)"
+    assert header[-1] == "environment steps/s (64 in parallel)"
     assert lines[0] == [
         "[`portfolio`](docs/domains/portfolio.md)",
         *DESCRIPTIONS["portfolio"],
@@ -52,7 +52,7 @@ def test_a_line_a_domain_extras_last_and_gaps_said():
 def test_without_a_common_batch_no_speed_is_shown():
     rows = [speed("portfolio", 1, 5.0), speed("smart_grid", 2, 5.0)]
     text = domain_table.table(("portfolio", "smart_grid"), frozenset(), HEADROOM, rows)
-    assert cells(text)[0][-1] == "choices/s"
+    assert cells(text)[0][-1] == "environment steps/s"
     assert [row[-1] for row in cells(text)[2:]] == ["not measured"] * 2
 
 
@@ -106,6 +106,6 @@ def test_the_command_needs_no_import_that_takes_seconds():
 
 
 def test_every_domain_is_described() -> None:
-    names = set(domain_table.runpy.run_path(str(ROOT / "envs_jax/domains/names.py"))["DOMAINS"])
+    names = set(domain_table.command.registry()["DOMAINS"])
     assert set(DESCRIPTIONS) == names
     assert all(map(all, DESCRIPTIONS.values()))

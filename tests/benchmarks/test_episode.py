@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import episode
+from benchmarks.quality import episode
 from tests.envs_jax.toys import Toy
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
 import envs_jax
-from benchmarks import headroom
-from benchmarks.headroom import Config
+from benchmarks.quality import headroom
+from benchmarks.quality.headroom import Config
 from tests.envs_jax.toys import Toy
 
 
@@ -48,11 +49,11 @@ def test_table_has_a_line_a_policy_and_the_headroom_once_a_domain(rows):
 
 
 def test_settings_without_a_meaning_are_refused():
-    with pytest.raises(ValueError, match="tasks must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="tasks must be from 1 to 1000000, got 0"):
         Config(tasks=0)
 
 
-def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, monkeypatch, rows):
+def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, monkeypatch, capsys, rows):
     monkeypatch.setattr(headroom, "measure", lambda name, config: [dataclasses.replace(r, domain=name) for r in rows])
     out = tmp_path / "headroom.md"
     headroom.main(["--domains", "smart_grid", "--out", str(out)])
@@ -61,9 +62,13 @@ def test_results_are_stored_beside_the_page_and_other_domains_stay(tmp_path, mon
     assert list(stored["domains"]) == ["portfolio", "smart_grid"]  # the registry's order
     assert stored["domains"]["portfolio"]["headroom"] == headroom.headroom(rows)
     assert headroom.document(stored) == out.read_text()
-    assert "`python -m benchmarks.headroom --domains portfolio smart_grid`" in out.read_text()
-    with pytest.raises(SystemExit, match=r"stored with other settings .*: smart_grid; choose another --out"):
+    assert "`python -m benchmarks.quality.headroom --domains portfolio smart_grid`" in out.read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
         headroom.main(["--domains", "portfolio", "--seed", "1", "--out", str(out)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"stored with other settings .*: smart_grid; choose another --out", line)
     assert headroom.load(tmp_path / "headroom.md") == stored
 
 

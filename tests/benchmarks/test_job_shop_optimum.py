@@ -1,7 +1,7 @@
 """Keeping schedules: a better value or a better bound replaces what is there, anything else does not."""
 
-from benchmarks import job_shop_optimum
-from benchmarks.job_shop_optimum import Schedule
+from benchmarks.studies import job_shop_optimum
+from benchmarks.studies.job_shop_optimum import Schedule
 
 
 def test_the_better_schedule_is_kept(tmp_path, monkeypatch):

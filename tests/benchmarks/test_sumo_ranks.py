@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from benchmarks import sumo_ranks
-from benchmarks.sumo_ranks import CORNERS, beside, links, turns
+from benchmarks.studies import sumo_ranks
+from benchmarks.studies.sumo_ranks import CORNERS, beside, links, turns
 from envs_jax.references import grid
 
 # Corners in the order of ``envs_jax.references.grid``, which counts sides clockwise from the corner's first outer one.

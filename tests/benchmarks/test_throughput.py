@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import contestants, meta_step, throughput, timing
-from benchmarks.throughput import CARTPOLE, JAX, MIXED, SCALAR, VECTOR, Config, Entry, Row
-from benchmarks.timing import Timing
-from envs_jax import suite as suites
+from benchmarks.speed import meta_step, subjects, throughput, timing
+from benchmarks.speed.throughput import BATCH, CARTPOLE, JAX, LOOP, MIXED, Config, Entry, Row
+from benchmarks.speed.timing import Timing
+from envs_jax import rollout as engine
 from envs_jax.suite import Suite
-from metarl_jax.configs import AdaptationConfig, QLearningConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import AdaptationConfig, DataConfig, QLearningConfig, TransformerMamlDqnConfig
 from tests.envs_jax.toys import Toy
 from tests.metarl_jax import probes, small
 
@@ -58,7 +58,7 @@ def test_compiling_is_apart_from_running():
 
 def test_random_legal_is_uniform_over_legal_actions():
     mask = np.array([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0]], bool)
-    actions = contestants.random_legal(np.tile(mask, (20_000, 1)), np.random.default_rng(0)).reshape(-1, 2)
+    actions = subjects.random_legal(np.tile(mask, (20_000, 1)), np.random.default_rng(0)).reshape(-1, 2)
     counts = np.bincount(actions[:, 0], minlength=5)
     assert (counts[~mask[0]] == 0).all()
     assert stats.chisquare(counts[mask[0]]).pvalue > 1e-3
@@ -71,10 +71,10 @@ def test_every_feature_is_read():
 
     @jax.jit
     def sensitivity():
-        seen, _ = suites.lockstep_reset(env, tasks, keys)
+        seen, _ = engine.lockstep_reset(env, tasks, keys)
 
         def read(tokens, actions):
-            return contestants.read_out(seen.replace(tokens=tokens, actions=actions), jax.random.key(2))
+            return subjects.read_out(seen.replace(tokens=tokens, actions=actions), jax.random.key(2))
 
         return jax.grad(read, argnums=(0, 1))(seen.tokens, seen.actions)
 
@@ -83,7 +83,7 @@ def test_every_feature_is_read():
 
 def test_lockstep_plays_every_domain():
     tasks, keys = TOYS.sample_tasks(jax.random.key(0), 4), TOYS.episode_keys(jax.random.key(1), 4, 1)
-    play = jax.jit(contestants.lockstep, static_argnums=(0, 1))
+    play = jax.jit(subjects.lockstep, static_argnums=(0, 1))
     read, total = play(TOYS, TOYS.horizon, tasks, keys, jax.random.key(2))
     assert np.isfinite(read)
     # 12 choices in each of 2 x 4 episodes, each worth between -1 and 4: random ones earn about 1 on average.
@@ -91,7 +91,7 @@ def test_lockstep_plays_every_domain():
 
 
 def test_a_batch_is_spread_over_devices_each_with_noise_of_its_own():
-    spread, (keys, starts) = contestants.over_devices(
+    spread, (keys, starts) = subjects.over_devices(
         lambda starts, key: jnp.sum(starts) + 100.0 * jax.random.uniform(key), 6, jax.random.key(0), jnp.arange(6.0)
     )
     checksums = np.asarray(jax.jit(spread)(keys, starts))
@@ -103,7 +103,7 @@ def test_a_batch_is_spread_over_devices_each_with_noise_of_its_own():
 def test_sizes_are_those_of_one_environment():
     env = TOYS.envs[0]
     # time, key (two words), last reward, earned, noise; tokens, actions, targets, two masks.
-    assert contestants.bytes_of(env) == (4 * 6, 4 * (2 * 28 + 3 * 8 + 3) + 2 + 3)
+    assert subjects.bytes_of(env) == (4 * 6, 4 * (2 * 28 + 3 * 8 + 3) + 2 + 3)
 
 
 # ---- what is reported ---------------------------------------------------------------------------------------------
@@ -116,14 +116,14 @@ def entry_row(domain, program, environments, wall, ours=None):
 
 def test_speed_ups_count_environments_and_floors_judge_them():
     ours = entry_row("d", JAX, 1024, [1.0] * 5)
-    vector, scalar = entry_row("d", VECTOR, 1024, [0.5] * 5, ours), entry_row("d", SCALAR, 1, [0.25] * 5, ours)
+    batch_row, loop_row = entry_row("d", BATCH, 1024, [0.5] * 5, ours), entry_row("d", LOOP, 1, [0.25] * 5, ours)
     other, mixed = entry_row("e", JAX, 1024, [3.0] * 5), entry_row(MIXED, JAX, 2048, [6.0] * 5)
     cart = entry_row(CARTPOLE, JAX, 1024, [9.0] * 5)
     assert ours.steps_per_second == 1024
     assert ours.jax_speedup is None
-    assert vector.jax_speedup == 0.5
-    assert scalar.jax_speedup == 256  # one environment in a quarter of the time of 1024
-    floors = throughput.floors([ours, vector, scalar, other, mixed, cart])
+    assert batch_row.jax_speedup == 0.5
+    assert loop_row.jax_speedup == 256  # one environment in a quarter of the time of 1024
+    floors = throughput.floors([ours, batch_row, loop_row, other, mixed, cart])
     assert [(f.measured, f.limit, f.at_least, f.met) for f in floors] == [
         (0.5, 1.0, True, False),
         (256.0, 100.0, True, True),
@@ -145,9 +145,11 @@ def test_meta_steps_are_compared_second_against_first_order():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"repeats": 4}, "repeats must be at least 5, got 4"),
-        ({"batches": (64, 0)}, "batches must be at least 1"),
-        ({"steps": -1}, "must not be negative"),
+        ({"repeats": 4}, "repeats must be from 5 to 1000, got 4"),
+        ({"batches": (64, 0)}, "batches must be from 1 to"),
+        ({"steps": -1}, "steps must be from 0"),
+        ({"seconds": float("nan")}, "seconds must be from 0 to 3600, got nan"),
+        ({"domains": ("portfolioo",)}, "unknown domain 'portfolioo'; did you mean portfolio"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(changes, message):
@@ -159,10 +161,10 @@ def test_unknown_domains_are_named_in_one_line(capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         throughput.main(["--domains", "atlantis", "--out", str(tmp_path)])
     assert stop.value.code == 2
-    assert "unknown domain 'atlantis'" in capsys.readouterr().err
+    assert "unknown domain 'atlantis'; known: agriculture, " in capsys.readouterr().err
 
 
-def test_suites_without_peers_are_measured_against_each_other():
+def test_suites_without_numpy_models_are_measured_against_each_other():
     rows = throughput.measure(TOYS, 2, Config(seconds=0.0), lambda message: None)
     assert [(row.domain, row.program, row.environments) for row in rows] == [
         ("short", JAX, 2),
@@ -182,8 +184,8 @@ def test_the_whole_command_on_one_domain(tmp_path):
     rows = [Row(**row) for row in result["throughput"]]
     assert [(row.domain, row.program) for row in rows] == [
         ("portfolio", JAX),
-        ("portfolio", VECTOR),
-        ("portfolio", SCALAR),
+        ("portfolio", BATCH),
+        ("portfolio", LOOP),
         (CARTPOLE, JAX),
     ]
     for row in rows:
@@ -200,7 +202,8 @@ def test_the_whole_command_on_one_domain(tmp_path):
 def test_meta_steps_of_a_tiny_learner():
     config = TransformerMamlDqnConfig(
         network=small.NETWORK,
-        data=QLearningConfig(tasks=2, episodes=1, samples=2, num_steps=1, updates=1, replay=1),
+        data=DataConfig(tasks=2, episodes=1),
+        learning=QLearningConfig(samples=2, num_steps=1, updates=1, replay=1),
         adaptation=AdaptationConfig(steps=1),
     )
     suite = Suite.of((probes.Match(),))

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import optimize, stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.vehicle_fleet import Scalar
+from benchmarks.numpy_models.vehicle_fleet import LoopModel
+from envs_jax.testing import leaves_by_name
 
 
 def equal_distribution(idle, move_time):
@@ -16,11 +16,11 @@ def equal_distribution(idle, move_time):
 
 
 def with_flows(env, params, demand, moves, closing=False):
-    """Return of ``moves(period, idle, arriving) -> [N, N]`` free of the menu; the world is :class:`Scalar`'s.
+    """Return of ``moves(period, idle, arriving) -> [N, N]`` free of the menu; the world is :class:`LoopModel`'s.
 
     ``closing`` adds what the moves after the last period cost.
     """
-    city = Scalar(leaves_by_name(params), env.num_periods, env.fractions, env.max_requests)
+    city = LoopModel(leaves_by_name(params), env.num_periods, env.fractions, env.max_requests)
     city.reset(None)
     # Uniforms that draw just this demand: the middle of its step of the distribution function.
     top = [stats.poisson.cdf(demand - d, city.rate) for d in (0, 1)]

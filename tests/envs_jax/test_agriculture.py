@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.irrigation_rules import driest, roll_out, weighted_depletion
-from benchmarks.peers.agriculture import Scalar, Vector
-from benchmarks.programmes.agriculture import least_loss
-from envs_jax import sampling, suite
+from benchmarks.numpy_models.agriculture import BatchModel, LoopModel
+from benchmarks.quality.oracles.agriculture import least_loss
+from benchmarks.studies.irrigation_rules import driest, roll_out, weighted_depletion
+from envs_jax import policies, sampling
+from envs_jax import rollout as engine
 from envs_jax.domains.agriculture import Agriculture
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fao56, irrigation
+from envs_jax.testing import Recording, Tolerances, check_numpy_model, leaves_by_name
 
 ENV = Agriculture()
 F, P = ENV.num_fields, ENV.num_periods
@@ -63,7 +64,7 @@ def play(params, key):
 
     def body(carry, time):
         seen, state = carry
-        action = suite.random_actions(seen, jax.random.fold_in(key, 1000 + time))
+        action = policies.random_actions(seen, jax.random.fold_in(key, 1000 + time))
         # Doing nothing half of the time lets some soils dry out.
         action = jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 5000 + time)), action, 0)
         uniforms = sampling.uniforms(key, time, ENV.num_uniforms)
@@ -160,30 +161,17 @@ def test_without_water_depletion_is_linear_then_geometric():
 
 def test_both_numpy_models_play_the_same_episodes(played):
     tasks, start, (seen, _, action, uniforms, reward, info), (last, _) = played
-    whole = leaves_by_name(tasks)
-    vector = Vector(whole, P)
-    vector.reset(start)
-    scalars = [Scalar({k: v[i] for k, v in whole.items()}, P) for i in range(TASKS)]
-    for i, scalar in enumerate(scalars):
-        scalar.reset(start[i])
-    close = {"rtol": 1e-3, "atol": 2e-4}
-    for t in range(P):
-        for i, scalar in enumerate(scalars):
-            np.testing.assert_allclose(scalar.tokens(), seen.tokens[i, t], **close)
-            np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[i, t])
-            paid, figures = scalar.step(int(action[i, t]), uniforms[i, t])
-            np.testing.assert_allclose(paid, reward[i, t], rtol=1e-3, atol=1e-6)
-            for name, value in figures.items():
-                if name != "stressed_fields":  # rounding decides it at the edge of RAW
-                    np.testing.assert_allclose(value, info[name][i, t], err_msg=name, rtol=1e-3, atol=5e-4)
-        np.testing.assert_allclose(vector.tokens(), seen.tokens[:, t], **close)
-        np.testing.assert_array_equal(vector.action_mask(), seen.action_mask[:, t])
-        paid, figures = vector.step(action[:, t], uniforms[:, t])
-        np.testing.assert_allclose(paid, reward[:, t], rtol=1e-3, atol=1e-6)
-        for name, value in figures.items():
-            wide = 1.0 if name == "stressed_fields" else 5e-4
-            np.testing.assert_allclose(value, info[name][:, t], err_msg=name, rtol=1e-3, atol=wide)
-    np.testing.assert_allclose(vector.tokens(), last.tokens, **close)
+    recordings = [
+        Recording.of(*jax.tree.map(lambda x, i=i: x[i], (tasks, start, seen, action, uniforms, reward, info, last)))
+        for i in range(TASKS)
+    ]
+    tolerances = Tolerances(
+        tokens=(1e-3, 2e-4),
+        reward=(1e-3, 1e-6),
+        figures=(1e-3, 5e-4),
+        named={"stressed_fields": (1e-3, 1.0)},  # rounding decides it at the edge of RAW
+    )
+    check_numpy_model(ENV, LoopModel, BatchModel, recordings, tolerances)
     assert (reward < 0).any(axis=1).all()
     assert (info["percolation"] > 0).any()
 
@@ -213,7 +201,7 @@ def test_water_is_conserved_and_the_permit_is_kept(played):
 def test_the_faithful_instances_return_is_the_yield_loss_of_fao33(played):
     _, _, (_, state, action, _, reward, info), _ = played
     params = leaves_by_name(ENV.default_params)
-    scalar = Scalar(params, P)
+    scalar = LoopModel(params, P)
     ks = np.clip((scalar.taw - state.depletion[0]) / ((1 - params["fraction"]) * scalar.taw), 0, 1)
     etc = params["kc"].T * params["eto"]
     relative = 1 - (ks * etc).sum(0) / etc.sum(0)
@@ -293,21 +281,21 @@ def compared():
     def run(tasks, strange):
         plan, wrong = (jax.vmap(ENV.solve)(believed) for believed in (tasks, strange))
 
-        axes = suite.state_axes(ENV, tasks)
+        axes = engine.state_axes(ENV, tasks)
         rule = jax.vmap(jax.vmap(functools.partial(weighted_depletion, ENV), in_axes=(axes, None)), in_axes=(axes, 0))
 
         def act(seen, states, key):
             (state,) = states
             kinds = [
-                suite.reference_actions(ENV, plan, state, tasks, key),
-                suite.reference_actions(ENV, wrong, state, strange, key),
+                policies.reference_actions(ENV, plan, state, tasks, key),
+                policies.reference_actions(ENV, wrong, state, strange, key),
                 rule(state, tasks),
             ]
             which = jnp.repeat(jnp.arange(3), episodes)
             return (jnp.choose(which, kinds, mode="clip").astype(jnp.int32),)
 
         repeated = jnp.concatenate([keys] * 3, axis=1)
-        (steps,), _ = suite.rollout((ENV,), (tasks,), (repeated,), act, keys[0, 0])
+        (steps,), _ = engine.rollout((ENV,), (tasks,), (repeated,), act, keys[0, 0])
         weather = jnp.stack([steps.info["demand"], steps.info["rain"]])[..., :episodes]
         bound = jax.vmap(irrigation.upper_bound)(plan, tasks.permit)
         return steps.reward.sum(0).reshape(-1, 3, episodes), weather, bound

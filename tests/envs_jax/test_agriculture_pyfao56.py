@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.peers.agriculture import Scalar
+from benchmarks.numpy_models.agriculture import LoopModel
 
 pyfao56 = pytest.importorskip("pyfao56")
 DAYS, SET, EFFICIENCY, ROOTS, WATER, FRACTION = 126, 40.0, 0.75, 1.2, 150.0, 0.55
@@ -49,7 +49,7 @@ def test_stress_percolation_and_depletion_are_those_of_pyfao56(seed):
     assert (stress > 0).all()
     demand = use / stress
     one = np.ones(1)
-    model = Scalar(
+    model = LoopModel(
         {
             "kc": demand[None],
             "kc_left": np.append(demand[::-1].cumsum()[::-1], 0.0)[None],

@@ -1,5 +1,6 @@
 """Aircraft landing: OR-Library optima, exact orders by enumeration, invariants, agreement with two NumPy models."""
 
+import functools
 import itertools
 import math
 
@@ -10,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import landing_optimum
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.air_traffic import Scalar, Vector, timing
-from envs_jax import data, sampling, suite
+from benchmarks.numpy_models.air_traffic import BatchModel, LoopModel, timing
+from benchmarks.studies import landing_optimum
+from envs_jax import data, policies, sampling
 from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import aircraft_landing
+from envs_jax.testing import Recording, Tolerances, check_numpy_model, leaves_by_name
 
 ENV = AirTraffic()
 N, P, Q = ENV.num_turns, ENV.num_periods, ENV.num_airlines
@@ -44,7 +45,7 @@ def play(params, key, policy_key, last):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         action = jnp.where(last, jnp.sum(seen.action_mask, dtype=jnp.int32) - 1, random)
         uniforms = sampling.uniforms(key, time // N, ENV.num_uniforms)
         after, following, reward, _, info = ENV.step_env(key, state, action, params)
@@ -88,15 +89,15 @@ def test_published_optima_and_first_come_values(number):
     print(f"airland{number}: random orders cost {mean:.0f} +- {error:.0f}")
     assert RANDOM_ORDER[0] - 3 * error < mean < RANDOM_ORDER[1] + 3 * error
     for runways in (1, 2, 3):
-        peer = Scalar(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
-        peer.reset(np.zeros(0))
+        model = LoopModel(leaves_by_name(params), num_periods=1, window=n, num_runways=runways)
+        model.reset(np.zeros(0))
         given = BEST_RUNWAYS.get((number, runways), tuple(i % runways for i in range(n)))
         for i in order if runways == 1 else range(n):
-            action = peer.waiting().index(i) * runways + given[i]
-            _, info = peer.step(action, np.full(n, 0.5))
+            action = model.waiting().index(i) * runways + given[i]
+            _, info = model.step(action, np.full(n, 0.5))
         assert info["cost"] == OPTIMA[number][runways - 1]
         # Soft latest times bought nothing.
-        assert all(time <= peer.latest[0][i] for i, time in peer.landed.items())
+        assert all(time <= model.latest[0][i] for i, time in model.landed.items())
 
 
 @pytest.mark.parametrize("runways", [2, 3])
@@ -409,34 +410,30 @@ def test_tasks_are_as_stated():
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_agreement_with_scalar_and_vector_models(last):
+def test_agreement_with_both_numpy_models(last):
     batch = 6
     keys = jax.random.split(jax.random.key(11), batch)
     tasks = jax.vmap(sample)(keys)
-    _, (seen, action, uniforms, reward, info) = jax.device_get(
+    (final, _), (seen, action, uniforms, reward, info) = jax.device_get(
         jax.jit(jax.vmap(play, in_axes=(0, 0, 0, None)))(tasks, keys, keys[::-1], last)
     )
-    whole = leaves_by_name(tasks)
-    vector = Vector(whole, num_periods=P, window=ENV.window)
-    vector.reset(np.zeros((batch, 0)))
-    scalars = [Scalar({k: v[b] for k, v in whole.items()}, P, ENV.window) for b in range(batch)]
-    for each in scalars:
-        each.reset(np.zeros(0))
-    close = {"rtol": 2e-4, "atol": 2e-4}
-    for time in range(ENV.horizon):
-        np.testing.assert_allclose(vector.tokens(), seen.tokens[:, time], **close, err_msg=str(time))
-        np.testing.assert_array_equal(vector.action_mask(), seen.action_mask[:, time])
-        paid, figures = vector.step(action[:, time], uniforms[:, time])
-        np.testing.assert_allclose(paid, reward[:, time], **close)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][:, time], **close, err_msg=name)
-        for b in range(2):
-            np.testing.assert_allclose(scalars[b].tokens(), seen.tokens[b, time], **close)
-            np.testing.assert_array_equal(scalars[b].action_mask(), seen.action_mask[b, time])
-            paid, figures = scalars[b].step(action[b, time], uniforms[b, time])
-            np.testing.assert_allclose(paid, reward[b, time], **close)
-            for name, value in figures.items():
-                np.testing.assert_allclose(value, info[name][b, time], **close, err_msg=name)
+    recordings = [
+        Recording.of(
+            *jax.tree.map(
+                lambda x, b=b: x[b], (tasks, np.zeros((batch, 0)), seen, action, uniforms, reward, info, final)
+            )
+        )
+        for b in range(batch)
+    ]
+    close = (2e-4, 2e-4)
+    window = {"window": ENV.window}
+    check_numpy_model(
+        ENV,
+        functools.partial(LoopModel, **window),
+        functools.partial(BatchModel, **window),
+        recordings,
+        Tolerances(tokens=close, reward=close, figures=close),
+    )
     assert reward.min() < -1
 
 
@@ -446,13 +443,13 @@ def test_agreement_with_scalar_and_vector_models(last):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_aircraft": 1}, "num_aircraft = 1: must be from 2 to 20"),
-        ({"num_aircraft": 21}, "num_aircraft = 21: must be from 2 to 20"),
-        ({"num_airlines": 1}, "num_airlines = 1: must be at least 2"),
-        ({"num_periods": 0}, "num_periods = 0: must be at least 1"),
-        ({"num_runways": 0}, "num_runways = 0: must be at least 1"),
-        ({"window": 9}, "window = 9: must be from 2 to 8"),
-        ({"num_slots": 0}, "num_slots = 0: must be at least 1"),
+        ({"num_aircraft": 1}, "num_aircraft must be a whole number from 2 to 20, got 1"),
+        ({"num_aircraft": 21}, "num_aircraft must be a whole number from 2 to 20, got 21"),
+        ({"num_airlines": 1}, "num_airlines must be a whole number from 2 to 100, got 1"),
+        ({"num_periods": 0}, "num_periods must be a whole number from 1 to 10000, got 0"),
+        ({"num_runways": 0}, "num_runways must be a whole number from 1 to 20, got 0"),
+        ({"window": 9}, "window must be a whole number from 2 to 8, got 9"),
+        ({"num_slots": 0}, "num_slots must be a whole number from 176 to 4096, got 0"),
     ],
 )
 def test_bad_sizes_are_refused_by_name(arguments, message):
@@ -463,5 +460,5 @@ def test_bad_sizes_are_refused_by_name(arguments, message):
 def test_unknown_instances_are_refused():
     with pytest.raises(ValueError, match="number=5"):
         data.airland(5)
-    with pytest.raises(ValueError, match="airland1 has 10"):
+    with pytest.raises(ValueError, match="num_aircraft must be at most 10, all aircraft of airland1, got 12"):
         AirTraffic(num_aircraft=12).instance(1)

@@ -1,6 +1,6 @@
 """Cloud scheduling: published figures, invariants, and step-by-step agreement with two independent NumPy models."""
 
-import dataclasses
+import functools
 import itertools
 
 import hypothesis
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.cloud_scheduling import Scalar, Vector
-from envs_jax import anchors, suite
+from benchmarks.numpy_models.cloud_scheduling import BatchModel, LoopModel
+from envs_jax import policies, scoring, suite
+from envs_jax import rollout as engine
 from envs_jax.domains.cloud_scheduling import LONGEST, UNITS, CloudScheduling
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import slowdown_index
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = CloudScheduling()
 M, R, P, A, PICKS = ENV.num_slots, ENV.num_resources, ENV.num_periods, ENV.num_arrivals, ENV.num_turns
@@ -59,28 +61,31 @@ def episode(seed, env=ENV, keen=True):
     return uniforms, actions.astype(np.int32)
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(env, play, params, uniforms, actions, batched=True, **rules):
+def models_agree(env, play, params, uniforms, actions, batched=True, **rules):
     _, (seen, _, rewards, info) = jax.device_get(play(params, uniforms, actions))
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    sizes = (env.num_periods, env.num_turns, env.num_arrivals)
-    models = [(Scalar(leaves, *sizes, **rules), lambda x: x, lambda x: x)]
-    if batched:
-        vector = Vector({k: np.stack([v, v]) for k, v in leaves.items()}, *sizes)
-        models.append((vector, lambda x: np.stack([x, x]), lambda x: x[1]))
-    for model, widen, own in models:
-        model.reset(widen(np.zeros(0)))
-        for t, k in itertools.product(range(env.num_periods), range(env.num_turns)):
-            np.testing.assert_allclose(own(model.tokens()), seen.tokens[t, k], rtol=1e-5, atol=2e-6)
-            np.testing.assert_array_equal(own(model.action_mask()), seen.action_mask[t, k])
-            reward, figures = model.step(widen(actions[t, k]), widen(uniforms[t]))
-            # Only the period's last pick pays.
-            expected = rewards[t] if k == env.num_turns - 1 else 0.0
-            np.testing.assert_allclose(own(reward) if np.ndim(reward) else reward, expected, rtol=1e-5, atol=1e-5)
-            for name, value in figures.items():
-                np.testing.assert_allclose(own(value) if np.ndim(value) else value, info[name][t], rtol=1e-5, atol=1e-5)
+    sizes = {"num_picks": env.num_turns, "num_arrivals": env.num_arrivals}
+    # Played period by period: only its last pick pays, and every pick knows the period's uniforms.
+    pays = np.arange(env.horizon) % env.num_turns == env.num_turns - 1
+    spread = {name: np.repeat(x, env.num_turns) for name, x in info.items()}
+    recording = Recording.of(
+        params,
+        np.zeros(0),
+        jax.tree.map(lambda x: x.reshape(env.horizon, *x.shape[2:]), seen),
+        actions.reshape(-1),
+        np.repeat(uniforms, env.num_turns, axis=0),
+        np.where(pays, np.repeat(rewards, env.num_turns), 0.0),
+        spread,
+    )
+    check_numpy_model(
+        env,
+        functools.partial(LoopModel, **sizes, **rules),
+        functools.partial(BatchModel, **sizes) if batched else None,
+        [recording],
+        Tolerances(tokens=(1e-5, 2e-6)),
+    )
     return seen, info
 
 
@@ -89,14 +94,14 @@ def peers_agree(env, play, params, uniforms, actions, batched=True, **rules):
 def test_agrees_with_the_independent_models(seed, keen):
     params = ENV.default_params if seed is None else sample(jax.random.key(seed))
     uniforms, actions = episode(10 + (seed or 0), keen=keen)
-    _, info = peers_agree(ENV, replay, params, uniforms, actions)
+    _, info = models_agree(ENV, replay, params, uniforms, actions)
     assert info["finished"].sum() > 2
 
 
 def test_agrees_with_the_independent_models_where_nothing_is_ever_started():
     uniforms, actions = episode(5)
     uniforms[:, 0] = 0.01  # a job in every tick
-    _, info = peers_agree(ENV, replay, ENV.default_params, uniforms, np.full_like(actions, ENV.noop_action))
+    _, info = models_agree(ENV, replay, ENV.default_params, uniforms, np.full_like(actions, ENV.noop_action))
     assert info["waiting"][-1] == A
     assert info["finished"].sum() == 0
 
@@ -110,7 +115,7 @@ def test_agrees_with_the_independent_model_by_the_rules_of_deeprm():
     over = states.start + states.duration < states.time[:, None]
     assert ((states.listed > 0) & over).any()
     assert (states.start[-1] > 0).sum() > 20
-    peers_agree(env, play, env.default_params, uniforms, actions, batched=False, deeprm=True)
+    models_agree(env, play, env.default_params, uniforms, actions, batched=False, deeprm=True)
 
 
 # ---- queues with a known answer -------------------------------------------------------------------------------------
@@ -386,7 +391,7 @@ def test_impossible_shapes_are_refused_by_name():
         ("num_periods", 0),
         ("num_arrivals", 65),
     ):
-        with pytest.raises(ValueError, match=f"{field} = {value}"):
+        with pytest.raises(ValueError, match=f"{field} must be a whole number from . to [0-9]+, got {value}"):
             CloudScheduling(**{field: value})
 
 
@@ -434,14 +439,14 @@ def test_index_of_a_lone_kind_by_hand():
 
 def returns(act, tasks, keys):
     """Mean return of an :data:`Act`."""
-    rewards, _ = suite.rollout((ENV,), (tasks,), (keys,), act, jax.random.key(1), record=anchors.score_reward)
+    rewards, _ = engine.rollout((ENV,), (tasks,), (keys,), act, jax.random.key(1), record=scoring.score_reward)
     return rewards[0].sum(0).mean()
 
 
 def experience(tasks, keys):
     """Tokens ``[T, B, E, N, F]`` of random episodes as each period starts."""
     keep = lambda domain, step: step.observation.tokens  # noqa: E731
-    return suite.rollout((ENV,), (tasks,), (keys,), suite.Suite.of((ENV,)).random_act, jax.random.key(2), record=keep)
+    return engine.rollout((ENV,), (tasks,), (keys,), suite.Suite.of((ENV,)).random_act, jax.random.key(2), record=keep)
 
 
 @pytest.mark.slow
@@ -465,7 +470,7 @@ def test_blind_rules_leave_headroom_and_a_few_random_episodes_identify_the_durat
     @jax.jit
     def informed(believed):
         plan = jax.vmap(ENV.solve)(believed)
-        act = lambda seen, states, key: (suite.reference_actions(ENV, plan, states[0], tasks, key),)  # noqa: E731
+        act = lambda seen, states, key: (policies.reference_actions(ENV, plan, states[0], tasks, key),)  # noqa: E731
         return returns(act, tasks, keys)
 
     def packer(seen, states, key):
@@ -478,7 +483,7 @@ def test_blind_rules_leave_headroom_and_a_few_random_episodes_identify_the_durat
         age = jnp.append(seen[0].tokens[..., :M, COLUMN["age"]], jnp.full((*keys.shape, 1), -0.5), -1)
         return (jnp.argmax(jnp.where(seen[0].action_mask, age, -1.0), -1).astype(jnp.int32),)
 
-    found = {name: float(anchors.returns(ENV, name, tasks, keys).mean()) for name in ("random", "heuristic")}
+    found = {name: float(scoring.returns(ENV, name, tasks, keys).mean()) for name in ("random", "heuristic")}
     found |= {"packer": float(jax.jit(returns, static_argnums=0)(packer, tasks, keys))}
     found |= {"first come": float(jax.jit(returns, static_argnums=0)(first_come, tasks, keys))}
     found |= {f"K={k}": float(informed(estimated(k))) for k in (0, 1, 3, 5)}

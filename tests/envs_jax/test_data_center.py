@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import dispatch_gap
-from benchmarks.peers.data_center import Scalar, Vector
+from benchmarks.numpy_models.data_center import BatchModel, LoopModel
+from benchmarks.studies import dispatch_gap
 from envs_jax import sampling
 from envs_jax.domains.data_center import DataCenter, cooling_factor
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import setup_queue as sq
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = DataCenter()
 N, P, Q = ENV.num_servers, ENV.num_periods, ENV.queue
@@ -259,23 +260,29 @@ def test_cooling_factors_of_the_warmest_and_coldest_supply():
 def test_two_numpy_models_agree_step_by_step(seed, kind):
     params, actions = sample(jax.random.key(seed)), choices(seed, kind)
     tokens, states, rewards, info, uniforms, last = jax.device_get(play(params, jax.random.key(seed + 10), actions))
-    scalar = Scalar(by_name(params))
-    vector = Vector({name: np.stack([x, x]) for name, x in by_name(params).items()})
-    scalar.reset(None)
-    vector.reset(None)
-    for t in range(P):
-        np.testing.assert_allclose(tokens[t], scalar.tokens(), atol=2e-5, err_msg=str(t))
-        np.testing.assert_allclose(vector.tokens()[1], scalar.tokens(), atol=2e-5, err_msg=str(t))
-        assert scalar.action_mask().all()
-        assert vector.action_mask().all()
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        many, batch = vector.step(np.full(2, actions[t]), np.stack([uniforms[t]] * 2))
-        assert figures.keys() == batch.keys() == info.keys() - {"discount"}
-        np.testing.assert_allclose([rewards[t], many[1]], reward, rtol=1e-4, atol=1e-4)
-        for name, value in figures.items():
-            np.testing.assert_allclose([info[name][t], batch[name][1]], value, rtol=1e-4, atol=1e-4, err_msg=name)
-        assert states.choice[t] == scalar.choice
-    np.testing.assert_allclose(last, scalar.tokens(), atol=2e-5)
+    recording = Recording(
+        by_name(params),
+        np.zeros(0),
+        np.concatenate([tokens, last[None]]),
+        np.ones((P + 1, N), bool),
+        actions,
+        uniforms,
+        rewards,
+        info,
+    )
+
+    def server_chosen(model, t):
+        assert t == 0 or states.choice[t - 1] == model.choice
+
+    (loop,) = check_numpy_model(
+        ENV,
+        LoopModel,
+        BatchModel,
+        [recording],
+        Tolerances(tokens=(0.0, 2e-5), reward=(1e-4, 1e-4), figures=(1e-4, 1e-4)),
+        inspect=server_chosen,
+    )
+    assert states.choice[-1] == loop.choice
     assert (kind == "random") or (states.choice != actions).any()  # jobs were passed on by full servers
 
 
@@ -384,9 +391,9 @@ def test_a_full_server_passes_a_job_on_to_the_emptiest():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match="num_servers = 0"):
+    with pytest.raises(ValueError, match="num_servers must be a whole number from 1 to 1024, got 0"):
         DataCenter(num_servers=0)
-    with pytest.raises(ValueError, match="2 queues of 24 cannot hold the 128 jobs"):
+    with pytest.raises(ValueError, match=r"num_servers x queue must be at least num_periods = 128, .*got 2 x 24 = 48"):
         DataCenter(num_servers=2)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from benchmarks.peers.energy_trading import Scalar, Vector
-from envs_jax import anchors, sampling, suite
+from benchmarks.numpy_models.energy_trading import BatchModel, LoopModel
+from envs_jax import policies, sampling, scoring
 from envs_jax.data import pjm_prices
 from envs_jax.domains.energy_trading import PAIRS, TWO_PEAK, EnergyTrading
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import backward_dp
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = EnergyTrading()
 D, P = ENV.num_devices, ENV.num_periods
@@ -36,7 +37,7 @@ def play(params, key, policy_key):
 
     def body(carry, time):
         seen, state = carry
-        action = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        action = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         uniforms = sampling.uniforms(key, time // D, ENV.num_uniforms)
         after, following, reward, terminated, info = ENV.step_env(key, state, action, params)
         return (after, following), (seen, state, action, uniforms, reward, terminated, info)
@@ -232,7 +233,7 @@ def test_two_price_cycle():
     np.testing.assert_allclose(jax.jit(env.solve)(params).value[0, 15, 0], exact, rtol=1e-6)
     tasks = jax.tree.map(lambda x: x[None], params)
     keys = jax.random.split(jax.random.key(0), (1, 1))
-    np.testing.assert_allclose(anchors.returns(env, "reference", tasks, keys), exact, rtol=1e-6)
+    np.testing.assert_allclose(scoring.returns(env, "reference", tasks, keys), exact, rtol=1e-6)
 
 
 def test_never_trades_when_prices_are_flat():
@@ -329,43 +330,29 @@ def test_simulated_residual_follows_the_chain():
     assert abs(float(spike.mean()) - 0.02) < 4 * np.sqrt(0.02 * 0.98 / 4000)
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(params, key):
-    trace, _ = jax.device_get(play(params, key, jax.random.fold_in(key, 9)))
+def models_agree(params, key):
+    trace, (last, _) = jax.device_get(play(params, key, jax.random.fold_in(key, 9)))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    given = leaves(params)
-    scalar, vector = Scalar(given, P), Vector({k: np.stack([v, v]) for k, v in given.items()}, P)
-    scalar.reset(np.zeros(0))
-    vector.reset(np.zeros((2, 0)))
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        reward_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-5, atol=1e-3)
-        np.testing.assert_allclose(reward_v[1], rewards[t], rtol=1e-5, atol=1e-3)
-        assert bool(figures) == ((t + 1) % D == 0)
-        for name, figure in figures.items():
-            np.testing.assert_allclose(figure, info[name][t], rtol=1e-5, atol=1e-3, err_msg=name)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-5, atol=1e-3, err_msg=name)
+    recording = Recording.of(params, np.zeros(0), seen, actions, uniforms, rewards, info, last)
+    tolerances = Tolerances(reward=(1e-5, 1e-3), figures=(1e-5, 1e-3))
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording], tolerances)
     assert not terminated.any()
     assert np.abs(rewards).sum() > 100.0
 
 
-def test_peers_agree_on_the_default_task():
-    peers_agree(ENV.default_params, jax.random.key(1))
+def test_models_agree_on_the_default_task():
+    models_agree(ENV.default_params, jax.random.key(1))
 
 
 @hypothesis.settings(max_examples=6)
 @hypothesis.given(SEEDS)
-def test_peers_agree_on_sampled_tasks(seed):
+def test_models_agree_on_sampled_tasks(seed):
     key = jax.random.key(seed)
     task = sample(key)
-    peers_agree(task.replace(initial_charge=task.capacity // 2), jax.random.fold_in(key, 1))
+    models_agree(task.replace(initial_charge=task.capacity // 2), jax.random.fold_in(key, 1))
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------
@@ -480,7 +467,7 @@ def test_knowing_the_task_is_worth_a_third_of_the_score():
     tasks = sample_many(jax.random.split(jax.random.key(1), 32))
     population = sample_many(jax.random.split(jax.random.key(2), 256))
     keys = jax.random.split(jax.random.key(3), (32, 4))
-    mean = {name: float(anchors.returns(ENV, name, tasks, keys, population).mean()) for name in anchors.POLICIES}
+    mean = {name: float(scoring.returns(ENV, name, tasks, keys, population).mean()) for name in policies.POLICIES}
     floor = max(mean["random"], mean["noop"])
     best_blind = max(mean["heuristic"], mean["average"])
     assert mean["noop"] == 0.0

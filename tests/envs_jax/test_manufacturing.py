@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.manufacturing import Scalar, Vector
-from envs_jax import data, sampling, suite
+from benchmarks.numpy_models.manufacturing import BatchModel, LoopModel
+from envs_jax import data, policies, sampling
 from envs_jax.domains.manufacturing import TA01_SEEDS, Manufacturing
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import job_shop
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = Manufacturing()
 J, M, H = ENV.num_jobs, ENV.num_machines, ENV.horizon
@@ -33,7 +34,7 @@ def play(params, start, policy_key, mode):
 
     def body(state, time):
         seen = ENV.observation(state, params)
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         highest = jnp.where(seen.action_mask[:J].any(), J - 1 - jnp.argmax(seen.action_mask[:J][::-1]), J)
         action = jnp.choose(mode, [random, jnp.full_like(random, J), highest.astype(jnp.int32)], mode="clip")
         _, following, reward, terminated, info = ENV.step_env(key, state, action, params)
@@ -63,44 +64,35 @@ def schedule(trace, end):
     return np.array(rows)
 
 
-# ---- against the peers ----------------------------------------------------------------------------------------------
+# ---- against the NumPy models ---------------------------------------------------------------------------------------
 
 
-def peers_agree(params, seed, mode):
+def models_agree(params, seed, mode):
     start, end, (seen, _, actions, rewards, terminated, info) = episode(params, seed, mode)
-    one = leaves(params)
-    scalar, vector = Scalar(one, H), Vector({name: np.stack([x, x]) for name, x in one.items()}, H)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(H):
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=1e-4)
-        reward, figures = scalar.step(actions[t], None)
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), None)
-        assert figures.keys() == figures_v.keys() == info.keys() - {"discount", "expected_reward"}
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-4, atol=1e-4)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][t], rtol=1e-4, atol=1e-2, err_msg=name)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-4, atol=1e-2, err_msg=name)
+    uniforms = np.zeros((H, ENV.num_uniforms))  # all are drawn at the start
+    (loop,) = check_numpy_model(
+        ENV,
+        LoopModel,
+        BatchModel,
+        [Recording.of(params, start, seen, actions, uniforms, rewards, info)],
+        Tolerances(tokens=(1e-4, 1e-4), reward=(1e-4, 1e-4), figures=(1e-4, 1e-2)),
+    )
     assert not terminated.any()
-    assert len(scalar.log) == J * M
-    np.testing.assert_allclose(scalar.t, end.clock, rtol=1e-5)
-    return scalar, rewards
+    assert len(loop.log) == J * M
+    np.testing.assert_allclose(loop.t, end.clock, rtol=1e-5)
+    return loop, rewards
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(mode):
-    scalar, rewards = peers_agree(ENV.default_params, 5, mode)
-    assert scalar.holds == 0 or mode != 1
+    loop, rewards = models_agree(ENV.default_params, 5, mode)
+    assert loop.holds == 0 or mode != 1
     assert rewards.min() < 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    peers_agree(sample(jax.random.key(seed)), 100 + seed, seed % 3)
+    models_agree(sample(jax.random.key(seed)), 100 + seed, seed % 3)
 
 
 # ---- published figures ----------------------------------------------------------------------------------------------
@@ -367,14 +359,14 @@ def test_sampled_tasks_keep_to_the_stated_ranges():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_jobs": 0}, "num_jobs = 0: must be at least 1"),
-        ({"num_machines": 0}, "num_machines = 0: must be at least 1"),
-        ({"max_holds": -1}, "max_holds = -1: must be at least 0"),
-        ({"num_jobs": 20, "num_machines": 12}, r"num_jobs \+ num_machines = 32: must be at most 31"),
+        ({"num_jobs": 0}, "num_jobs must be a whole number from 1 to 30, got 0"),
+        ({"num_machines": 0}, "num_machines must be a whole number from 1 to 30, got 0"),
+        ({"max_holds": -1}, "max_holds must be a whole number from 0 to 10000, got -1"),
+        ({"num_jobs": 20, "num_machines": 12}, r"num_jobs \+ num_machines must be at most 31, got 20 \+ 12 = 32"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         Manufacturing(**arguments)
-    with pytest.raises(ValueError, match=r"route has shape \(2, 2\): must be \(6, 6\)"):
+    with pytest.raises(ValueError, match=r"route must be an array of shape \(6, 6\) .*got shape \(2, 2\)"):
         ENV.instance(np.array([[0, 1], [1, 0]]), np.ones((2, 2)))

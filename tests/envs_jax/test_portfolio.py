@@ -1,6 +1,5 @@
 """Portfolio: published figures, invariants, and step-by-step agreement with two independent NumPy models."""
 
-import dataclasses
 import itertools
 
 import hypothesis
@@ -10,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.portfolio import Scalar, Vector
-from envs_jax import anchors, sampling, suite
+from benchmarks.numpy_models.portfolio import BatchModel, LoopModel
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.portfolio import Portfolio
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import linear_quadratic as lq
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = Portfolio()
 N, K, P = ENV.num_assets, ENV.num_factors, ENV.num_periods
@@ -42,7 +43,7 @@ def play(params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         most = ENV.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
         least = jnp.argmax(seen.action_mask)
         action = jnp.where(push == 0, random, jnp.where(push > 0, most, least)).astype(jnp.int32)
@@ -209,42 +210,29 @@ def test_rounding_carry_is_the_conditional_minimiser():
         np.testing.assert_array_equal(np.triu(carry), 0)
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(params, key, push):
-    start, trace, _ = jax.device_get(play(params, key, jax.random.fold_in(key, 9), push))
+def models_agree(params, key, push):
+    start, trace, (last, _) = jax.device_get(play(params, key, jax.random.fold_in(key, 9), push))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    scalar, vector = Scalar(leaves, P), Vector({k: np.stack([v, v]) for k, v in leaves.items()}, P)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-4, atol=1e-4)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][t], rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-4, atol=1e-4)
+    recording = Recording.of(params, start, seen, actions, uniforms, rewards, info, last)
+    tolerances = Tolerances(tokens=(1e-4, 2e-5), reward=(1e-4, 1e-4), figures=(1e-4, 1e-4))
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording], tolerances)
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("push", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
-    seen, *_ = peers_agree(ENV.default_params, jax.random.key(5), push)
+    seen, *_ = models_agree(ENV.default_params, jax.random.key(5), push)
     # Pushed episodes reach the limit, where the mask must bite; the noise is the same for all three.
     assert (not seen.action_mask.all()) == (push != 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    peers_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    models_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
 
 
 def test_single_asset_matches_the_published_code_of_brini_and_tantari():
@@ -394,7 +382,7 @@ def test_truncates_at_the_horizon_and_never_terminates():
 
 @pytest.mark.parametrize("field", ["num_assets", "num_factors", "num_periods"])
 def test_impossible_shapes_are_refused_by_name(field):
-    with pytest.raises(ValueError, match=f"{field} = 0"):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number from 1 to [0-9]+, got 0"):
         Portfolio(**{field: 0})
 
 
@@ -483,16 +471,16 @@ def test_upper_bound_is_the_return_of_the_continuous_optimum_and_exceeds_the_sta
 @jax.jit
 def menu_returns(tasks, plans, keys):
     """Returns ``[B, E]`` of the reference rule with ``plans``, and the tokens ``[P, B, E, ...]`` as periods start."""
-    axes = suite.state_axes(ENV, tasks)
+    axes = engine.state_axes(ENV, tasks)
     one = lambda plan, state, params: ENV.reference_action(plan, state, params, keys[0, 0])  # noqa: E731
     act = jax.vmap(jax.vmap(one, in_axes=(None, axes, None)), in_axes=(0, axes, 0))
 
     def body(carry, _):
         seen, state = carry
-        after, following, _, info = suite.lockstep_step(ENV, tasks, state, act(plans, state, tasks))
+        after, following, _, info = engine.lockstep_step(ENV, tasks, state, act(plans, state, tasks))
         return (after, following), (info["expected_reward"], seen.tokens)
 
-    _, (rewards, tokens) = jax.lax.scan(body, suite.lockstep_reset(ENV, tasks, keys), None, length=ENV.horizon)
+    _, (rewards, tokens) = jax.lax.scan(body, engine.lockstep_reset(ENV, tasks, keys), None, length=ENV.horizon)
     return rewards.sum(0), tokens[::N]
 
 
@@ -560,8 +548,8 @@ def test_a_few_episodes_identify_what_is_hidden(population):
 @pytest.mark.slow
 def test_blind_policies_leave_most_of_the_headroom(population):
     tasks, keys = population
-    heuristic = float(anchors.returns(ENV, "heuristic", tasks, keys).mean())
-    random = float(anchors.returns(ENV, "random", tasks, keys).mean())
+    heuristic = float(scoring.returns(ENV, "heuristic", tasks, keys).mean())
+    random = float(scoring.returns(ENV, "random", tasks, keys).mean())
     reference = float(menu_returns(tasks, solve(tasks), keys)[0].mean())
     print(f"reward a period: random {random / P:.3f}, heuristic {heuristic / P:.4f}, reference {reference / P:.4f}")
     assert random < 0 < heuristic < 0.3 * reference

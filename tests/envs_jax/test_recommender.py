@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.peers.recommender import Scalar, Vector
-from envs_jax import anchors, sampling, suite
+from benchmarks.numpy_models.recommender import BatchModel, LoopModel
+from envs_jax import policies, sampling, scoring
 from envs_jax.domains.recommender import PRESETS, Recommender
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fractional_slate
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = Recommender()
 G, M, K, P = ENV.num_topics, ENV.num_candidates, ENV.slate_size, ENV.num_periods
@@ -35,7 +36,7 @@ def play(params, key, policy_key, greedy):
 
     def body(state, time):
         seen = ENV.observation(state, params)
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         action = jnp.select([greedy > 0, greedy < 0], [jnp.argmax(seen.action_mask), G], random).astype(jnp.int32)
         uniforms = sampling.uniforms(key, time // K, ENV.num_uniforms)
         _, following, reward, terminated, info = ENV.step_env(key, state, action, params)
@@ -131,43 +132,36 @@ def test_the_published_constants():
 # ---- two NumPy models -----------------------------------------------------------------------------------------------
 
 
-def peers_agree(params, key, greedy):
+def models_agree(params, key, greedy):
     start, trace, _ = jax.device_get(play(params, key, jax.random.key(7), greedy))
     seen, state, actions, uniforms, rewards, terminated, info = trace
-    scalar = Scalar(leaves(params), P)
-    scalar.reset(start)
-    vector = Vector({name: np.stack([value] * 2) for name, value in leaves(params).items()}, P)
-    vector.reset(np.stack([start] * 2))
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
-    for t in range(ENV.horizon):
-        close(scalar.tokens(), seen.tokens[t])
-        close(vector.tokens()[1], seen.tokens[t])
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        close(scalar.u, np.clip(params.interests + state.shift[t], -1, 1))
-        close(scalar.budget, params.budget - state.spent[t], atol=1e-3)
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        close(reward, rewards[t], atol=1e-3)
-        close(rewards_v[1], rewards[t], atol=1e-3)
-        assert figures.keys() == figures_v.keys()
-        for name, value in figures.items():
-            close(value, info[name][t], atol=1e-3)
-            close(figures_v[name][1], info[name][t], atol=1e-3)
+
+    def user(model, t):
+        np.testing.assert_allclose(model.u, np.clip(params.interests + state.shift[t], -1, 1), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(model.budget, params.budget - state.spent[t], rtol=1e-4, atol=1e-3)
+
+    check_numpy_model(
+        ENV,
+        LoopModel,
+        BatchModel,
+        [Recording.of(params, start, seen, actions, uniforms, rewards, info)],
+        Tolerances(tokens=(1e-4, 1e-4), reward=(1e-4, 1e-3), figures=(1e-4, 1e-3)),
+        inspect=user,
+    )
     assert not terminated.any()
     return rewards, info
 
 
 @pytest.mark.parametrize("greedy", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(greedy):
-    rewards, info = peers_agree(ENV.default_params, jax.random.key(5), greedy)
+    rewards, info = models_agree(ENV.default_params, jax.random.key(5), greedy)
     # An empty slate is never clicked and has no diversity.
     assert (rewards.sum() > 0) == (info["diversity"].sum() > 0) == (greedy >= 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    _, info = peers_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    _, info = models_agree(sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
     assert info["session"][-1] == 0, "the user should have left: the absorbing state is compared, too"
 
 
@@ -337,11 +331,11 @@ def test_what_is_hidden_changes_what_the_reference_chooses():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"num_topics": 1}, "num_topics = 1"),
-        ({"num_periods": 0}, "num_periods = 0"),
-        ({"slate_size": 0}, "slate_size = 0"),
-        ({"slate_size": 11}, "slate_size = 11"),
-        ({"preset": "radio"}, "unknown preset 'radio'"),
+        ({"num_topics": 1}, "num_topics must be .* got 1"),
+        ({"num_periods": 0}, "num_periods must be .* got 0"),
+        ({"slate_size": 0}, "slate_size must be .* got 0"),
+        ({"slate_size": 11}, "slate_size must be a whole number from 1 to 10, got 11"),
+        ({"preset": "radio"}, "preset must be one of video, .* got 'radio'"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(shapes, message):
@@ -533,7 +527,7 @@ def population(count=32):
 @pytest.mark.slow
 def test_the_order_of_policies_leaves_headroom():
     tasks, keys = population()
-    found = anchors.anchors(ENV, tasks, keys)
+    found = scoring.reference_returns(ENV, tasks, keys)
     floor = found.floor.mean()
     heuristic, reference = float(found.heuristic.mean()), float(found.reference.mean())
     score = (heuristic - floor) / (reference - floor)

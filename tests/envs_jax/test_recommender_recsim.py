@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from benchmarks.peers.recommender import Scalar
+from benchmarks.numpy_models.recommender import LoopModel
 
 interest_evolution = pytest.importorskip("recsim.environments.interest_evolution")
 G, M, K = 20, 10, 3
@@ -42,7 +42,7 @@ def test_choice_probabilities_budget_and_interests_are_those_of_recsim(seed):
     seen = world.reset()
     user = world.environment.user_model
     interests = user._user_state.user_interests.copy()
-    model = Scalar(published(interests), 400, M, K)
+    model = LoopModel(published(interests), 400, M, K)
     model.reset(np.full(M + G, 0.5))
     steps, clicks = 0, 0
     while not user.is_terminal():

@@ -24,6 +24,43 @@ def test_uniforms_are_a_function_of_key_and_index_alone():
         assert not np.intersect1d(first, different).size
 
 
+def test_the_uniforms_of_a_key_are_those_that_they_always_were():
+    # uniform(fold_in(key, index)) of threefry, half a step up: recorded at commit 5a3c370.
+    recorded = [float.fromhex(x) for x in ("0x1.bf6de4p-2", "0x1.77b1acp-2", "0x1.9d3c6ap-1")]
+    for key in (jax.random.key(3), jax.random.PRNGKey(3), jnp.array([0, 3], jnp.uint32)):
+        np.testing.assert_array_equal(sampling.uniforms(key, 7, 3), recorded)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_of_other_generators_have_two_words_of_their_own(impl):
+    one, other = (jax.random.key(seed, impl=impl) for seed in (0, 1))
+    words = sampling.key_words(one)
+    assert (words.shape, words.dtype) == ((2,), jnp.uint32)
+    np.testing.assert_array_equal(words, sampling.key_words(one))
+    assert (words != sampling.key_words(other)).any()
+    np.testing.assert_array_equal(sampling.uniforms(one, 7, 3), sampling.uniforms(words, 7, 3))
+    with jax.default_prng_impl(impl):
+        np.testing.assert_array_equal(words, sampling.key_words(jax.random.PRNGKey(0)))
+        assert len(np.unique(sampling.uniforms(words, 7, 3))) == 3
+
+
+def test_tasks_resets_and_periods_have_indices_of_their_own():
+    assert len({sampling.TASK_INDEX, sampling.RESET_INDEX}) == 2
+    assert min(sampling.TASK_INDEX, sampling.RESET_INDEX) > 2**30
+
+
+def test_tables_of_any_rank_broadcast_without_rank_promotion():
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        rates = jnp.array([[1.0, 2.0], [3.0, 4.0]], jnp.float32)
+        one = sampling.poisson_cdf(jnp.float32(4.0), 9)
+        np.testing.assert_array_equal(sampling.poisson_cdf(rates, 9)[1, 1], one)
+        drawn = sampling.categorical(jnp.full((2, 3), 0.4, jnp.float32), one)
+        np.testing.assert_array_equal(drawn, np.full((2, 3), int(sampling.categorical(jnp.float32(0.4), one))))
+        chance = jnp.array([[0.1, 0.5]], jnp.float32)
+        table = sampling.binomial_cdf(jnp.array([[3], [5]], jnp.int32), chance, 6)
+        np.testing.assert_array_equal(table[1, 1], sampling.binomial_cdf(5, 0.5, 6))
+
+
 def test_uniforms_lie_strictly_inside_the_unit_interval():
     draws = np.asarray(sampling.uniforms(jax.random.key(0), 0, 2**20))
     assert draws.dtype == np.float32

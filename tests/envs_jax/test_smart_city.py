@@ -1,7 +1,5 @@
 """Smart city, the model: invariants, laws, and step-by-step agreement with two independent NumPy models."""
 
-import dataclasses
-
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -10,11 +8,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.peers.smart_city import Scalar, Vector
-from envs_jax import sampling, suite
+from benchmarks.numpy_models.smart_city import BatchModel, LoopModel
+from envs_jax import policies, sampling
 from envs_jax.domains.smart_city import PLAN, SmartCity, binomial, poisson
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references.grid import ahead, by_movement, by_phase
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = SmartCity()
 P, T = ENV.num_periods, ENV.horizon
@@ -34,7 +33,7 @@ def play(params, key, policy_key, mode):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         green = state.green[time % 4]
         wanted = jnp.where(mode == HOLD, green, (green + 1) % 4)
         directed = (wanted - ENV.planned(time // 4)[time % 4]) % 4
@@ -52,41 +51,29 @@ def episode(params, seed, mode):
     return jax.device_get(play(params, jax.random.key(seed), jax.random.key(seed + 1), mode))
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
-def peers_agree(params, seed, mode):
-    start, trace, _ = episode(params, seed, mode)
+def models_agree(params, seed, mode):
+    start, trace, (last, _) = episode(params, seed, mode)
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    scalar, vector = Scalar(leaves, P), Vector({k: np.stack([v, v]) for k, v in leaves.items()}, P)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(T):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose([reward, rewards_v[1]], rewards[t], rtol=1e-5)
-        for name, value in figures.items():
-            # Vehicles are whole numbers: they agree exactly.
-            rtol = 1e-5 if name == "persons" else 0
-            np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=rtol, err_msg=name)
+    # Vehicles are whole numbers: they agree exactly.
+    tolerances = Tolerances(tokens=(1e-5, 1e-6), reward=(1e-5, 0.0), figures=(0.0, 0.0), named={"persons": (1e-5, 0.0)})
+    recording = Recording.of(params, start, seen, actions, uniforms, rewards, info, last)
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording], tolerances)
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("mode", [RANDOM, HOLD, ALTERNATE, FOLLOW])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(mode):
-    *_, info = peers_agree(ENV.default_params, 5, mode)
+    *_, info = models_agree(ENV.default_params, 5, mode)
     assert info["switches"].sum() == {HOLD: 0, ALTERNATE: 4 * P}.get(mode, info["switches"].sum())
 
 
 @pytest.mark.parametrize(("seed", "mode"), [(0, RANDOM), (1, RANDOM), (2, HOLD), (3, ALTERNATE), (4, FOLLOW)])
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed, mode):
-    peers_agree(sample(jax.random.key(seed)), 100 + seed, mode)
+    models_agree(sample(jax.random.key(seed)), 100 + seed, mode)
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------
@@ -302,7 +289,7 @@ def test_a_single_approach_is_the_bulk_service_queue():
 
 @pytest.mark.parametrize("value", [0, -3, 2.5, "48"])
 def test_impossible_shapes_are_refused_by_name(value):
-    with pytest.raises(ValueError, match="num_periods="):
+    with pytest.raises(ValueError, match="num_periods must be a whole number from 1 to 100000, got "):
         SmartCity(num_periods=value)
 
 

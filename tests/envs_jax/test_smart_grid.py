@@ -12,12 +12,13 @@ import pytest
 import scipy.optimize
 import scipy.sparse
 
-from benchmarks.peers.smart_grid import Scalar, Vector, chain
-from envs_jax import sampling, suite
+from benchmarks.numpy_models.smart_grid import BatchModel, LoopModel, chain
+from envs_jax import policies, sampling
 from envs_jax.data import ieee14
 from envs_jax.domains.smart_grid import OVERLOAD_COST, SHED_COST, SmartGrid
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import backward_dp, dc_network, storage_lattice
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 from tests.envs_jax.smart_grid_programs import serve
 
 ENV = SmartGrid()
@@ -42,7 +43,7 @@ def play(params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         pushed = jnp.where(seen.action_mask[push], push, 0)
         action = jnp.where(push == 0, random, pushed).astype(jnp.int32)
         uniforms = sampling.uniforms(key, time // D, ENV.num_uniforms)
@@ -137,7 +138,7 @@ def test_rouwenhorst_keeps_variance_and_autocorrelation():
         assert abs(np.array(law) @ np.square(values) - (size > 1)) < 1e-12
 
 
-# ---- the environment against its peers ------------------------------------------------------------------------------
+# ---- the environment against its NumPy models -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("seed", "push"), [(None, 0), (None, 1), (0, 0), (1, 1), (2, 2), (3, 0), (4, 0)])
@@ -145,24 +146,11 @@ def test_agrees_with_the_independent_models(seed, push):
     params = ENV.default_params if seed is None else sample(jax.random.key(seed))
     if push == 2:
         params = params.replace(initial_charge=jnp.full((D,), 4, jnp.int32))
-    start, trace, _ = jax.device_get(play(params, jax.random.key(5), jax.random.key(6), push))
+    start, trace, (last, _) = jax.device_get(play(params, jax.random.key(5), jax.random.key(6), push))
     seen, _, actions, uniforms, rewards, terminated, info = trace
-    leaves = {f.name: np.asarray(getattr(params, f.name)) for f in dataclasses.fields(params)}
-    scalar, vector = Scalar(leaves, P), Vector({k: np.stack([v, v]) for k, v in leaves.items()}, P)
-    scalar.reset(start)
-    vector.reset(np.stack([start, start]))
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        rewards_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose(reward, rewards[t], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(rewards_v[1], rewards[t], rtol=1e-4, atol=1e-4)
-        for name, value in figures.items():
-            np.testing.assert_allclose(value, info[name][t], rtol=1e-5, atol=1e-3)
-            np.testing.assert_allclose(figures_v[name][1], info[name][t], rtol=1e-5, atol=1e-3)
+    recording = Recording.of(params, start, seen, actions, uniforms, rewards, info, last)
+    tolerances = Tolerances(tokens=(1e-4, 2e-5), reward=(1e-4, 1e-4), figures=(1e-5, 1e-3))
+    check_numpy_model(ENV, LoopModel, BatchModel, [recording], tolerances)
     assert not terminated.any()
     if push:
         assert not seen.action_mask[-D:, push].any()  # pushed to the end of the lattice, where the mask bites
@@ -409,7 +397,7 @@ def test_linear_program_with_continuous_storage_bounds_the_lattice_optimum():
     hours = [jax.device_get(ENV.conditions(params, t, states.wind[t * D], states.cloud[t * D])) for t in range(P)]
     loads, greens = (np.array(x, float) for x in zip(*hours, strict=True))
     idle = params.replace(initial_charge=jnp.zeros((D,), jnp.int32))
-    scalar = Scalar({f.name: np.asarray(getattr(idle, f.name)) for f in dataclasses.fields(idle)}, P)
+    scalar = LoopModel({f.name: np.asarray(getattr(idle, f.name)) for f in dataclasses.fields(idle)}, P)
     gross = sum(scalar.operate(load, list(green), [0.0] * D)["cost"] for load, green in zip(loads, greens, strict=True))
     best = gross - 100 * float(foresight(params, key[None])[0])
     random = gross - 100 * float(trace[4][last].sum())
@@ -423,7 +411,7 @@ def test_linear_program_with_continuous_storage_bounds_the_lattice_optimum():
 
 @pytest.mark.parametrize(("field", "value"), [("num_periods", 0), ("levels", 1), ("num_wind", 0), ("num_cloud", 0)])
 def test_impossible_shapes_are_refused_by_name(field, value):
-    with pytest.raises(ValueError, match=f"{field} = {value}"):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number from [12] to [0-9]+, got {value}"):
         SmartGrid(**{field: value})
 
 

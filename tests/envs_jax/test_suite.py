@@ -10,8 +10,9 @@ from scipy import stats
 
 import envs_jax
 from envs_jax import observation as vocabulary
-from envs_jax import suite
+from envs_jax import policies, suite
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from envs_jax.rollout import lockstep_reset, recurrent_rollout, rollout
 from tests.envs_jax.toys import Toy
 
 SHORT, LONG = Toy(num_turns=2, num_periods=3), Toy(num_turns=3, num_periods=4, num_actions=5)
@@ -26,12 +27,12 @@ KEYS = (KEYS[0], KEYS[1][:2])
 
 @jax.jit
 def play(tasks, keys, key):
-    return suite.rollout(SUITE.envs, tasks, keys, SUITE.random_act, key)
+    return rollout(SUITE.envs, tasks, keys, policies.random_act, key)
 
 
 @jax.jit
 def play_short(tasks, keys, key):
-    return suite.rollout((SHORT,), (tasks,), (keys,), SUITE.random_act, key)
+    return rollout((SHORT,), (tasks,), (keys,), policies.random_act, key)
 
 
 # ---- padding, joining, flattening ---------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ def play_short(tasks, keys, key):
 @functools.cache
 @jax.jit
 def first_observations():
-    return [suite.lockstep_reset(env, t, k)[0] for env, t, k in zip(SUITE.envs, TASKS, KEYS, strict=True)]
+    return [lockstep_reset(env, t, k)[0] for env, t, k in zip(SUITE.envs, TASKS, KEYS, strict=True)]
 
 
 def test_pad_adds_absent_tokens_and_illegal_actions_only():
@@ -104,7 +105,12 @@ def test_subset_keeps_the_padding_and_the_suites_order():
     part = SUITE.subset(["short"])
     assert part.envs == (SHORT,)
     assert (part.num_tokens, part.num_actions, part.num_periods) == (3, 5, 4)
-    assert part.horizon == SHORT.horizon
+    assert part.horizon == LONG.horizon
+    assert part.shapes == SUITE.shapes, "programs of padded shapes are shared"
+    tight = SUITE.subset(["short"], tight=True)
+    assert tight.envs == (SHORT,)
+    assert tight.names == ("short",)
+    assert (tight.num_tokens, tight.num_actions, tight.num_periods, tight.horizon) == (2, 3, 3, 6)
     assert SUITE.subset(["long", "short"]).names == ("short", "long")
     assert part.join(first_observations()[:1]).tokens.shape[2] == 3
 
@@ -184,20 +190,40 @@ def test_another_policy_meets_the_same_noise():
     )
 
 
-def test_batched_policies_see_one_padded_batch_and_act_in_every_domain():
+def test_one_padded_batch_of_all_domains_is_enough_to_act_in_each():
     shapes = []
 
-    def act(seen, key):
-        del key
+    def act(seens, states, key):
+        del states, key
+        seen = SUITE.join(seens)
         shapes.append(seen.tokens.shape)
         # The last legal action of each: 1 or 2 in the short domain, 1 or 4 in the long one.
-        return seen.action_mask.shape[-1] - 1 - jnp.argmax(seen.action_mask[..., ::-1], axis=-1).astype(jnp.int32)
+        last = seen.action_mask.shape[-1] - 1 - jnp.argmax(seen.action_mask[..., ::-1], axis=-1).astype(jnp.int32)
+        return SUITE.split(last, [3, 2])
 
-    rollout = jax.jit(lambda key: suite.rollout(SUITE.envs, TASKS, KEYS, SUITE.batched(act), key))
-    (short, long), _ = rollout(jax.random.key(0))
+    (short, long), _ = jax.jit(lambda key: rollout(SUITE.envs, TASKS, KEYS, act, key))(jax.random.key(0))
     assert set(shapes) == {(5, 2, 3, NUM_TOKEN_FEATURES)}
     np.testing.assert_array_equal(short.action[:6, 0, 0], [1, 2] * 3)
     np.testing.assert_array_equal(long.action[:, 1, 1], [1, 4, 4] * 4)
+
+
+def test_an_act_that_remembers_is_handed_its_carry_and_its_notes_are_recorded():
+    """It chooses 0 and 1 in turns, as it remembers; the carry goes on beyond the shorter horizon."""
+
+    def act(seens, states, carry, key):
+        del states, key
+        chosen = tuple(jnp.full(seen.token_mask.shape[:2], carry % 2, jnp.int32) for seen in seens)
+        return chosen, 10 * carry, carry + 1
+
+    record = lambda domain, step: (step.action, step.notes)  # noqa: E731
+    program = jax.jit(lambda carry: recurrent_rollout(SUITE.envs, TASKS, KEYS, act, carry, jax.random.key(0), record))
+    ((short, notes), (long, _)), finals, carry = program(jnp.int32(3))
+    assert carry == 3 + LONG.horizon
+    np.testing.assert_array_equal(notes, 10 * (3 + np.arange(LONG.horizon)))
+    for actions, tasks in ((short, 3), (long, 2)):
+        expected = (3 + np.arange(LONG.horizon)) % 2
+        np.testing.assert_array_equal(actions, np.broadcast_to(expected[:, None, None], (LONG.horizon, tasks, 2)))
+    assert finals[0].tokens.shape[:2] == (3, 2)
 
 
 # ---- random legal choices -----------------------------------------------------------------------------------------
@@ -207,7 +233,7 @@ def test_random_actions_are_uniform_over_legal_actions_only():
     masks = np.array([[0, 0, 1, 0, 0], [1, 0, 1, 0, 1], [0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     count = 20_000
     seen = Observation(None, None, None, None, jnp.broadcast_to(masks, (count, *masks.shape)))
-    actions = np.asarray(suite.random_actions(seen, jax.random.key(0)))
+    actions = np.asarray(policies.random_actions(seen, jax.random.key(0)))
     assert actions.shape == (count, 4)
     assert actions.dtype == np.int32
     for column, mask in zip(actions.T, masks, strict=True):

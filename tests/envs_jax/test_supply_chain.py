@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.peers.supply_chain import Scalar, Vector
-from envs_jax import anchors, sampling, suite
+from benchmarks.numpy_models.supply_chain import BatchModel, LoopModel
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.supply_chain import SupplyChain
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import base_stock
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = SupplyChain()
 N, P = ENV.num_turns, ENV.num_periods
@@ -53,7 +55,7 @@ def play(params, key, policy_key, plan, follow):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         reference = ENV.reference_action(plan, state, params, key)
         action = jnp.where(follow, reference, random)
         heuristic = ENV.heuristic_action(seen, key)
@@ -84,7 +86,6 @@ def episode(seed, hidden=None, follow=False):
         task = task.replace(demand_mean=mean, backlog_cost=cost, demand_cdf=table / table[-1])
     plan = solve(task) if follow else jnp.zeros((P, N), jnp.int32)
     start, trace, last = play(task, jax.random.key(seed + 1), jax.random.key(seed + 2), plan, follow)
-    trace["state"] = trace["state"].replace(key=jax.random.key_data(trace["state"].key))
     return task, *jax.tree.map(np.asarray, (start, trace, last))
 
 
@@ -237,11 +238,11 @@ def simulator(stages, periods, episodes):
         """Mean expected reward of each period ``f32[P, E]`` when the reference policy follows ``plan``."""
         tasks, plans = jax.tree.map(lambda x: x[None], (params, plan))
         keys = jax.random.split(key, (1, episodes))
-        _, state = suite.lockstep_reset(env, tasks, keys)
+        _, state = engine.lockstep_reset(env, tasks, keys)
 
         def body(state, _):
-            action = suite.reference_actions(env, plans, state, tasks, key)
-            _, state, reward, info = suite.lockstep_step(env, tasks, state, action)
+            action = policies.reference_actions(env, plans, state, tasks, key)
+            _, state, reward, info = engine.lockstep_step(env, tasks, state, action)
             return state, (info["expected_reward"][0], reward[0])
 
         _, (expected, realised) = jax.lax.scan(body, state, jnp.arange(env.horizon))
@@ -309,36 +310,23 @@ def test_the_reference_earns_its_computed_value():
 
 # ---- agreement with the independent models --------------------------------------------------------------------------
 
+CLOSE = Tolerances(tokens=(2e-5, 2e-5), reward=(1e-5, 1e-4), figures=(2e-4, 2e-3))
+
+
+def recorded(seed, follow):
+    task, start, trace, _ = episode(seed, follow=follow)
+    names = ("seen", "action", "uniforms", "reward", "info")
+    return Recording.of(task, start, *(trace[name] for name in names))
+
 
 @hypothesis.given(SEEDS, st.booleans())
 @hypothesis.settings(max_examples=6)
-def test_scalar_twin_agrees_step_by_step(seed, follow):
-    task, start, trace, _ = episode(seed, follow=follow)
-    twin = Scalar(leaves(task))
-    twin.reset(start)
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(twin.tokens(), trace["seen"].tokens[t], rtol=2e-5, atol=2e-5)
-        np.testing.assert_array_equal(twin.action_mask(), trace["seen"].action_mask[t])
-        reward, info = twin.step(int(trace["action"][t]), trace["uniforms"][t])
-        np.testing.assert_allclose(reward, trace["reward"][t], rtol=1e-5, atol=1e-4)
-        for name, value in info.items():
-            np.testing.assert_allclose(value, trace["info"][name][t], rtol=2e-4, atol=2e-3, err_msg=name)
+def test_both_numpy_models_agree_step_by_step(seed, follow):
+    check_numpy_model(ENV, LoopModel, BatchModel, [recorded(seed, follow)], CLOSE)
 
 
-def test_vector_twin_agrees_step_by_step():
-    seeds = range(40, 46)
-    runs = [episode(seed, follow=seed % 2 == 0) for seed in seeds]
-    params = {k: np.stack([leaves(task)[k] for task, *_ in runs]) for k in leaves(runs[0][0])}
-    twin = Vector(params)
-    twin.reset(np.stack([start for _, start, *_ in runs]))
-    trace = jax.tree.map(lambda *x: np.stack(x, axis=1), *[trace for _, _, trace, _ in runs])
-    for t in range(ENV.horizon):
-        np.testing.assert_allclose(twin.tokens(), trace["seen"].tokens[t], rtol=2e-5, atol=2e-5)
-        np.testing.assert_array_equal(twin.action_mask(), trace["seen"].action_mask[t])
-        reward, info = twin.step(trace["action"][t], trace["uniforms"][t])
-        np.testing.assert_allclose(reward, trace["reward"][t], rtol=1e-5, atol=1e-4)
-        for name, value in info.items():
-            np.testing.assert_allclose(value, trace["info"][name][t], rtol=2e-4, atol=2e-3, err_msg=name)
+def test_rows_of_a_batch_are_tasks_of_their_own():
+    check_numpy_model(ENV, LoopModel, BatchModel, [recorded(seed, seed % 2 == 0) for seed in range(40, 46)], CLOSE)
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------
@@ -510,7 +498,7 @@ def test_average_task_rebuilds_the_law_of_demand():
     ],
 )
 def test_bad_shapes_are_refused_by_name(field, value):
-    with pytest.raises(ValueError, match=f"{field}={value}"):
+    with pytest.raises(ValueError, match=f"{field} must be a whole number from [0-9]+ to [0-9]+, got {value}"):
         SupplyChain(**{field: value})
 
 
@@ -519,9 +507,9 @@ def follow(tasks, keys, plans):
     """Mean expected return when the reference policy follows ``plans i32[B, P, N]``."""
 
     def act(seen, states, key):
-        return (suite.reference_actions(ENV, plans, states[0], tasks, key),)
+        return (policies.reference_actions(ENV, plans, states[0], tasks, key),)
 
-    (rewards,), _ = suite.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=anchors.score_reward)
+    (rewards,), _ = engine.rollout((ENV,), (tasks,), (keys,), act, keys[0, 0], record=scoring.score_reward)
     return rewards.sum(axis=0).mean()
 
 
@@ -550,7 +538,7 @@ def plug_in(tasks, keys):
 def test_headroom_is_left_for_adaptation():
     tasks, population = (sample_many(jax.random.split(jax.random.key(k), n)) for k, n in ((10, 64), (12, 256)))
     keys = jax.random.split(jax.random.key(11), (64, 8))
-    value = {name: float(anchors.returns(ENV, name, tasks, keys, population).mean()) for name in anchors.POLICIES}
+    value = {name: float(scoring.returns(ENV, name, tasks, keys, population).mean()) for name in policies.POLICIES}
     rules = [blind(tasks, m, z) for m in (2.25, 3.0, 3.75, 4.5) for z in (0.0, 1.0, 2.0, 3.0)]
     value["blind"] = max(float(follow(tasks, keys, rule)) for rule in rules)
     value["plug_in"] = float(follow(tasks, keys, plug_in(tasks, jax.random.split(jax.random.key(13), 64))))

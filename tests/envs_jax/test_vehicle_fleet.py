@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.peers.vehicle_fleet import Scalar, Vector
-from benchmarks.programmes.vehicle_fleet import clairvoyant, requests
-from envs_jax import anchors, sampling, suite
+from benchmarks.numpy_models.vehicle_fleet import BatchModel, LoopModel
+from benchmarks.quality.oracles.vehicle_fleet import clairvoyant, requests
+from envs_jax import policies, sampling, scoring
+from envs_jax import rollout as engine
 from envs_jax.data import amod_city
 from envs_jax.domains.vehicle_fleet import VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fluid_fleet
+from envs_jax.testing import Recording, Tolerances, check_numpy_model
 from tests.envs_jax.fleet_rules import equal_distribution, with_flows
 
 ENV = VehicleFleet()
@@ -33,7 +34,7 @@ sample = jax.jit(ENV.sample_params)
 sample_many = jax.jit(jax.vmap(ENV.sample_params))
 solve = jax.jit(ENV.solve)
 reference = jax.jit(ENV.reference_action)
-returns = anchors.returns
+returns = scoring.returns
 
 
 @functools.partial(jax.jit, static_argnames="env")
@@ -42,7 +43,7 @@ def play(env, params, key, policy_key, push):
 
     def body(carry, time):
         seen, state = carry
-        random = suite.random_actions(seen, jax.random.fold_in(policy_key, time))
+        random = policies.random_actions(seen, jax.random.fold_in(policy_key, time))
         last = env.num_actions - 1 - jnp.argmax(seen.action_mask[::-1])
         first = jnp.where(seen.action_mask[1:].any(), 1 + jnp.argmax(seen.action_mask[1:]), 0)
         action = jnp.select([push == 0, push > 0], [random, last], first).astype(jnp.int32)
@@ -116,38 +117,35 @@ def test_base_policy_climbs():
 # ---- agreement with the independent models --------------------------------------------------------------------------
 
 
-def peers_agree(env, params, key, push):
-    trace, _ = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
+def models_agree(env, params, key, push):
+    trace, (last, _) = jax.device_get(play(env, params, key, jax.random.fold_in(key, 9), push))
     seen, states, actions, uniforms, rewards, terminated, info = trace
-    own = leaves_by_name(params)
-    static = (env.num_periods, env.fractions, env.max_requests)
-    scalar, vector = Scalar(own, *static), Vector({k: np.stack([v, v]) for k, v in own.items()}, *static)
-    scalar.reset(np.zeros(0))
-    vector.reset(np.zeros((2, 0)))
-    for t in range(env.horizon):
-        np.testing.assert_allclose(scalar.tokens(), seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_allclose(vector.tokens()[1], seen.tokens[t], rtol=1e-4, atol=2e-5)
-        np.testing.assert_array_equal(scalar.action_mask(), seen.action_mask[t])
-        np.testing.assert_array_equal(vector.action_mask()[1], seen.action_mask[t])
-        np.testing.assert_array_equal(scalar.idle, states.idle[t])
-        reward, figures = scalar.step(actions[t], uniforms[t])
-        reward_v, figures_v = vector.step(np.array([actions[t]] * 2), np.stack([uniforms[t]] * 2))
-        np.testing.assert_allclose([reward, reward_v[1]], rewards[t], rtol=1e-4, atol=1e-3)
-        for name, value in figures.items():
-            np.testing.assert_allclose([value, figures_v[name][1]], info[name][t], rtol=1e-4, atol=1e-3)
+    static = {"fractions": env.fractions, "max_requests": env.max_requests}
+
+    def idle_vehicles(model, t):
+        np.testing.assert_array_equal(model.idle, states.idle[t])
+
+    check_numpy_model(
+        env,
+        functools.partial(LoopModel, **static),
+        functools.partial(BatchModel, **static),
+        [Recording.of(params, np.zeros(0), seen, actions, uniforms, rewards, info, last)],
+        Tolerances(tokens=(1e-4, 2e-5), reward=(1e-4, 1e-3), figures=(1e-4, 1e-3)),
+        inspect=idle_vehicles,
+    )
     assert not terminated.any()
     return trace
 
 
 @pytest.mark.parametrize("push", [0, 1, -1])
 def test_agrees_with_the_independent_models_on_the_faithful_instance(push):
-    _, _, actions, *_ = peers_agree(ENV, ENV.default_params, jax.random.key(5), push)
+    _, _, actions, *_ = models_agree(ENV, ENV.default_params, jax.random.key(5), push)
     assert (actions > 0).mean() > 0.2
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_independent_models_on_sampled_tasks(seed):
-    peers_agree(ENV, sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
+    models_agree(ENV, sample(jax.random.key(seed)), jax.random.key(100 + seed), 0)
 
 
 CITIES = {
@@ -158,7 +156,7 @@ CITIES = {
 
 def test_agrees_with_the_independent_models_on_a_recorded_city():
     env = CITIES["san_francisco"]
-    peers_agree(env, env.city_params(amod_city("san_francisco")), jax.random.key(1), 0)
+    models_agree(env, env.city_params(amod_city("san_francisco")), jax.random.key(1), 0)
 
 
 # ---- check figures --------------------------------------------------------------------------------------------------
@@ -228,9 +226,9 @@ def test_two_stations_rebalance_at_the_rate_of_the_fluid_optimum():
     # A vehicle on a trip is away for two periods, one that is moved for one: 8 x 2 + 4 of the 30 are busy.
     tasks = jax.tree.map(lambda x: x[None], params)
     keys = jax.random.split(jax.random.key(0), (1, 64))
-    act = anchors.policy(env, "reference", tasks)
+    act = policies.policy(env, "reference", tasks)
     (info,), _ = jax.jit(
-        lambda: suite.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
+        lambda: engine.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
     )()
     driven = np.asarray(info["driven"]).sum(2)[1::2].mean(1) / 64
     served = float(info["served"].sum() / info["requests"].sum())
@@ -381,15 +379,15 @@ def test_tasks_that_look_alike_have_different_best_choices():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rows": 0}, "rows = 0"),
-        ({"rows": 1, "columns": 1}, "rows \\* columns = 1"),
-        ({"num_periods": 0}, "num_periods = 0"),
+        ({"rows": 0}, "rows must be a whole number from 1 to 32, got 0"),
+        ({"rows": 1, "columns": 1}, "rows x columns must be at least 2 regions, got 1 x 1 = 1"),
+        ({"num_periods": 0}, "num_periods must be .* got 0"),
         ({"fractions": (0.5, 0.5)}, "fractions"),
         ({"fractions": (0.5, 1.5)}, "fractions"),
         ({"fractions": ()}, "fractions"),
-        ({"rows": 4, "columns": 5}, "39 actions"),
-        ({"max_travel_time": 3}, "max_travel_time = 3"),
-        ({"max_requests": 1}, "max_requests = 1"),
+        ({"rows": 4, "columns": 5}, "must be at most 31 .*got 2 x 19 = 38"),
+        ({"max_travel_time": 3}, "max_travel_time must be a whole number from 6 to 1000, got 3"),
+        ({"max_requests": 1}, "max_requests must be .* got 1"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(wrong, message):

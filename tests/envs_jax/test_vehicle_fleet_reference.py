@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.contestants import leaves_by_name
-from benchmarks.programmes.vehicle_fleet import best_flows, clairvoyant, requests
-from envs_jax import anchors, suite
+from benchmarks.quality.oracles.vehicle_fleet import best_flows, clairvoyant, requests
+from envs_jax import policies, scoring
+from envs_jax import rollout as engine
 from envs_jax.domains.vehicle_fleet import SMOOTHING, VehicleFleet
 from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.testing import leaves_by_name
 from tests.envs_jax.fleet_rules import with_flows
 
 ENV = VehicleFleet()
@@ -92,7 +93,7 @@ def test_reference_is_close_to_the_exact_optimum_of_a_small_city(rates, cost):
 @pytest.fixture(scope="module")
 def population():
     tasks, keys = sample_many(jax.random.split(jax.random.key(0), 32)), jax.random.split(jax.random.key(1), (32, 2))
-    return tasks, keys, jax.device_get(anchors.anchors(ENV, tasks, keys))
+    return tasks, keys, jax.device_get(scoring.reference_returns(ENV, tasks, keys))
 
 
 def of_task(tasks, index):
@@ -162,18 +163,18 @@ def test_a_few_episodes_identify_what_is_hidden(population):
     average = jax.jit(jax.vmap(ENV.average_task, in_axes=(0, None)))(tasks, others)
 
     def random_act(seen, states, key):
-        return (suite.random_actions(seen[0], key),)
+        return (policies.random_actions(seen[0], key),)
 
     @jax.jit
     def watch(keys):
         look = lambda d, step: step.observation.tokens  # noqa: E731
-        return suite.rollout((ENV,), (tasks,), (keys,), random_act, jax.random.key(7), record=look)[0][0]
+        return engine.rollout((ENV,), (tasks,), (keys,), random_act, jax.random.key(7), record=look)[0][0]
 
     @jax.jit
     def mean_return(believed):
         plans = jax.vmap(ENV.solve)(believed)
-        act = lambda seen, states, key: (suite.reference_actions(ENV, plans, states[0], believed, key),)  # noqa: E731
-        (rewards,), _ = suite.rollout(
+        act = lambda seen, states, key: (policies.reference_actions(ENV, plans, states[0], believed, key),)  # noqa: E731
+        (rewards,), _ = engine.rollout(
             (ENV,), (tasks,), (keys,), act, jax.random.key(0), record=lambda d, step: step.reward
         )
         return rewards.sum(0).mean()

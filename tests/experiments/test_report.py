@@ -8,54 +8,60 @@ import html.parser
 import io
 import json
 import pathlib
+import shutil
 from typing import get_args
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import figures, plan, report, results, runs, tables
-from experiments.config import PRESETS, Protocol, TransferConfig
-from experiments.plan import LEFT_OUT, OTHER, OWN
-from experiments.results import Results, Target
-from metarl_jax.evaluation import Condition, conditions
+from experiments.harness import returns as stored
+from experiments.harness import runs
+from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, TrainingRun, multitask_beside
+from experiments.harness.returns import Measured
+from experiments.report import figures, results, tables
+from experiments.report.results import Condition, DomainBaselines, Results, conditions
+from experiments.transfer import plan, sections
+from experiments.transfer.__main__ import command
+from experiments.transfer.configuration import PRESETS, Protocol
+from metarl_jax import evaluation
 
 DOMAINS = ("energy_trading", "portfolio", "supply_chain")
 SEEDS, TASKS, EPISODES = 3, 12, 2
 ARMS = ("reference", "rl-only")
-SHOTS = conditions((0, 1, 5))
+CONDITIONS = conditions((0, 1, 5))
 
 
-def target(headroom: float = 2.0) -> Target:
+def target(headroom: float = 2.0) -> DomainBaselines:
     """Floor -10 by no-op, reference ``headroom`` above it in every task."""
     floor = np.full(TASKS, -10.0, np.float32)
-    anchors = {"random": floor - 5, "noop": floor, "heuristic": floor + 0.25 * headroom, "reference": floor + headroom}
-    return Target(anchors, "EUR", "optimal")
+    returns = {"random": floor - 5, "noop": floor, "heuristic": floor + 0.25 * headroom, "reference": floor + headroom}
+    return DomainBaselines(returns, "EUR", "optimal")
 
 
-def skill(agent: plan.Agent, at: str, given: Condition) -> float:
+def skill(agent: TrainingRun, at: str, given: Condition) -> float:
     """The story that the numbers tell: agents adapt at home, from their own support with rewards, and nowhere else."""
     if agent.role == "multitask":
         return 0.3
-    if agent.role == "source" and agent.place(at) != OTHER:
+    if agent.role == "source" and agent.setting(at) != CROSS_DOMAIN:
         return 0.2 + (0.12 * given.episodes if given.control == "none" else 0.0)
     return 0.1 if agent.role == "source" else 0.0
 
 
 def story(protocol: Protocol = "pairs", headroom: dict[str, float] | None = None, noise: float = 0.02) -> Results:
     targets = {name: target((headroom or {}).get(name, 2.0)) for name in DOMAINS}
-    everyone = plan.agents(protocol, DOMAINS)
+    everyone = plan.training_runs(protocol, DOMAINS)
     rng = np.random.default_rng(0)
     returns = {}
     for agent in everyone:
         for name in agent.tested_on(DOMAINS):
             at = targets[name]
-            scores = np.array([skill(agent, name, given) for given in SHOTS])[None, :, None, None]
-            shape = (len(ARMS) * SEEDS, len(SHOTS), TASKS, EPISODES)
+            scores = np.array([skill(agent, name, given) for given in CONDITIONS])[None, :, None, None]
+            shape = (len(ARMS) * SEEDS, len(CONDITIONS), TASKS, EPISODES)
             scores = scores + noise * rng.standard_normal(shape)
             span = (at.reference - at.floor)[:, None]
             returns[agent.id, name] = (at.floor[:, None] + scores * span).astype(np.float32)
-    return Results(protocol, SEEDS, ARMS, SHOTS, everyone, targets, returns)
+    return Results(protocol, SEEDS, ARMS, CONDITIONS, everyone, targets, returns)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +77,9 @@ def test_scores_are_the_story(pairs: Results) -> None:
     assert pairs.seed_scores(agent, "reference", "portfolio", Condition(5, "swap")) == pytest.approx(
         [0.2] * 3, abs=0.02
     )
-    assert pairs.anchor_score("heuristic", "portfolio") == pytest.approx(0.25)
-    assert pairs.anchor_score("reference", "portfolio") == pytest.approx(1.0)
-    assert pairs.anchor_score("noop", "portfolio") == pytest.approx(0.0)
+    assert pairs.baseline_score("heuristic", "portfolio") == pytest.approx(0.25)
+    assert pairs.baseline_score("reference", "portfolio") == pytest.approx(1.0)
+    assert pairs.baseline_score("noop", "portfolio") == pytest.approx(0.0)
     gain = pairs.gain(
         "portfolio",
         pairs.task_returns(agent, "reference", "portfolio", Condition(5)),
@@ -82,27 +88,29 @@ def test_scores_are_the_story(pairs: Results) -> None:
     assert gain.estimate == pytest.approx(0.6, abs=0.02)
 
 
-def test_members_of_an_arm_and_condition_are_the_ones_asked_for(pairs: Results) -> None:
+def test_replicas_of_an_arm_and_condition_are_the_ones_asked_for(pairs: Results) -> None:
     agent = pairs.sources[0]
     raw = pairs.returns[agent.id, "portfolio"]
     asked = pairs.task_returns(agent, "rl-only", "portfolio", Condition(5))
-    np.testing.assert_allclose(asked, raw[SEEDS:, SHOTS.index(Condition(5))].astype(np.float64).mean(-1))
+    np.testing.assert_allclose(asked, raw[SEEDS:, CONDITIONS.index(Condition(5))].astype(np.float64).mean(-1))
 
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
 def test_verdict_counts_the_story(protocol: Protocol) -> None:
     found = tables.verdicts(story(protocol))
-    asked = {"pairs": {OWN, OTHER}, "leave-out": {LEFT_OUT}, "both": {OWN, OTHER, LEFT_OUT}}[protocol]
-    assert {place for arm, place in found if arm == "reference"} == asked
-    for place in asked - {OTHER}:
-        home = found["reference", place]
+    asked = {"pairs": {IN_DOMAIN, CROSS_DOMAIN}, "leave-out": {HELD_OUT}, "both": {IN_DOMAIN, CROSS_DOMAIN, HELD_OUT}}[
+        protocol
+    ]
+    assert {setting for arm, setting in found if arm == "reference"} == asked
+    for setting in asked - {CROSS_DOMAIN}:
+        home = found["reference", setting]
         assert len(home.cells) == 3
         assert home.beats_both == home.beats_zero_shot == home.swap_collapses == home.zero_collapses == home.cells
         assert home.beats_multitask == home.cells
         assert (home.strict, home.trials) == (9, 9)
-    if OTHER not in asked:
+    if CROSS_DOMAIN not in asked:
         return
-    away = found["reference", OTHER]
+    away = found["reference", CROSS_DOMAIN]
     assert len(away.cells) == 6
     assert away.beats_zero_shot == away.swap_collapses == away.beats_multitask == []
     assert away.beats_random == away.cells
@@ -113,14 +121,14 @@ def test_domains_are_left_out_in_groups() -> None:
     names = tuple("abcdefg")
     assert plan.left_out(names, 3) == (("a", "d", "g"), ("b", "e"), ("c", "f"))
     assert plan.left_out(names, 0) == plan.left_out(names, 9) == tuple((name,) for name in names)
-    agents = plan.agents("both", names, 3)
+    agents = plan.training_runs("both", names, 3)
     assert [(a.role, len(a.trained_on), a.left_out) for a in agents[9:]] == [
         (role, 7 - len(group), group) for role in ("source", "multitask") for group in plan.left_out(names, 3)
     ]
     assert len({agent.id for agent in agents}) == len(agents) == 1 + 7 + 1 + 3 + 3
     for agent in agents[9:]:
         assert not set(agent.trained_on) & set(agent.tested_on(names))
-        assert plan.multitask_beside(agent, agents).trained_on == agent.trained_on
+        assert multitask_beside(agent, agents).trained_on == agent.trained_on
 
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
@@ -129,10 +137,10 @@ def test_every_protocol_has_its_tables_and_figures(protocol: Protocol) -> None:
     made = [table.title.split(" [")[0] for table in tables.scores(told, "reference")]
     asked = {"pairs": ["Score K=0 → K=5"], "leave-out": ["Score in the domain left out"]}
     assert made == asked.get(protocol, [*asked["pairs"], *asked["leave-out"]])
-    for place in {OWN, LEFT_OUT} & set(told.places):
+    for setting in {IN_DOMAIN, HELD_OUT} & set(told.settings):
         rows = {
             row[0]: [float(cell.split()[0]) for cell in row[1:]]
-            for row in tables.controls(told, "reference", place).rows
+            for row in tables.controls(told, "reference", setting).rows
         }
         assert rows["agent K=5"] == pytest.approx([0.8] * 3, abs=0.03)
         assert rows["agent K=0"] == pytest.approx([0.2] * 3, abs=0.03)
@@ -141,18 +149,18 @@ def test_every_protocol_has_its_tables_and_figures(protocol: Protocol) -> None:
 
 
 def test_overall_is_the_interquartile_mean_of_cells(pairs: Results) -> None:
-    home = pairs.overall("reference", pairs.cells(OWN), Condition(5))
+    home = pairs.overall("reference", pairs.cells(IN_DOMAIN), Condition(5))
     assert home.estimate == pytest.approx(0.8, abs=0.02)
-    away = pairs.overall("reference", pairs.cells(OTHER), Condition(5))
+    away = pairs.overall("reference", pairs.cells(CROSS_DOMAIN), Condition(5))
     assert away.estimate == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_domain_without_headroom_is_named_and_not_scored() -> None:
     broken = story(headroom={"portfolio": 0.0})
     assert tables.shown(broken.score(broken.sources[0], "reference", "portfolio", Condition(5))) == "n/a"
-    assert not np.isnan(broken.overall("reference", broken.cells(OWN), Condition(5)).estimate)
-    assert "portfolio -> portfolio" not in tables.verdicts(broken)["reference", OWN].beats_both
-    row = next(row for row in tables.anchors(broken).rows if row[0] == "portfolio")
+    assert not np.isnan(broken.overall("reference", broken.cells(IN_DOMAIN), Condition(5)).estimate)
+    assert "portfolio -> portfolio" not in tables.verdicts(broken)["reference", IN_DOMAIN].beats_both
+    row = next(row for row in tables.baselines(broken).rows if row[0] == "portfolio")
     assert row[-1] == f"{TASKS} of {TASKS}"
     for found in tables.matrix(broken, "reference").rows:
         assert found[2] == "n/a → n/a"
@@ -162,7 +170,7 @@ def test_a_domain_without_headroom_is_named_and_not_scored() -> None:
 
 def test_nothing_to_score_at_all() -> None:
     empty = story(headroom=dict.fromkeys(DOMAINS, 0.0))
-    assert np.isnan(empty.overall("reference", empty.cells(OWN), Condition(5)).estimate)
+    assert np.isnan(empty.overall("reference", empty.cells(IN_DOMAIN), Condition(5)).estimate)
     assert all(row[1] == "n/a" for row in tables.aggregate(empty).rows)
     figures.heat_map(empty, "rl-only").savefig(io.BytesIO())
 
@@ -175,12 +183,12 @@ def test_few_seeds_are_admitted(pairs: Results) -> None:
 
 def test_one_domain_has_no_other_cells() -> None:
     whole = story()
-    everyone = plan.agents("pairs", ("portfolio",))
+    everyone = plan.training_runs("pairs", ("portfolio",))
     returns = {(agent.id, "portfolio"): whole.returns["multitask-all", "portfolio"] for agent in everyone}
     single = dataclasses.replace(
-        whole, agents=everyone, targets={"portfolio": whole.targets["portfolio"]}, returns=returns
+        whole, agents=everyone, baselines={"portfolio": whole.baselines["portfolio"]}, returns=returns
     )
-    assert single.cells(OTHER) == []
+    assert single.cells(CROSS_DOMAIN) == []
     assert all(row[2] == "none" for row in tables.aggregate(single).rows)
     assert len(tables.headline(single, tables.verdicts(single))) == 2 + 2  # an own-domain line an arm, two notes
 
@@ -202,47 +210,61 @@ class Tags(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
+CONFIG = dataclasses.replace(
+    PRESETS["smoke"],
+    name="run & co",
+    seeds=SEEDS,
+    evaluation=dataclasses.replace(PRESETS["smoke"].evaluation, support_episodes=(0, 1, 5), tasks=TASKS),
+)
+USAGE = {"seconds_of_this_process": 1.0}
+ENTRY = {"seconds": 1.0, "compiling": 0.0, "gradient_steps_per_second": 2.0, "env_steps_per_second": 3.0}
+
+
 @pytest.fixture(scope="module")
-def written(pairs: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, TransferConfig]:
-    config = dataclasses.replace(PRESETS["smoke"], name="<run> & co")
-    path = tmp_path_factory.mktemp("results") / "run"
-    with runs.RunFolder(path, config, resume=False) as folder:
-        folder.write_json(runs.VERSIONS, {"python": "3"})
-        entry = {"seconds": 1.0, "compiling": 0.0, "updates_per_second": 2.0, "env_steps_per_second": 3.0}
+def written(pairs: Results, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("results") / "transfer" / CONFIG.name
+    measured = Measured(pairs.baselines, pairs.returns)
+    with runs.RunFolder(path, CONFIG, resume=False) as folder:
+        folder.write_json(runs.VERSIONS, {"python": "<3>"})
+        folder.write_json(
+            f"agents/source-portfolio/{runs.VALIDATION}", {"reference": {"chosen": "it", "scores": {"it": 0.5}}}
+        )
         for iteration in (1, 2):
-            folder.log("source-portfolio", iteration, {**entry, "metrics": {"loss": [1.0, 2.0]}})
-        report.write(pairs, config, folder, {"seconds_of_this_process": 1.0})
-    return path, config
+            folder.log("source-portfolio", iteration, {**ENTRY, "metrics": {"loss": [1.0, 2.0]}})
+        stored.store(folder, CONFIG, measured)
+        sections.write(CONFIG, pairs.agents, measured, folder, USAGE)
+    return path
 
 
-def test_page_is_self_contained(written: tuple[pathlib.Path, TransferConfig]) -> None:
-    text = (written[0] / "report.html").read_text()
+def test_page_is_self_contained(written: pathlib.Path) -> None:
+    text = (written / "report.html").read_text()
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
     assert len(tags.sources) == 4  # two heat maps, adaptation, training
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
-    assert "&lt;run&gt; &amp; co" in text
-    assert "<run>" not in text
+    assert "run &amp; co" in text
+    assert "&lt;3&gt;" in text
+    assert "<3>" not in text
 
 
-def test_files_of_a_run(written: tuple[pathlib.Path, TransferConfig], pairs: Results) -> None:
-    path, _ = written
-    figures_there = {file.name for file in (path / "figures").iterdir()}
+def test_files_of_a_run(written: pathlib.Path, pairs: Results) -> None:
+    figures_there = {file.name for file in (written / "figures").iterdir()}
     assert figures_there == {"matrix_reference.png", "matrix_rl-only.png", "adaptation.png", "training.png"}
-    raw = results.load_arrays(path / "returns.npz")
-    assert raw is not None
-    np.testing.assert_array_equal(raw["returns/multitask-all/portfolio"], pairs.returns["multitask-all", "portfolio"])
-    np.testing.assert_array_equal(raw["anchors/portfolio/noop"], pairs.targets["portfolio"].anchors["noop"])
-    summary = json.loads((path / "summary.json").read_text())
+    assert runs.faults(written) == []
+    with np.load(written / runs.RETURNS) as raw:
+        kept = raw["returns/multitask-all/portfolio"]
+        np.testing.assert_array_equal(kept, pairs.returns["multitask-all", "portfolio"])
+        np.testing.assert_array_equal(raw["anchors/portfolio/noop"], pairs.baselines["portfolio"].returns["noop"])
+    summary = json.loads((written / "summary.json").read_text())
     assert summary["verdicts"]["reference"]["own domain, new tasks"]["strict"] == 9
     assert summary["scores"]["source: portfolio"]["reference"]["portfolio"]["K=5"][0] == pytest.approx(0.8, abs=0.02)
 
 
-def test_scores_in_long_format(written: tuple[pathlib.Path, TransferConfig], pairs: Results) -> None:
-    with (written[0] / "scores.csv").open() as file:
+def test_scores_in_long_format(written: pathlib.Path, pairs: Results) -> None:
+    with (written / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(pairs.agents) * len(DOMAINS) * len(ARMS) * len(SHOTS) * SEEDS
+    assert len(rows) == len(pairs.agents) * len(DOMAINS) * len(ARMS) * len(CONDITIONS) * SEEDS
     asked = {"role": "source", "trained_on": "portfolio", "target": "portfolio", "arm": "reference", "K": "5"}
     mine = [row for row in rows if asked.items() <= row.items() and row["control"] == "none"]
     scores = pairs.seed_scores(pairs.sources[1], "reference", "portfolio", Condition(5))
@@ -262,21 +284,62 @@ def test_console_shows_all_tables_and_sentences(pairs: Results) -> None:
         assert text in stream.getvalue()
 
 
-def test_damaged_arrays_are_measured_again(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "returns.npz"
-    assert results.load_arrays(path) is None
-    arrays = {"portfolio": np.arange(1000.0)}
-    results.save_arrays(path, arrays)
-    first = path.read_bytes()
-    results.save_arrays(path, arrays)
-    assert path.read_bytes() == first
-    loaded = results.load_arrays(path)
-    assert loaded is not None
-    np.testing.assert_array_equal(loaded["portfolio"], arrays["portfolio"])
-    path.write_bytes(first[: len(first) // 2])
-    assert results.load_arrays(path) is None
-    flipped = bytearray(first)
-    flipped[len(first) // 2] ^= 1
-    path.write_bytes(bytes(flipped))
-    assert results.load_arrays(path) is None
-    assert not list(tmp_path.glob(".*"))
+DRAWN = ("figures/matrix_reference.png", "figures/adaptation.png")
+MADE = ("scores.csv", "summary.json", "report.html", *DRAWN)
+
+
+def _report(path: pathlib.Path) -> int:
+    return command(["--report", str(path)])
+
+
+def test_the_report_is_made_again_from_what_is_committed(
+    written: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its page, figures and checkpoints a run's folder is small, and the command brings all of them back."""
+    before = {name: (written / name).read_bytes() for name in MADE}
+    path = pathlib.Path(shutil.copytree(written, tmp_path / "run"))
+    for name in MADE:
+        if name != "summary.json":  # from which the cost of the run is taken
+            (path / name).unlink()
+    assert _report(path) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "Interquartile mean" in shown.out
+    assert {name: (path / name).read_bytes() for name in MADE} == before
+    assert runs.faults(path) == []
+
+
+@pytest.mark.parametrize("name", [*MADE, runs.VERSIONS, runs.METRICS])
+def test_what_is_damaged_of_a_report_is_named_or_written_anew(
+    name: str, written: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pathlib.Path(shutil.copytree(written, tmp_path / "run"))
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
+    assert len(runs.faults(path)) == 1
+    assert _report(path) == 0
+    said = capsys.readouterr().err
+    if name in (runs.VERSIONS, runs.METRICS, "summary.json"):  # that are read
+        assert name in said
+        assert "damaged" in said
+    if name in DRAWN or name == "scores.csv":
+        assert (path / name).read_bytes() == content
+    assert all(name == runs.VERSIONS and name in fault for fault in runs.faults(path))
+
+
+def test_damaged_returns_are_not_reported(
+    written: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pathlib.Path(shutil.copytree(written, tmp_path / "run"))
+    content = (path / runs.RETURNS).read_bytes()
+    (path / runs.RETURNS).write_bytes(content[:-1] + b"\1")
+    assert _report(path) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "returns.npz is damaged" in told[0]
+    assert "holds no usable returns.npz; go on with: python -m experiments.transfer --resume" in told[-1]
+
+
+def test_conditions_are_those_of_the_protocol() -> None:
+    for doses in ((0, 1, 5), (0,), (5, 0, 3)):
+        ours, theirs = results.conditions(doses), evaluation.conditions(doses)
+        assert [(c.episodes, c.control, c.label) for c in ours] == [(c.episodes, c.control, c.label) for c in theirs]

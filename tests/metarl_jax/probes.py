@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import Observation, action_rows, token_rows
+from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_rows
 
 
 @struct.dataclass
@@ -152,4 +152,15 @@ class Hidden(Probe):
         return params.bit
 
 
-PROBES = (Shown(), Late(), Choice(), Match(), Hidden())
+class Felt(Hidden):
+    """As :class:`Hidden`, but the last reward is on show, as in every domain: who remembers it knows the task."""
+
+    name = "felt"
+
+    def observation(self, state: ProbeState, params: ProbeParams) -> Observation:
+        seen = super().observation(state, params)
+        column = TOKEN_COLUMNS.index("last_reward")
+        return seen.replace(tokens=seen.tokens.at[:, column].set(state.last_reward))
+
+
+PROBES = (Shown(), Late(), Choice(), Match(), Hidden(), Felt())

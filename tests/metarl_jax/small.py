@@ -12,9 +12,8 @@ import numpy as np
 
 from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 from metarl_jax.configs import NetworkConfig
-from metarl_jax.experience import Support, Transition
 from metarl_jax.networks.agent import AgentNetwork, Params
-from metarl_jax.networks.memory import Periods
+from metarl_jax.types import PeriodHistory, Support, Transition
 
 NETWORK = NetworkConfig(width=8, layers=1, heads=2, expansion=1, channels=4, head_width=8, slots=4)
 TOKENS, ACTIONS = 2, 3
@@ -39,10 +38,10 @@ def observations(rng: np.random.Generator, *batch: int, tokens: int = TOKENS, ac
     )
 
 
-def periods(rng: np.random.Generator, episodes: int = EPISODES) -> Periods:
+def history(rng: np.random.Generator, episodes: int = EPISODES) -> PeriodHistory:
     """Random support periods of one task."""
     shape = (episodes, PERIODS)
-    return Periods(
+    return PeriodHistory(
         tokens=jnp.asarray(rng.uniform(-1, 1, (episodes, PERIODS + 1, TOKENS, NUM_TOKEN_FEATURES)), jnp.float32),
         token_mask=jnp.ones(TOKENS, bool),
         decisions=jnp.asarray(rng.uniform(-1, 1, (*shape, TOKENS, NUM_ACTION_FEATURES)), jnp.float32),
@@ -51,24 +50,24 @@ def periods(rng: np.random.Generator, episodes: int = EPISODES) -> Periods:
     )
 
 
-def transitions(rng: np.random.Generator, *batch: int) -> Transition:
+def transitions(rng: np.random.Generator, *batch: int, actions: int = ACTIONS) -> Transition:
     """Random legal choices with random outcomes."""
     return Transition(
-        observation=observations(rng, *batch),
-        action=jnp.asarray(rng.integers(0, ACTIONS - 1, batch), jnp.int32),
+        observation=observations(rng, *batch, actions=actions),
+        action=jnp.asarray(rng.integers(0, actions - 1, batch), jnp.int32),
         reward=jnp.asarray(rng.normal(size=batch), jnp.float32),
         span=jnp.ones(batch, jnp.float32),
         discount=jnp.full(batch, 0.9, jnp.float32),
-        next_observation=observations(rng, *batch),
+        next_observation=observations(rng, *batch, actions=actions),
         immediate=jnp.asarray(rng.normal(size=batch), jnp.float32),
-        reference=jnp.asarray(rng.integers(0, ACTIONS - 1, batch), jnp.int32),
+        reference=jnp.asarray(rng.integers(0, actions - 1, batch), jnp.int32),
         weight=jnp.ones(batch, jnp.float32),
     )
 
 
-def support(rng: np.random.Generator) -> Support:
+def support(rng: np.random.Generator, actions: int = ACTIONS) -> Support:
     """Random support of one task."""
-    return Support(periods(rng), transitions(rng, EPISODES, SAMPLES))
+    return Support(history(rng), transitions(rng, EPISODES, SAMPLES, actions=actions))
 
 
 def as_float64(tree: Any) -> Any:

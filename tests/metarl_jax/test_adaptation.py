@@ -11,14 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax import adaptation
-from metarl_jax.configs import AdaptationConfig, AdaptSet, Order, QLearningConfig
-from metarl_jax.learners.q_learning import Hyper, query_loss
+from envs_jax.suite import Suite
+from metarl_jax import adaptation, learners
+from metarl_jax.configs import (
+    AdaptationConfig,
+    AdaptSet,
+    DataConfig,
+    FineTuningConfig,
+    Order,
+    QLearningConfig,
+    TransformerDqnConfig,
+    TransformerMamlDqnConfig,
+)
+from metarl_jax.learners.q_learning import Recipe, query_loss, read_support
+from metarl_jax.networks.actor import Policy
 from metarl_jax.networks.agent import AgentNetwork
-from tests.metarl_jax import small
+from metarl_jax.types import Support
+from tests.metarl_jax import probes, small
 
 NETWORK = AgentNetwork(small.NETWORK)
 ADAPT_SETS: tuple[AdaptSet, ...] = ("head", "all")
+SUITE = Suite.of((probes.Match(),))
 
 
 class Setting(NamedTuple):
@@ -35,19 +48,39 @@ def inner(adapt: AdaptSet = "head", steps: int = 2, step_size: float = 0.3) -> A
 def make_setting(config: AdaptationConfig) -> Setting:
     rng = np.random.default_rng(0)
     params, target = (small.init(NETWORK, jax.random.key(i)) for i in (0, 1))
-    trained = {"params": params, "step_sizes": adaptation.init_step_sizes(params, config)}
+    sizes = adaptation.init_step_sizes(params, config.adapt, config.steps, config.step_size)
+    trained = {"params": params, "step_sizes": sizes}
     return Setting(trained, target, small.support(rng), small.transitions(rng, small.SAMPLES))
 
 
-def outer_loss(config: AdaptationConfig, order: Order) -> Any:
+def recipe_of(config: AdaptationConfig) -> Recipe:
+    return Recipe(small.NETWORK, DataConfig(), QLearningConfig(), config.reward_weight)
+
+
+def adapt(config: AdaptationConfig, trained: Any, target: Any, support: Support, *, second_order: bool) -> Policy:
+    """The inner loop of a Q-learner on one task's support, put together from its public parts."""
+    recipe, params = recipe_of(config), trained["params"]
+    start = {name: params[name] for name in adaptation.adapted_names(config.adapt)}
+    policy = read_support(recipe, params, support, start)
+    loss = recipe.loss.on(params, target, policy.memory, support, fixed_trunk=config.adapt == "head")
+    moved = adaptation.descend(
+        loss,
+        start,
+        trained["step_sizes"],
+        second_order=second_order,
+        unroll=config.unroll,
+        checkpoint=config.adapt == "all",
+    )
+    return policy.replace(adapted=moved)
+
+
+def outer_loss(config: AdaptationConfig, *, second_order: bool) -> Any:
     """The outer loss of one task as a function of what is learned; the adapted target is an argument: it is fixed."""
-    data = QLearningConfig()
-    hyper = Hyper(*(jnp.float64(x) for x in (1e-3, 0.2, 1.0)))
 
     def loss(trained: Any, target: Any, target_policy: Any, support: Any, query: Any) -> chex.Array:
-        params, sizes = trained["params"], trained["step_sizes"]
-        policy = adaptation.adapt(NETWORK, params, target, sizes, support, config, order)
-        return query_loss(NETWORK, params, policy, target, target_policy, query, hyper, data)[0]
+        policy = adapt(config, trained, target, support, second_order=second_order)
+        weight = jnp.float64(0.2)
+        return query_loss(recipe_of(config), trained["params"], policy, target, target_policy, query, weight)[0]
 
     return loss
 
@@ -67,9 +100,10 @@ def gradients(request: pytest.FixtureRequest) -> Iterator[Gradients]:
         config = inner(request.param)
         setting = small.as_float64(make_setting(config))
         # The loss gives no gradient to the adapted target, so it must be held fixed here; any one will do.
-        target_policy = adaptation.Policy({}, jax.tree.map(jnp.float64, NETWORK.no_memory(small.TOKENS)))
-        loss = jax.value_and_grad(outer_loss(config, "second"))
-        first_order = jax.grad(outer_loss(config, "first"))
+        memory = jax.tree.map(jnp.float64, NETWORK.no_memory(small.TOKENS))
+        target_policy = Policy({}, memory, jnp.zeros(small.NETWORK.hidden))
+        loss = jax.value_and_grad(outer_loss(config, second_order=True))
+        first_order = jax.grad(outer_loss(config, second_order=False))
         program = jax.jit(lambda *a: (*loss(*a), first_order(*a)))  # one program: much is common to both
         _, second, first = program(setting.trained, setting.target, target_policy, setting.support, setting.query)
         yield Gradients(request.param, program, setting, target_policy, *jax.device_get((second, first)))
@@ -132,7 +166,7 @@ def test_learned_step_sizes_receive_gradient(gradients: Gradients) -> None:
     # only through a second step's own gradient can the step size of the latter matter.
     for gradient, blind in ((gradients.first, {"head/advantage/bias"}), (gradients.second, set())):
         sizes = gradient["step_sizes"]
-        assert set(sizes) == set(adaptation.adapted_names(inner(gradients.adapt)))
+        assert set(sizes) == set(adaptation.adapted_names(gradients.adapt))
         for path, leaf in zip(paths(sizes), jax.tree.leaves(sizes), strict=True):
             assert leaf.shape == (2,), path
             assert path in blind or np.any(leaf != 0), path
@@ -152,11 +186,8 @@ def test_targets_carry_no_gradient() -> None:
     setting = make_setting(config)
 
     def head(target: Any, setting: Setting) -> chex.Array:
-        trained = setting.trained
-        adapted = adaptation.adapt(
-            NETWORK, trained["params"], target, trained["step_sizes"], setting.support, config, "second"
-        )
-        return adapted.adapted["head"]["value_hidden"]["kernel"]
+        policy = adapt(config, setting.trained, target, setting.support, second_order=True)
+        return policy.adapted["head"]["value_hidden"]["kernel"]
 
     def pull(target: Any, setting: Setting) -> Any:
         value, pullback = jax.vjp(lambda target: head(target, setting), target)
@@ -185,18 +216,8 @@ def adapted(request: pytest.FixtureRequest) -> Adapted:
     @jax.jit
     def program(setting: Setting, episodes: chex.Array) -> tuple[Any, ...]:
         params, support = setting.trained["params"], setting.support.first(episodes)
-        policy = adaptation.adapt(
-            NETWORK, params, setting.target, setting.trained["step_sizes"], support, config, "first"
-        )
-        batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), support.transitions)
-        remembered = NETWORK.remember(setting.target, support.periods)
-        targets = adaptation.td_targets(NETWORK, params, policy.memory, setting.target, remembered, batch)
-
-        def loss(current: Any) -> chex.Array:
-            features = NETWORK.trunk(current, batch.observation, policy.memory)
-            q, predicted = NETWORK.head(current, features, batch.observation)
-            return adaptation.inner_loss(q, predicted, batch, targets, config.reward_weight)
-
+        policy = adapt(config, setting.trained, setting.target, support, second_order=False)
+        loss = recipe_of(config).loss.on(params, setting.target, policy.memory, support, fixed_trunk=False)
         return policy, loss(params), loss(policy.parameters(params))
 
     policy, before, after = program(setting, jnp.int32(small.EPISODES))
@@ -224,12 +245,148 @@ def test_only_the_chosen_parameters_move(adapted: Adapted) -> None:
         assert np.mean(moved) > 0.3 if name in chosen else not np.any(moved), name
 
 
-@pytest.mark.parametrize(("config", "order"), [(inner(), "none"), (inner(steps=0), "second")])
-def test_context_alone_takes_no_step(config: AdaptationConfig, order: Order) -> None:
-    trained, target, support, _ = make_setting(config)
-    arguments = (trained["params"], target, trained["step_sizes"], support)
-    policy: Any = jax.eval_shape(lambda *a: adaptation.adapt(NETWORK, *(*a, config, order)), *arguments)
-    assert policy.adapted == {}
+def maml(config: AdaptationConfig, order: Order) -> Any:
+    own = TransformerMamlDqnConfig(network=small.NETWORK, adaptation=config, order=order)
+    return learners.make("transformer_maml_dqn", own, SUITE)
+
+
+@pytest.fixture(scope="module")
+def context_alone() -> dict[str, Any]:
+    """What three ways make of one support, and what the shared parameters were."""
+    setting = make_setting(inner())
+    trained = {**setting.trained, "target": setting.target}
+
+    @jax.jit
+    def program(trained: Any, support: Support) -> dict[str, Any]:
+        without = {**trained, "step_sizes": jax.tree.map(lambda leaf: leaf[:0], trained["step_sizes"])}
+        return {
+            "no order": maml(inner(), "none").adapt(trained, support),
+            "no step": maml(inner(steps=0), "second").adapt(without, support),
+            "nothing to step on": maml(inner(), "second").adapt(trained, support.without_gradients()),
+            "steps": maml(inner(), "second").adapt(trained, support),
+            "memory": NETWORK.remember(trained["params"], support.history),
+        }
+
+    return jax.device_get(program(trained, setting.support)) | {"params": setting.trained["params"]}
+
+
+@pytest.mark.parametrize("way", ["no order", "no step", "nothing to step on"])
+def test_context_alone_takes_no_step(context_alone: dict[str, Any], way: str) -> None:
+    params, policy = context_alone["params"], context_alone[way]
+    chex.assert_trees_all_equal(policy.parameters(params), params)
+    chex.assert_trees_all_close(policy.memory, context_alone["memory"], rtol=1e-6)
+    assert np.any(flat(context_alone["steps"].parameters(params)) != flat(params)), "this test cannot see a step"
+    # Acting is compiled for one structure of policies.
+    chex.assert_trees_all_equal_shapes_and_dtypes(policy, context_alone["steps"])
+
+
+# ---- fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_equals_a_loop_of_gradient_steps() -> None:
+    """One program for every number and size of steps: both are traced."""
+
+    def loss(params: Any) -> chex.Array:
+        return jnp.sum((params["w"] - 3.0) ** 2) + jnp.sin(params["b"] * params["w"]).sum()
+
+    start = {"w": jnp.array([1.0, -2.0]), "b": jnp.float32(0.5)}
+    program = jax.jit(lambda size, steps: adaptation.fine_tune(loss, start, size, steps))
+    gradient = jax.jit(jax.grad(loss))
+    for size, steps in ((0.1, 0), (0.1, 1), (0.1, 7), (0.02, 30)):
+        expected = start
+        for _ in range(steps):
+            expected = jax.tree.map(lambda p, g, size=size: p - size * g, expected, gradient(expected))
+        found = program(jnp.float32(size), jnp.int32(steps))
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert (steps == 0) == bool(np.all(found["w"] == start["w"]))
+    assert program._cache_size() == 1
+
+
+TUNING = FineTuningConfig(step_sizes=(0.01, 0.1), steps=(1, 3), adapt=("head", "all"))
+
+
+class Tuned(NamedTuple):
+    params: Any
+    candidates: dict[str, Any]  # stacked, one replica
+    policies: dict[str, Policy]
+    untuned: Policy
+    loops: dict[str, Any]  # the same by Python loops
+
+
+@pytest.fixture(scope="module")
+def tuned() -> Tuned:
+    """Every way of fine-tuning the multitask learner on one support, by its own ``adapt`` and by loops."""
+    config = TransformerDqnConfig(network=small.NETWORK, fine_tuning=TUNING)
+    learner = learners.make("transformer_dqn", config, SUITE)
+    rng, network = np.random.default_rng(0), AgentNetwork(small.NETWORK, use_memory=False)
+    params, target = (small.init(network, jax.random.key(i)) for i in (0, 1))
+    trained, support = {"params": params, "target": target, "step_sizes": {}}, small.support(rng)
+    candidates = dict(learner.candidates(jax.tree.map(lambda leaf: leaf[None], trained)))
+    adapt = jax.jit(learner.adapt)
+    policies = {label: adapt(jax.tree.map(lambda leaf: leaf[0], way), support) for label, way in candidates.items()}
+
+    def loss(subset: Any) -> chex.Array:
+        recipe = Recipe(small.NETWORK, config.data, config.learning, config.adaptation.reward_weight, use_memory=False)
+        memory = network.no_memory(small.TOKENS)
+        return recipe.loss.on(params, target, memory, support, fixed_trunk=False)({**params, **subset})
+
+    gradients = {names: jax.jit(jax.grad(loss)) for names in (("head",), ("head", "trunk"))}
+    loops = {}
+    for names, gradient in gradients.items():
+        for size in TUNING.step_sizes:
+            current = {name: params[name] for name in names}
+            for step in range(max(TUNING.steps)):
+                current = jax.tree.map(lambda p, g, size=size: p - size * g, current, gradient(current))
+                if step + 1 in TUNING.steps:
+                    which = "head" if len(names) == 1 else "all"
+                    loops[f"{which}, {step + 1} steps of {size:g}"] = current
+    return Tuned(params, candidates, policies, adapt(trained, support), loops)
+
+
+def test_candidates_cover_sizes_steps_and_sets(tuned: Tuned) -> None:
+    labels = [f"{which}, {n} steps of {size:g}" for which in TUNING.adapt for n in TUNING.steps for size in (0.01, 0.1)]
+    assert list(tuned.candidates) == labels
+    found = set()
+    for label, way in tuned.candidates.items():
+        names = tuple(way["step_sizes"])
+        for leaf in way["step_sizes"].values():
+            assert leaf["size"].shape == leaf["steps"].shape == (1,)
+            found.add((names, int(leaf["steps"][0]), round(float(leaf["size"][0]), 6)))
+        untouched = {name: leaf for name, leaf in way.items() if name != "step_sizes"}
+        chex.assert_trees_all_equal(untouched["params"], jax.tree.map(lambda leaf: leaf[None], tuned.params))
+        assert set(untouched) == {"params", "target"}, label
+    sets = (("head",), ("head", "trunk"))
+    assert found == {(names, n, size) for names in sets for n in TUNING.steps for size in TUNING.step_sizes}
+
+
+def test_every_candidate_adapts_as_a_loop_of_gradient_steps(tuned: Tuned) -> None:
+    assert set(tuned.loops) == set(tuned.policies)
+    for label, expected in tuned.loops.items():
+        chex.assert_trees_all_close(tuned.policies[label].adapted, expected, rtol=1e-3, atol=1e-5)
+        moved = flat(expected) - flat({name: tuned.params[name] for name in expected})
+        assert np.abs(moved).max() > 1e-3, f"{label}: these steps are too small to be told from none"
+
+
+def test_fine_tuning_the_head_leaves_the_trunk_untouched(tuned: Tuned) -> None:
+    for label, policy in tuned.policies.items():
+        own = policy.parameters(tuned.params)
+        assert np.any(flat(own["head"]) != flat(tuned.params["head"])), label
+        assert np.any(flat(own["trunk"]) != flat(tuned.params["trunk"])) == label.startswith("all"), label
+    chex.assert_trees_all_equal(tuned.untuned.parameters(tuned.params), tuned.params)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"step_sizes": ()}, r"fine_tuning\.step_sizes must be one or more different values in \(0, 1000\], got \(\)"),
+        ({"step_sizes": (0.1, 0.1)}, r"fine_tuning\.step_sizes"),
+        ({"steps": (0,)}, r"fine_tuning\.steps must be one or more different values from 1 to 100000, got \(0,\)"),
+        ({"adapt": ("trunk",)}, r"fine_tuning\.adapt must be one or more different values 'head' or 'all'"),
+    ],
+)
+def test_impossible_fine_tuning_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FineTuningConfig(**changed)
 
 
 def test_impossible_inner_loops_are_refused() -> None:

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 import pytest
 
-from metarl_jax import checkpointing
-from metarl_jax.checkpointing import Checkpointer, latest_valid
+from metarl_jax.runtime import checkpointing
+from metarl_jax.runtime.checkpointing import Checkpointer, latest_valid
 
 
 class Pair(NamedTuple):
@@ -346,8 +346,8 @@ def test_an_unusable_directory_is_named_at_once(tmp_path):
 
 
 def test_importing_does_not_load_orbax():
-    code = "import sys, metarl_jax.checkpointing; sys.exit('orbax.checkpoint' in sys.modules)"
-    root = pathlib.Path(checkpointing.__file__).parent.parent
+    code = "import sys, metarl_jax.runtime.checkpointing; sys.exit('orbax.checkpoint' in sys.modules)"
+    root = pathlib.Path(checkpointing.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
@@ -365,7 +365,7 @@ def test_the_manifest_has_the_format_of_sha256sum(tmp_path):
 _SAVE_FOREVER = """
 import itertools, os, sys
 import numpy as np, orbax.checkpoint
-from metarl_jax.checkpointing import Checkpointer
+from metarl_jax.runtime.checkpointing import Checkpointer
 
 def large(step):
     return {"w": np.random.default_rng(step).random((300, 100)), "step": step}
@@ -392,7 +392,7 @@ def _large(step):
 def test_kill_9_while_saving_loses_nothing_that_was_reported_saved(tmp_path):
     rng = random.Random(1)
     command = [sys.executable, "-c", _SAVE_FOREVER, str(tmp_path)]
-    root = pathlib.Path(checkpointing.__file__).parent.parent
+    root = pathlib.Path(checkpointing.__file__).parents[2]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=root, text=True, **pipes) as process:
         for _ in range(4):  # each continues from what the one before left

@@ -11,26 +11,47 @@ import numpy as np
 import pytest
 
 from envs_jax.suite import Suite
-from metarl_jax import arena, learners
-from metarl_jax import experience as xp
+from metarl_jax import learners
 from metarl_jax.collection import Collector
 from metarl_jax.configs import (
     AdaptationConfig,
+    DataConfig,
+    FineTuningConfig,
     NetworkConfig,
+    PpoConfig,
     QLearningConfig,
+    Rl2Config,
     TransformerDqnConfig,
     TransformerMamlDqnConfig,
 )
-from metarl_jax.learners import q_learning
 from metarl_jax.learners.base import Learner
+from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
+from metarl_jax.recording import empty_support
+from metarl_jax.rewards import KNOWN_SCALE, prepare_support
+from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.programs import Programs
+from metarl_jax.runtime.replicas import place
+from metarl_jax.types import REWARD_SCALE, RewardScale
 from tests.metarl_jax import probes, small
 
-DATA = QLearningConfig(tasks=3, episodes=2, samples=2, num_steps=1, updates=2, replay=2)
+DATA = DataConfig(tasks=3, episodes=2)
+LEARNING = QLearningConfig(samples=2, num_steps=1, updates=2, replay=2)
 SUITE = Suite.of((probes.Match(), probes.Hidden()))
+OWN: dict[str, dict[str, Any]] = {
+    "transformer_maml_dqn": {"learning": LEARNING, "adaptation": AdaptationConfig(steps=1)},
+    "transformer_dqn": {
+        "learning": LEARNING,
+        "fine_tuning": FineTuningConfig(step_sizes=(0.1,), steps=(1,), adapt=("head",)),
+    },
+    "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
+    "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
+}
+VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn")
+PERIODS = probes.Probe.num_periods
 
 
 def make(name: str, suite: Suite = SUITE, **more: Any) -> Learner:
-    config = learners.config_class(name)(network=small.NETWORK, data=DATA, adaptation=AdaptationConfig(steps=1), **more)
+    config = learners.config_class(name)(network=small.NETWORK, data=DATA, **OWN[name], **more)
     return learners.make(name, config, suite)
 
 
@@ -38,30 +59,39 @@ class Iteration(NamedTuple):
     name: str
     learner: Learner
     start: Any
-    scale: Any
-    experience: Any
+    scale: RewardScale
+    raw: Any  # the support episodes of which the scale is, in the domain's unit
+    batch: Any
     again: Any
     states: Any  # after the first update, after the second
     metrics: Any
+
+
+PROGRAMS = Programs(1)
+"""All learners share them, as in a run."""
 
 
 @pytest.fixture(scope="module", params=learners.registered())
 def iteration(request: pytest.FixtureRequest) -> Iteration:
     """Two meta-iterations of every registered learner, as the training loop runs them."""
     learner = make(request.param)
-    collector, hidden = Collector(learner, SUITE, 1), arena.make(SUITE, "hidden", learner.act, learner.data, 1)
+    collector, hidden = Collector(learner, SUITE, PROGRAMS), DomainPrograms.of(SUITE, "hidden", PROGRAMS)
     update = jax.jit(learner.update, static_argnums=3)
-    start = jax.jit(learner.init)(jax.random.key(0), learner.hyper)
-    trained = jax.tree.map(lambda leaf: leaf[None], learner.params(start))
-    keys = jax.random.split(jax.random.key(1), 1)
-    scale = collector.scale(hidden, trained, keys)
-    experience, again = (
-        jax.tree.map(lambda leaf: leaf[0], collector.collect(hidden, trained, scale, keys, inner=False))
+    start = jax.jit(learner.init)(jax.random.key(0), learner.hyperparams(10, True))
+    trained = place(jax.tree.map(lambda leaf: leaf[None], learner.params(start)), 1)
+    keys = place(jax.random.split(jax.random.key(1), 1), 1)
+    scale = collector.scale(hidden, keys)
+    task_keys, support_keys, query_keys, _, key, _ = collector._keys(keys)
+    episodes = support_keys if learner.needs.support_episodes else query_keys
+    played = collector.rollout_policy(hidden, "random", *hidden.draw(task_keys), episodes, key)
+    batch, again = (
+        jax.tree.map(lambda leaf: leaf[0], collector.collect(hidden, trained, scale, keys, inner_steps=False))
         for _ in range(2)
     )
-    one, metrics = update(start, experience, jax.random.key(3), learner.stage(0.0))
-    two, _ = update(one, experience, jax.random.key(4), learner.stage(0.0))
-    return Iteration(request.param, learner, start, scale, experience, again, (one, two), metrics)
+    one, metrics = update(start, batch, jax.random.key(3), learner.schedule(0.0))
+    two, _ = update(one, batch, jax.random.key(4), learner.schedule(0.0))
+    raw = np.asarray(played.trajectory.reward)[0]
+    return Iteration(request.param, learner, start, scale, raw, batch, again, (one, two), metrics)
 
 
 @pytest.mark.slow
@@ -73,106 +103,219 @@ def test_an_iteration_changes_what_is_learned_and_keeps_its_type(iteration: Iter
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before.params, after.params)
         assert max(jax.tree.leaves(moved)) > 1e-5
     assert int(two.iteration) == 2
-    assert {"loss", "td_loss", "cross_entropy", "agreement", "gradient_norm", "query_reward"} <= set(iteration.metrics)
+    assert {"loss", "gradient_norm", "query_reward", "gradient_steps"} <= set(iteration.metrics)
+    if iteration.name in VALUE_BASED:
+        assert {"td_loss", "cross_entropy", "agreement"} <= set(iteration.metrics)
+        assert iteration.metrics["gradient_steps"] == LEARNING.updates
+    else:
+        # Before the first step the policy is that which collected: its recomputed probabilities are those acted by.
+        assert iteration.metrics["first_ratio_error"] < 1e-5
+    assert all(np.shape(value) == () for value in iteration.metrics.values())
 
 
 @pytest.mark.slow
 def test_collection_is_a_function_of_its_key(iteration: Iteration) -> None:
-    chex.assert_trees_all_equal(iteration.experience, iteration.again)
+    chex.assert_trees_all_equal(iteration.batch, iteration.again)
+
+
+@pytest.mark.slow
+def test_what_is_collected_is_what_is_needed(iteration: Iteration) -> None:
+    needs, batch = iteration.learner.needs, iteration.batch
+    assert needs.tasks == DATA.tasks
+    assert (batch.support is not None) == (needs.support_episodes > 0 and needs.order == "parallel")
+    if needs.record.ordered:
+        episodes = needs.support_episodes + 1 if needs.order == "sequential" else 1
+        assert batch.query.action.shape == (needs.tasks, needs.query_episodes, episodes * PERIODS)
+        assert batch.query.valid.all()
+    else:
+        assert batch.query.weight.shape == (needs.tasks, needs.query_episodes, needs.record.samples)
+    assert needs.labels or not iteration.name.startswith("transformer"), "Q-learners may learn from labels"
+    assert needs.labels == learners.config_class(iteration.name).labels
 
 
 @pytest.mark.slow
 def test_replay_keeps_the_last_collections_task_by_task(iteration: Iteration) -> None:
+    if iteration.name not in VALUE_BASED:
+        pytest.skip("on-policy: there is no replay")
     one, _ = iteration.states
     newest = jax.tree.map(lambda ring: ring[0], one.replay)
-    chex.assert_trees_all_equal(newest, iteration.experience)
+    query = jax.tree.map(lambda leaf: leaf.reshape(DATA.tasks, -1, *leaf.shape[3:]), iteration.batch.query)
+    chex.assert_trees_all_equal(newest, iteration.batch.replace(query=query))
     empty = jax.tree.map(lambda ring: ring[1], one.replay)
     assert not np.any(empty.query.weight)
-    support = iteration.experience.support
-    assert support.transitions.weight.shape == (DATA.tasks, DATA.episodes, DATA.samples)
-    assert iteration.experience.query.weight.shape == (DATA.tasks, DATA.episodes * DATA.samples)
+    support = iteration.batch.support
+    assert support.transitions.weight.shape == (DATA.tasks, DATA.episodes, LEARNING.samples)
+    assert newest.query.weight.shape == (DATA.tasks, DATA.episodes * LEARNING.samples)
 
 
 @pytest.mark.slow
 def test_calibration_normalises_the_domain(iteration: Iteration) -> None:
-    """The probe pays 0 or 1 with even chances, collected with uniformly random support."""
-    assert 0.2 < iteration.scale.mean[0] < 0.8
-    assert 0.3 < iteration.scale.sd[0] <= 0.5
-    rewards = iteration.experience.support.periods.reward
-    assert abs(rewards.mean()) < 0.2 * xp.REWARD_SCALE / 0.2
-    assert 0.5 * xp.REWARD_SCALE < rewards.std() < 2.0 * xp.REWARD_SCALE
+    """Scales are exactly those of the first random episodes, which pay 0 or 1 a period; batches are normalised so."""
+    mean, sd = float(iteration.scale.mean[0]), float(iteration.scale.sd[0])
+    paid = iteration.raw  # [P, B, K], one choice a period
+    assert set(np.unique(paid)) == {0.0, 1.0}
+    np.testing.assert_allclose([mean, sd], [paid.mean(), paid.std()], rtol=1e-5)
+    levels = [REWARD_SCALE * (reward - mean) / sd for reward in (0.0, 1.0)]
+    needs, batch = iteration.learner.needs, iteration.batch
+    rewards = batch.query.reward if needs.record.ordered else batch.query.immediate
+    near = np.abs(np.asarray(rewards)[..., None] - np.asarray(levels))
+    assert near.min(-1).max() < 1e-5, "a normalised reward is neither of the two that the probe pays"
+    assert set(near.argmin(-1).flat) == {0, 1}
+    if batch.support is not None and needs.support == "random":
+        # Played with the keys of the first collection: the very episodes of which the scale is.
+        rewards = np.asarray(batch.support.history.reward)
+        np.testing.assert_allclose(rewards, REWARD_SCALE * (np.moveaxis(paid, 0, -1) - mean) / sd, atol=1e-5)
+        np.testing.assert_allclose([rewards.mean(), rewards.std()], [0.0, REWARD_SCALE], atol=1e-6)
 
 
 @pytest.mark.slow
 def test_adapts_and_acts(iteration: Iteration) -> None:
     learner, state = iteration.learner, iteration.states[0]
-    seen = small.observations(np.random.default_rng(0), 6, actions=2)
-    task = jax.tree.map(lambda leaf: leaf[0], iteration.experience.support)
+    needs, count = learner.needs, 6
+    seen = small.observations(np.random.default_rng(0), count, actions=2)
+    support = iteration.batch.support
 
     @jax.jit
-    def program(key: chex.PRNGKey, inner: chex.Array) -> tuple[chex.Array, ...]:
-        trained = learner.params(state)
-        policy = learner.adapt(trained, task, inner)
-        shared = learner.shared(trained)
-        moved = sum(
-            jnp.abs(a - trained["params"]["head"][n][k]).max()
-            for n, leaf in policy.adapted["head"].items()
-            for k, a in leaf.items()
-        )
-        return *(learner.act(shared, policy, seen, key, jnp.float32(e)) for e in (0.0, 1.0)), moved
+    def program(trained: Any, key: chex.PRNGKey, mode: ActingMode) -> tuple[chex.Array, Any, Any]:
+        policy = learner.adapt(trained, task)
+        acting = learner.acting(trained)
+        carry = learner.actor.start(acting, policy)
+        carry = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), carry)
+        return *learner.actor.act(acting, policy, carry, seen, key, mode), policy
 
-    greedy, random, moved = program(jax.random.key(0), jnp.bool_(True))
-    assert moved > 0
-    assert greedy.dtype == random.dtype == jnp.int32
-    for actions in (greedy, random):
-        assert np.all(np.asarray(seen.action_mask)[np.arange(6), actions])
-    np.testing.assert_array_equal(program(jax.random.key(1), jnp.bool_(True))[0], greedy)
-    assert program(jax.random.key(0), jnp.bool_(False))[2] == 0, "without inner steps nothing moves"
+    if support is None:
+        whole = empty_support(SUITE, needs.record, 1, 2)
+        whole = prepare_support(whole, KNOWN_SCALE, jnp.zeros(1, jnp.int32), jnp.bool_(False))
+    else:
+        whole = support
+    task = jax.tree.map(lambda leaf: leaf[0], whole)
+    trained = learner.params(state)
+    modes = {
+        "greedy": ActingMode(jnp.float32(0.0), jnp.float32(0.0)),
+        "random": ActingMode(jnp.float32(1.0), jnp.float32(0.0)),
+        "sampled": ActingMode(jnp.float32(0.0), jnp.float32(1.0)),
+    }
+    chosen = {name: program(trained, jax.random.key(0), mode) for name, mode in modes.items()}
+    for name, (action, carry, _) in chosen.items():
+        assert action.dtype == jnp.int32, name
+        assert np.all(np.asarray(seen.action_mask)[np.arange(count), action]), name
+        described = np.take_along_axis(np.asarray(seen.actions), np.asarray(action)[:, None, None], 1)[:, 0]
+        np.testing.assert_array_equal(carry.last, described, err_msg=name)
+    again = program(trained, jax.random.key(1), modes["greedy"])[0]
+    np.testing.assert_array_equal(again, chosen["greedy"][0])
+
+
+@pytest.mark.slow
+def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) -> None:
+    """Who acts is compiled, and placed on the devices, once for all of them."""
+    learner = iteration.learner
+    stacked = jax.tree.map(lambda leaf: leaf[None], learner.params(iteration.states[0]))
+    found = learner.candidates(stacked)
+    assert len(found) >= 1
+    assert list(found) == (["head, 1 steps of 0.1"] if iteration.name in ("transformer_dqn", "ppo") else ["as trained"])
+    for way in found.values():
+        one = jax.tree.map(lambda leaf: leaf[0], way)
+        expected = learner.acting(learner.params(iteration.states[0]))
+        chex.assert_trees_all_equal(learner.acting(one), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VALUE_BASED)
+def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
+    """With transitions the head moves, at test time; without, and on nothing, it does not."""
+    learner, rng = make(name), np.random.default_rng(0)
+    state = jax.jit(learner.init)(jax.random.key(0), learner.hyperparams(10, True))
+    trained = learner.params(state)
+    (way,) = learner.candidates(jax.tree.map(lambda leaf: leaf[None], trained)).values()
+    trained = jax.tree.map(lambda leaf: leaf[0], way)
+    task = small.support(rng, actions=2)
+    adapt = jax.jit(learner.adapt)
+
+    def moved(support: Any) -> float:
+        own, head = adapt(trained, support).adapted["head"], trained["params"]["head"]
+        return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), own, head)))
+
+    assert moved(task) > 1e-5
+    assert moved(task.without_gradients()) == 0.0, "without inner steps nothing moves"
+    assert moved(task.first(0)) == 0.0
 
 
 @pytest.mark.slow
 def test_who_has_a_memory(iteration: Iteration) -> None:
-    assert ("memory" in iteration.start.params) == (iteration.name == "transformer_maml_dqn")
+    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}}.get(iteration.name, set())
+    assert set(iteration.start.params) == {"trunk", "head"} | parts
 
 
 def test_transformer_dqn_never_meta_learns() -> None:
     learner = make("transformer_dqn")
-    assert {learner.stage(x / 10) for x in range(10)} == {"none"}
+    found = {learner.schedule(x / 10) for x in range(10)}
+    assert {(phase.name, phase.inner_steps) for phase in found} == {("none", False)}
 
 
 @pytest.mark.parametrize("name", learners.registered())
 def test_equal_learners_share_their_programs(name: str) -> None:
     one, other = make(name), make(name)
-    assert one.update is other.update
-    assert one.adapt is other.adapt
-    assert one.act is other.act
+    assert one.spec == other.spec
+    assert hash(one.spec) == hash(other.spec)
+    assert one.needs == other.needs
+    assert one.name == name
+    changed = make(name, learning_rate=0.123)
+    assert changed.spec != one.spec, "a learner of another configuration would run this one's programs"
+    longer = make(name, Suite.of((probes.Match(), Longer())))
+    assert longer.spec != one.spec, "arrays of other shapes need programs of their own"
+
+
+class Longer(probes.Hidden):
+    """As Hidden, with more periods."""
+
+    name = "longer"
+    num_periods = 6
 
 
 def test_all_learners_act_alike() -> None:
-    assert make("transformer_dqn").act is make("transformer_maml_dqn").act, "each domain would be compiled for each"
+    """Equal actors, and policies and acting parameters of equal shapes: each domain is compiled once for all."""
+    actors = {make(name).actor for name in learners.registered()}
+    assert actors == {TransformerActor(small.NETWORK, SUITE.action_features)}
+    shapes = []
+    for name in learners.registered():
+        learner = make(name)
+        hyperparams = jax.eval_shape(lambda learner=learner: learner.hyperparams(1, True))
+        trained = jax.eval_shape(
+            lambda key, hyper, learner=learner: learner.params(learner.init(key, hyper)), jax.random.key(0), hyperparams
+        )
+        shapes.append(jax.eval_shape(learner.acting, trained))
+    for other in shapes[1:]:
+        chex.assert_trees_all_equal_shapes_and_dtypes(shapes[0], other)
 
 
 def test_registry() -> None:
-    assert learners.registered() == ("transformer_maml_dqn", "transformer_dqn")
-    assert learners.config_class("transformer_maml_dqn") is TransformerMamlDqnConfig
-    assert learners.config_class("transformer_dqn") is TransformerDqnConfig
-    with pytest.raises(ValueError, match="unknown learner 'dqn'; registered: transformer_maml_dqn, transformer_dqn"):
-        learners.make("dqn", TransformerDqnConfig(), SUITE)
+    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2")
+    assert learners.registered() == names
+    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config)
+    assert tuple(learners.config_class(name) for name in names) == classes
+    known = "transformer_maml_dqn, transformer_dqn, ppo, rl2"
+    with pytest.raises(ValueError, match=f"^unknown learner 'a2c'; registered: {known}$"):
+        learners.make("a2c", TransformerDqnConfig(), SUITE)
+    with pytest.raises(ValueError, match=r"unknown learner 'transformer-dqn' \(did you mean transformer_dqn\?\)"):
+        learners.config_class("transformer-dqn")
     with pytest.raises(ValueError, match="takes a TransformerDqnConfig, got a TransformerMamlDqnConfig"):
         learners.make("transformer_dqn", TransformerMamlDqnConfig(), SUITE)
 
 
-def test_what_does_not_fit_the_suite_is_refused() -> None:
+@pytest.mark.parametrize("name", learners.registered())
+def test_what_does_not_fit_the_suite_is_refused(name: str) -> None:
+    config = learners.config_class(name)(network=NetworkConfig(slots=1))
     with pytest.raises(ValueError, match=r"network\.slots must be at least 2 for this suite, got 1"):
-        learners.make("transformer_dqn", TransformerDqnConfig(network=NetworkConfig(slots=1)), SUITE)
+        learners.make(name, config, SUITE)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"order": "third"}, "order must be one of none, first, second"),
-        ({"context_share": -0.1}, "must not be negative"),
+        ({"context_share": -0.1}, "context_share must be a finite number at least 0 and at most 1, got -0.1"),
         ({"context_share": 0.9, "first_order_share": 0.2}, "must be at most 1, got 1.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
     ],
 )
 def test_impossible_schedules_are_refused(changed: dict[str, Any], message: str) -> None:
@@ -180,15 +323,52 @@ def test_impossible_schedules_are_refused(changed: dict[str, Any], message: str)
         TransformerMamlDqnConfig(**changed)
 
 
-@pytest.mark.parametrize(("field", "value"), [("tasks", 0), ("replay", 0), ("epsilon", 1.5), ("polyak", -0.1)])
-def test_impossible_data_are_refused(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"data\.{field} must be .*, got {value}"):
-        QLearningConfig(**{field: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (DataConfig, "tasks", 0),
+        (DataConfig, "episodes", 2.5),
+        (DataConfig, "periods", True),
+        (QLearningConfig, "replay", 0),
+        (QLearningConfig, "epsilon", 1.5),
+        (QLearningConfig, "polyak", -0.1),
+        (QLearningConfig, "temperature", 0.0),
+        (QLearningConfig, "max_grad_norm", float("inf")),
+    ],
+)
+def test_impossible_data_are_refused(config: Any, field: str, value: float) -> None:
+    prefix = {DataConfig: "data", QLearningConfig: "learning"}[config]
+    with pytest.raises(ValueError, match=rf"^{prefix}\.{field} must be .*, got {value}$"):
+        config(**{field: value})
 
 
-def test_epsilon_greedy_explores_legal_actions_as_often_as_asked() -> None:
+@pytest.fixture(scope="module")
+def preferences() -> tuple[Any, chex.Array]:
+    """4000 observations of three actions, the last illegal, and what is thought of them."""
     seen = small.observations(np.random.default_rng(1), 4000)
-    q = jnp.tile(jnp.array([0.0, 1.0, -1e9]), (4000, 1))
-    chosen = jax.jit(q_learning.epsilon_greedy)(q, seen, jax.random.key(0), 0.5)
-    share = np.bincount(chosen, minlength=3) / 4000
-    np.testing.assert_allclose(share, [0.25, 0.75, 0.0], atol=0.03)
+    return seen, jnp.tile(jnp.array([0.0, 1.0, -1e9]), (4000, 1))
+
+
+def share_of(chosen: chex.Array) -> np.ndarray:
+    return np.bincount(chosen, minlength=3) / len(chosen)
+
+
+def test_epsilon_greedy_explores_legal_actions_as_often_as_asked(preferences: tuple[Any, chex.Array]) -> None:
+    seen, q = preferences
+    chosen = jax.jit(epsilon_greedy)(q, seen, jax.random.key(0), 0.5)
+    np.testing.assert_allclose(share_of(chosen), [0.25, 0.75, 0.0], atol=0.03)
+
+
+def test_choices_follow_the_mode(preferences: tuple[Any, chex.Array]) -> None:
+    """Greedy, drawn from ``softmax(q / temperature)``, and mixed with random legal ones: four standard errors."""
+    seen, q = preferences
+    program = jax.jit(lambda epsilon, temperature: choose(q, seen, jax.random.key(0), ActingMode(epsilon, temperature)))
+    np.testing.assert_array_equal(program(jnp.float32(0.0), jnp.float32(0.0)), 1)
+    for epsilon, temperature in ((0.0, 1.0), (0.0, 0.5), (0.4, 0.5), (1.0, 1.0)):
+        drawn = np.exp(np.array([0.0, 1.0]) / temperature)
+        expected = (1 - epsilon) * drawn / drawn.sum() + epsilon / 2
+        found = share_of(program(jnp.float32(epsilon), jnp.float32(temperature)))
+        np.testing.assert_allclose(found, [*expected, 0.0], atol=4 * np.sqrt(0.25 / 4000))
+    np.testing.assert_array_equal(
+        program(jnp.float32(0.5), jnp.float32(0.0)), jax.jit(epsilon_greedy)(q, seen, jax.random.key(0), 0.5)
+    )

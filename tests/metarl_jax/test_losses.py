@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax import losses
-from metarl_jax.networks.transformer import MASKED
+from metarl_jax.losses import value as losses
+from metarl_jax.types import MASKED
 
 WAYS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "plain": lambda f: f,

@@ -14,8 +14,9 @@ import pytest
 from envs_jax.observation import NUM_TOKEN_FEATURES, Observation, pad
 from metarl_jax.configs import NetworkConfig
 from metarl_jax.networks.agent import AgentNetwork, action_basis
-from metarl_jax.networks.memory import Memory, Periods, half_rectified
+from metarl_jax.networks.memory import Memory, half_rectified
 from metarl_jax.networks.transformer import masked_mean
+from metarl_jax.types import PeriodHistory
 from tests.metarl_jax import small
 
 NETWORK = AgentNetwork(small.NETWORK)
@@ -28,7 +29,7 @@ def q_values(observation: Observation, memory: Memory) -> chex.Array:
 
 
 @jax.jit
-def remember(support: Periods) -> Memory:
+def remember(support: PeriodHistory) -> Memory:
     return NETWORK.remember(PARAMS, support)
 
 
@@ -38,12 +39,12 @@ def seen() -> Observation:
 
 
 @pytest.fixture(scope="module")
-def support() -> Periods:
-    return small.periods(np.random.default_rng(4))
+def support() -> PeriodHistory:
+    return small.history(np.random.default_rng(4))
 
 
 @pytest.fixture(scope="module")
-def memory(support: Periods) -> Memory:
+def memory(support: PeriodHistory) -> Memory:
     return remember(support)
 
 
@@ -81,19 +82,19 @@ def test_memory_reads_with_a_query_made_from_the_state(seen: Observation, memory
     assert np.ptp(added.reshape(4, -1), axis=0).max() > 1e-4
 
 
-def test_memory_depends_on_everything_it_is_fed(support: Periods, memory: Memory) -> None:
+def test_memory_depends_on_everything_it_is_fed(support: PeriodHistory, memory: Memory) -> None:
     for part in ("tokens", "decisions", "reward"):
         other = remember(support.replace(**{part: getattr(support, part) + 0.5}))
         assert np.abs(other.association - memory.association).max() > 1e-3, part
         assert np.abs(other.summary - memory.summary).max() > 1e-3, part
 
 
-def test_no_support_leaves_no_memory(support: Periods) -> None:
+def test_no_support_leaves_no_memory(support: PeriodHistory) -> None:
     empty = remember(support.replace(valid=jnp.zeros_like(support.valid)))
     chex.assert_trees_all_equal(empty, NETWORK.no_memory(small.TOKENS))
 
 
-def test_memory_ignores_unused_periods_and_episodes(support: Periods) -> None:
+def test_memory_ignores_unused_periods_and_episodes(support: PeriodHistory) -> None:
     used = support.valid.at[1].set(False).at[0, 1].set(False)
     masked = support.replace(valid=used)
     poisoned = masked.replace(
@@ -104,7 +105,7 @@ def test_memory_ignores_unused_periods_and_episodes(support: Periods) -> None:
     chex.assert_trees_all_equal(remember(poisoned), remember(masked))
 
 
-def test_memory_is_blind_to_the_order_of_episodes(support: Periods, memory: Memory) -> None:
+def test_memory_is_blind_to_the_order_of_episodes(support: PeriodHistory, memory: Memory) -> None:
     swapped = support.replace(
         tokens=support.tokens[::-1], decisions=support.decisions[::-1], reward=support.reward[::-1]
     )
@@ -113,21 +114,21 @@ def test_memory_is_blind_to_the_order_of_episodes(support: Periods, memory: Memo
 
 def test_memory_is_blind_to_the_order_of_periods() -> None:
     """With the same tokens at the start of every period, only what was done and what came of it counts."""
-    support = small.periods(np.random.default_rng(5))
+    support = small.history(np.random.default_rng(5))
     support = support.replace(tokens=jnp.broadcast_to(support.tokens[:, :1], support.tokens.shape))
     reversed_ = support.replace(decisions=support.decisions[:, ::-1], reward=support.reward[:, ::-1])
     chex.assert_trees_all_close(remember(reversed_), remember(support), atol=1e-6)
 
 
-def test_memory_of_padded_support_is_padded_memory(support: Periods, memory: Memory) -> None:
+def test_memory_of_padded_support_is_padded_memory(support: PeriodHistory, memory: Memory) -> None:
     axes = {"tokens": ((0, 0), (0, 1), (0, 1), (0, 0)), "token_mask": ((0, 1),)}
     axes |= {"decisions": axes["tokens"], "reward": ((0, 0), (0, 1)), "valid": ((0, 0), (0, 1))}
-    padded = remember(Periods(**{name: jnp.pad(getattr(support, name), widths) for name, widths in axes.items()}))
+    padded = remember(PeriodHistory(**{name: jnp.pad(getattr(support, name), widths) for name, widths in axes.items()}))
     own = jax.tree.map(lambda leaf: leaf[: small.TOKENS], padded)
     chex.assert_trees_all_close(own, memory, atol=1e-6)
 
 
-def test_more_episodes_shrink_the_memory_less(support: Periods, memory: Memory) -> None:
+def test_more_episodes_shrink_the_memory_less(support: PeriodHistory, memory: Memory) -> None:
     """The same two episodes again: the mean stays, ``n / (n + tau)`` grows from 2 to 4 episodes."""
     twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), support.replace(token_mask=jnp.ones(1, bool)))
     twice = twice.replace(token_mask=support.token_mask)
@@ -186,7 +187,7 @@ def test_gradients_are_finite_with_no_legal_action(seen: Observation, memory: Me
     chex.assert_tree_all_finite(gradient(PARAMS, none))
 
 
-def test_without_memory_there_is_nothing_to_remember(support: Periods) -> None:
+def test_without_memory_there_is_nothing_to_remember(support: PeriodHistory) -> None:
     network = AgentNetwork(small.NETWORK, use_memory=False)
     params = jax.eval_shape(lambda: network.init(jax.random.key(0), small.TOKENS, small.ACTIONS))
     assert set(params) == {"trunk", "head"}
@@ -209,8 +210,8 @@ def test_features_by_hand() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: NetworkConfig(width=0), r"network\.width must be at least 1, got 0"),
-        (lambda: NetworkConfig(layers=-1), r"network\.layers must be at least 1, got -1"),
+        (lambda: NetworkConfig(width=0), r"network\.width must be a whole number at least 1 and at most 4096, got 0"),
+        (lambda: NetworkConfig(layers=-1), r"network\.layers must be a whole number at least 0 and at most 64, got -1"),
         (lambda: NetworkConfig(width=10, heads=4), r"network\.width must be a multiple of network\.heads=4, got 10"),
         (lambda: NetworkConfig(channels=3), r"network\.channels must be even, got 3"),
     ],

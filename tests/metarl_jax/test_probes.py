@@ -15,33 +15,37 @@ import pytest
 
 from envs_jax.observation import Observation
 from envs_jax.suite import Suite
-from metarl_jax import arena, evaluation, learners
-from metarl_jax.arena import Arena
+from metarl_jax import evaluation, learners
 from metarl_jax.collection import Collector
-from metarl_jax.configs import AdaptationConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import AdaptationConfig, DataConfig, NetworkConfig, QLearningConfig, TransformerMamlDqnConfig
 from metarl_jax.networks.agent import AgentNetwork
-from metarl_jax.training import Run, stack, train
+from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.programs import Programs
+from metarl_jax.training import Pace, Run, stack, train
 from tests.metarl_jax import probes
 
 ITERATIONS = {"hidden": 160}  # what to make of a support is learned after about a hundred
 DEFAULT_ITERATIONS = 50
 CONFIG = TransformerMamlDqnConfig(
     network=NetworkConfig(width=16, layers=1, heads=2, channels=8, head_width=16, slots=2),
-    data=QLearningConfig(tasks=16, episodes=2, samples=4, num_steps=1, updates=8, replay=4, epsilon=0.5, polyak=0.9),
+    data=DataConfig(tasks=16, episodes=2),
+    learning=QLearningConfig(samples=4, num_steps=1, updates=8, replay=4, epsilon=0.5, polyak=0.9),
     adaptation=AdaptationConfig(steps=1, step_size=0.01),
     order="first",
     context_share=0.75,
     first_order_share=0.25,
     learning_rate=5e-3,
-    reference_weight=0.0,
 )
 
 
 class Learned(NamedTuple):
     env: probes.Probe
     collector: Collector
-    arena: Arena
-    run: Run  # stacked, one member
+    domain: DomainPrograms
+    run: Run  # stacked, one replica
+
+
+PROGRAMS = Programs(1)
 
 
 @functools.cache
@@ -51,11 +55,11 @@ def learn(name: str) -> Learned:
     suite = Suite.of((env,))
     config = CONFIG if name == "hidden" else dataclasses.replace(CONFIG, order="none")
     learner = learners.make("transformer_maml_dqn", config, suite)
-    collector, own = Collector(learner, suite, 1), arena.make(suite, name, learner.act, learner.data, 1)
+    collector, domain = Collector(learner, suite, PROGRAMS), DomainPrograms.of(suite, name, PROGRAMS)
     iterations = ITERATIONS.get(name, DEFAULT_ITERATIONS)
-    hyper = stack([learner.hyper.replace(iterations=jnp.float32(iterations))])
-    run = train(learner, collector, [own], jax.random.key(0), hyper, iterations=iterations, interval=iterations)
-    return Learned(env, collector, own, run)
+    hyperparams = stack([learner.hyperparams(iterations, False)])  # from reward alone
+    run = train(learner, collector, [domain], jax.random.key(0), hyperparams, Pace(iterations, iterations))
+    return Learned(env, collector, domain, run)
 
 
 STATES = list(itertools.product((-1.0, 1.0), (0, 1), range(probes.Probe.num_periods)))
@@ -116,14 +120,15 @@ def test_choice_that_depends_on_the_observation() -> None:
 
 @pytest.mark.slow
 def test_hidden_task_needs_one_adaptation() -> None:
-    env, collector, own, run = learn("hidden")
-    trials = evaluation.make_trials(own, collector, jax.random.key(7), tasks=24, support=2, episodes=4)
+    env, collector, domain, run = learn("hidden")
+    tests = evaluation.make_evaluation_set(domain, collector, jax.random.key(7), tasks=24, support=2, episodes=4)
+    support = evaluation.random_support(tests, collector)
     asked = evaluation.conditions((0, 1, 2))
     scale = jax.tree.map(lambda leaf: leaf[:, 0], run.scales)
     trained = [collector.learner.params(run.learner)]
-    returns = evaluation.evaluate(collector, trained, scale, trials, asked, jax.random.key(8))[0].mean(-1)
+    returns = evaluation.evaluate(collector, trained, scale, tests, support, asked, jax.random.key(8))[0].mean(-1)
     score = {condition.label: row for condition, row in zip(asked, returns, strict=True)}
-    bit, best = np.asarray(trials.tasks.bit), float(env.num_periods)
+    bit, best = np.asarray(tests.tasks.bit), float(env.num_periods)
     assert 0 < bit.sum() < len(bit)
 
     def chance(row: np.ndarray) -> float:

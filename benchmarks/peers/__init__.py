@@ -1,1 +1,0 @@
-"""Independent NumPy models of the domains, written from their equations."""

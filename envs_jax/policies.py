@@ -1,0 +1,99 @@
+"""The policies that every domain comes with: one list, one way to follow them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.observation import Observation
+from envs_jax.rollout import Act, state_axes
+
+PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+
+def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvParams, key: chex.PRNGKey) -> chex.Array:
+    """The reference's choices ``i32[B, E]`` in a lockstep batch of states, with ``plan`` and ``params`` ``[B]``."""
+    axes = state_axes(env, params)
+    over_episodes = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
+    keys = jax.random.split(key, state.last_reward.shape)
+    return jax.vmap(over_episodes, in_axes=(0, axes, 0, 0))(plan, state, params, keys)
+
+
+def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+    """Uniform over legal actions: ``i32`` of the observation's batch shape."""
+    mask = seen.action_mask
+    count = mask.shape[-1]
+    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
+    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
+    legal = upto[..., -1]
+    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
+    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
+
+
+def actions(
+    env: ResourceEnv,
+    name: PolicyName,
+    seen: Observation,
+    state: EnvState,
+    tasks: EnvParams,
+    plan: Any,
+    key: chex.PRNGKey,
+) -> chex.Array:
+    """What a named policy chooses in a lockstep batch: ``i32[B, E]``.
+
+    Args:
+      env: the domain.
+      name: of the policy. ``average`` is the reference on the ``plan`` and ``tasks`` that it believes in.
+      seen: observations ``[B, E, ...]``.
+      state: states ``[B, E, ...]``, the clock not batched.
+      tasks: stacked tasks ``[B]``.
+      plan: ``env.solve`` of them; only ``average`` and ``reference`` need it.
+      key: of this choice.
+    """
+    batch = seen.token_mask.shape[:2]
+    if name == "random":
+        return random_actions(seen, key)
+    if name == "noop":
+        return jnp.full(batch, env.noop_action, jnp.int32)
+    if name == "heuristic":
+        return jax.vmap(jax.vmap(env.heuristic_action))(seen, jax.random.split(key, batch))
+    return reference_actions(env, plan, state, tasks, key)
+
+
+def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: EnvParams | None = None) -> Act:
+    """An :data:`~envs_jax.rollout.Act` of one domain that follows a named policy.
+
+    Args:
+      env: the domain.
+      name: ``average`` is the reference planned for the task with its hidden fields averaged over ``population``.
+      tasks: the stacked tasks ``[B]`` it will be run on.
+      population: stacked tasks to average over; ``average`` alone needs it.
+
+    Raises:
+      ValueError: for an unknown name, or ``average`` without a population.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
+    believed = tasks
+    if name == "average":
+        if population is None:
+            raise ValueError("policy 'average' needs a population of tasks to average over")
+        believed = jax.vmap(env.average_task, in_axes=(0, None))(tasks, population)
+    plan = jax.vmap(env.solve)(believed) if name in ("average", "reference") else None
+
+    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+        (seen,), (state,) = seen, states
+        return (actions(env, name, seen, state, believed, plan, key),)
+
+    return act
+
+
+def random_act(seen: tuple[Observation, ...], states: Any, key: chex.PRNGKey) -> tuple[chex.Array, ...]:
+    """An :data:`~envs_jax.rollout.Act` of any number of domains: uniform over legal actions."""
+    del states
+    return tuple(random_actions(o, jax.random.fold_in(key, d)) for d, o in enumerate(seen))

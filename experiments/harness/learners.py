@@ -1,0 +1,68 @@
+"""Which learner an experiment studies: its configuration class, and a preset switched from one learner to another.
+
+Free of jax: the flags of the chosen learner must be known before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from experiments.harness.errors import UsageError
+from experiments.harness.values import unknown
+from metarl_jax import learners
+
+ConfigT = TypeVar("ConfigT")
+
+
+def registered() -> tuple[str, ...]:
+    """Names of all learners."""
+    return learners.registered()
+
+
+def config_class(name: str) -> type:
+    """The frozen dataclass that configures a learner.
+
+    Raises:
+      UsageError: for an unknown name, with the one that was probably meant.
+    """
+    if name not in registered():
+        raise UsageError(f"learner: {unknown('learner', name, registered())}")
+    return learners.config_class(name)
+
+
+def uses_labels(agent: type) -> bool:
+    """Whether a learner can take the cross-entropy to the reference action into its loss (arm "reference")."""
+    return bool(getattr(agent, "labels", True))
+
+
+def for_learner(preset: ConfigT, name: str) -> ConfigT:
+    """A preset of one learner as one of another.
+
+    Whatever dataclass both learners' configurations hold under one name (network, data, adaptation, ...) is kept, so
+    that both are as large and see as much; the rest is the other learner's default. A learner that takes no labels
+    trains the arm "rl-only" alone.
+
+    Args:
+      preset: a configuration with the fields ``learner``, ``agent`` and ``arms``.
+      name: of the learner wanted.
+
+    Raises:
+      UsageError: for an unknown name, or if the learner refuses what is kept.
+    """
+    given: Any = preset
+    if given.learner == name:
+        return preset
+    kind: Any = config_class(name)
+    agent = kind()
+    kept = {
+        field.name: value
+        for field in dataclasses.fields(agent)
+        if dataclasses.is_dataclass(value := getattr(given.agent, field.name, None))
+        and type(value) is type(getattr(agent, field.name))
+    }
+    arms = given.arms if uses_labels(kind) else ("rl-only",)
+    try:
+        return dataclasses.replace(given, learner=name, agent=dataclasses.replace(agent, **kept), arms=arms)
+    except ValueError as error:
+        raise UsageError(f"learner: {name} does not fit this preset: {error}") from error

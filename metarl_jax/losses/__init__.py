@@ -1,0 +1,1 @@
+"""Losses of single transitions and trajectories; callers vmap them."""

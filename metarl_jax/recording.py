@@ -1,0 +1,218 @@
+"""From roll-outs to what learners take: a history of periods for the memory, sampled transitions or whole trajectories.
+
+Support and query of a task are stored together: mixing the transitions of tasks would silently turn meta-learning into
+multitask learning. Losses of value learners take a sample of a task's transitions instead of whole episodes, so an
+update costs the same whatever the domain's horizon. All shapes are the suite's padded ones, so a learner's compiled
+programs serve every domain. Rewards stay in the domain's unit; see :mod:`metarl_jax.rewards`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from envs_jax import observation as vocabulary
+from envs_jax.environment import ResourceEnv
+from envs_jax.observation import Observation
+from envs_jax.suite import Suite
+from metarl_jax.types import PeriodHistory, Support, Trajectory, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """What is kept of an episode.
+
+    Attributes:
+      periods: periods kept for the memory; of a longer episode, a random stretch.
+      samples: choices sampled for losses that take transitions; 0 keeps none.
+      num_steps: n of the transitions' n-period outcomes.
+      ordered: whether all choices are kept in order.
+      terminal: whether nothing counts after the horizon, where the domain says so; False within a longer trial.
+    """
+
+    periods: int
+    samples: int = 0
+    num_steps: int = 1
+    ordered: bool = False
+    terminal: bool = True
+
+    def record(self, suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey) -> Support:
+        """What is kept of ``played [T, B, E, ...]`` of a domain, padded to the suite: axes ``[B, E, ...]``."""
+        history_key, sample_key, _ = jax.random.split(key, 3)
+        return Support(
+            history=period_history(suite, env, played, history_key, history_length(suite, self.periods)),
+            transitions=transitions(suite, env, played, sample_key, self.samples, self.num_steps)
+            if self.samples
+            else None,
+            trajectory=padded_trajectory(suite, env, played, self.terminal) if self.ordered else None,
+        )
+
+
+def _by_period(env: ResourceEnv, leaf: chex.Array) -> chex.Array:
+    """``[T, B, E, ...]`` (T of the suite) to ``[P, turns, B, E, ...]`` of the domain."""
+    return leaf[: env.horizon].reshape(env.num_periods, env.num_turns, *leaf.shape[1:])
+
+
+def period_rewards(env: ResourceEnv, reward: chex.Array) -> chex.Array:
+    """Realised rewards ``[T, B, E]`` to ``[B, E, P]``, one a period."""
+    return jnp.moveaxis(_by_period(env, reward).sum(1), 0, -1)
+
+
+def period_history(suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey, length: int) -> PeriodHistory:
+    """A domain's episodes at the resolution of periods, padded to the suite: axes ``[B, K, length, ...]``.
+
+    Of an episode with more than ``length`` periods a random stretch is kept.
+
+    Args:
+      suite: whose shapes to pad to.
+      env: the domain.
+      played: recorded choices ``[T, B, K, ...]``.
+      key: which stretch.
+      length: periods to keep and to pad to.
+    """
+    starts = _by_period(env, played.observation.tokens)[:, 0]
+    tokens = jnp.moveaxis(jnp.concatenate([starts, played.final.tokens[None]]), 0, 2)
+
+    def chosen(table: chex.Array, action: chex.Array) -> chex.Array:
+        return jnp.take_along_axis(table, action.reshape(*action.shape, *(1,) * (table.ndim - action.ndim)), 3)[
+            :, :, :, 0
+        ]
+
+    description = chosen(played.observation.actions, played.action)  # [T, B, K, G]
+    target = chosen(played.observation.action_target, played.action)  # [T, B, K]
+    concerns = (jnp.arange(env.num_tokens) == target[..., None]) | (target[..., None] < 0)
+    decisions = _by_period(env, concerns[..., None] * description[..., None, :]).sum(1)
+    decisions = jnp.moveaxis(decisions, 0, 2)  # [B, K, P, N, G]
+    reward = period_rewards(env, played.reward)
+    batch, kept = reward.shape[:2], min(env.num_periods, length)
+    if kept < env.num_periods:
+        first = jax.random.randint(key, batch, 0, env.num_periods - kept + 1)
+
+        def stretch(leaf: chex.Array, count: int) -> chex.Array:
+            cut = lambda one, start: jax.lax.dynamic_slice_in_dim(one, start, count)  # noqa: E731
+            return jax.vmap(jax.vmap(cut))(leaf, first)
+
+        tokens, decisions, reward = stretch(tokens, kept + 1), stretch(decisions, kept), stretch(reward, kept)
+
+    more_tokens, more_periods = suite.num_tokens - env.num_tokens, length - kept
+    return PeriodHistory(
+        tokens=jnp.pad(tokens, ((0, 0), (0, 0), (0, more_periods), (0, more_tokens), (0, 0))),
+        token_mask=jnp.pad(played.final.token_mask[:, 0], ((0, 0), (0, more_tokens))),
+        decisions=jnp.pad(decisions, ((0, 0), (0, 0), (0, more_periods), (0, more_tokens), (0, 0))),
+        reward=jnp.pad(reward, ((0, 0), (0, 0), (0, more_periods))),
+        valid=jnp.broadcast_to(jnp.arange(length) < kept, (*batch, length)),
+    )
+
+
+def transitions(
+    suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey, count: int, num_steps: int
+) -> Transition:
+    """``count`` random choices of every episode with their ``num_steps``-period outcomes: axes ``[B, E, count]``."""
+    reward = period_rewards(env, played.reward)  # [B, E, P]
+    gamma = env.discount_factor
+    steps = range(min(num_steps, env.num_periods))
+    n_step = sum(gamma**i * jnp.pad(reward[..., i:], ((0, 0), (0, 0), (0, i))) for i in steps)
+    spans = sum(gamma**i * (jnp.arange(env.num_periods) + i < env.num_periods) for i in steps)
+    batch = reward.shape[:2]
+    time = jax.random.randint(key, (*batch, count), 0, env.horizon)
+    later = time + num_steps * env.num_turns
+    inside = later < env.horizon
+    period = time // env.num_turns
+    rows, columns = jnp.arange(batch[0])[:, None, None], jnp.arange(batch[1])[None, :, None]
+
+    def at(time: chex.Array, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[time, rows, columns], tree)
+
+    def padded(seen: Observation) -> Observation:
+        return vocabulary.pad(seen, suite.num_tokens, suite.num_actions)
+
+    return Transition(
+        observation=padded(at(time, played.observation)),
+        action=at(time, played.action),
+        reward=jnp.take_along_axis(n_step, period, axis=-1),
+        span=jnp.asarray(spans, jnp.float32)[period],
+        discount=jnp.where(inside, jnp.float32(gamma**num_steps), 0.0),
+        next_observation=padded(at(jnp.minimum(later, env.horizon - 1), played.observation)),
+        immediate=jnp.take_along_axis(reward, period, axis=-1),
+        reference=at(time, played.reference),
+        weight=jnp.ones(time.shape, jnp.float32),
+    )
+
+
+def padded_trajectory(suite: Suite, env: ResourceEnv, played: Trajectory, terminal: bool) -> Trajectory:
+    """All choices in order, padded to the suite: axes ``[B, E, L, ...]``; the discount is 0 at a terminal horizon."""
+
+    def in_order(leaf: chex.Array) -> chex.Array:
+        leaf = jnp.moveaxis(leaf[: env.horizon], 0, 2)
+        return jnp.pad(leaf, [(0, suite.horizon - env.horizon if axis == 2 else 0) for axis in range(leaf.ndim)])
+
+    def padded(seen: Observation) -> Observation:
+        return vocabulary.pad(seen, suite.num_tokens, suite.num_actions)
+
+    ends = (jnp.arange(suite.horizon) == env.horizon - 1) & (terminal and env.horizon_terminates)
+    final = padded(played.final)
+    ordered = jax.tree.map(in_order, played.replace(final=None))
+    return ordered.replace(
+        observation=padded(ordered.observation), discount=jnp.where(ends, 0.0, ordered.discount), final=final
+    )
+
+
+def join_trial(episodes: Sequence[Trajectory]) -> Trajectory:
+    """Episodes ``[B, E, L, ...]`` that followed one another as one trajectory ``[B, E, L K, ...]``."""
+    joined = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves, axis=2), *(episode.replace(final=None) for episode in episodes)
+    )
+    return joined.replace(final=episodes[-1].final)
+
+
+def history_length(suite: Suite, periods: int) -> int:
+    """Periods that are kept of an episode, and padded to, in every domain of a suite."""
+    return min(periods, suite.num_periods)
+
+
+def empty_support(suite: Suite, recorder: Recorder, tasks: int, episodes: int) -> Support:
+    """A support of a suite's shapes from which nothing may be used: axes ``[tasks, episodes, ...]``."""
+    tokens, actions = suite.num_tokens, suite.num_actions
+    columns, features = suite.token_features, suite.action_features
+    length = history_length(suite, recorder.periods)
+
+    def seen(*batch: int) -> Observation:
+        return Observation(
+            tokens=jnp.zeros((*batch, tokens, columns)),
+            token_mask=jnp.zeros((*batch, tokens), bool),
+            actions=jnp.zeros((*batch, actions, features)),
+            action_target=jnp.zeros((*batch, actions), jnp.int32),
+            action_mask=jnp.zeros((*batch, actions), bool),
+        )
+
+    def numbers(*batch: int) -> chex.Array:
+        return jnp.zeros(batch)
+
+    def whole(*batch: int) -> chex.Array:
+        return jnp.zeros(batch, jnp.int32)
+
+    each = (tasks, episodes)
+    history = PeriodHistory(
+        tokens=jnp.zeros((*each, length + 1, tokens, columns)),
+        token_mask=jnp.zeros((tasks, tokens), bool),
+        decisions=jnp.zeros((*each, length, tokens, features)),
+        reward=numbers(*each, length),
+        valid=jnp.zeros((*each, length), bool),
+    )
+    result = Support(history)
+    if recorder.samples:
+        at = (*each, recorder.samples)
+        number = numbers(*at)
+        batch = Transition(seen(*at), whole(*at), number, number, number, seen(*at), number, whole(*at), number)
+        result = result.replace(transitions=batch)
+    if recorder.ordered:
+        at = (*each, suite.horizon)
+        flags, number = jnp.zeros(at, bool), numbers(*at)
+        trajectory = Trajectory(seen(*at), whole(*at), number, number, flags, whole(*at), flags, seen(*each))
+        result = result.replace(trajectory=trajectory)
+    return result

@@ -1,0 +1,207 @@
+"""Programs of one domain: draw tasks, play episodes, record them.
+
+Everything that depends on a domain's equations is in the first two, and both take what varies between their uses as
+arguments: whether a learner, chance, a heuristic or the reference chooses, how much is explored, on which tasks. So
+each domain is compiled once for each actor, whichever learners train on it, alone or with others, and whoever is tested
+on it. What is kept of the played episodes is the matter of a third, small program for each kind of record.
+
+All work on R *replicas* side by side, spread over the devices: the members of a training run, each with tasks of its
+own, or blocks of an evaluation set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs_jax import policies as scripted
+from envs_jax.environment import EnvParams, ResourceEnv
+from envs_jax.observation import Observation
+from envs_jax.policies import PolicyName as ScriptedName
+from envs_jax.rollout import Step, recurrent_rollout
+from envs_jax.suite import Suite
+from metarl_jax.learners.base import Actor, Carry, Exploration
+from metarl_jax.networks.actor import ActingMode
+from metarl_jax.recording import Recorder
+from metarl_jax.rewards import without_last_reward
+from metarl_jax.runtime.programs import Programs
+from metarl_jax.types import Support, Trajectory
+
+PolicyName = Literal["learner", "random", "noop", "heuristic", "reference"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+
+@struct.dataclass
+class RolloutMode:
+    """How episodes are played; scalars, the same in all replicas, so that what is not asked for is not computed.
+
+    Attributes:
+      policy: ``i32[]`` index in :data:`POLICIES`.
+      acting: exploration of the learner.
+      labelled: ``bool[]`` whether to record what the reference would have chosen.
+      blank_rewards: ``bool[]`` whether the learner sees 0 for the last reward.
+    """
+
+    policy: chex.Array
+    acting: ActingMode
+    labelled: chex.Array
+    blank_rewards: chex.Array
+
+    @classmethod
+    def of(
+        cls,
+        policy: PolicyName,
+        explore: Exploration = Exploration(),  # noqa: B008 - frozen
+        labelled: bool = False,
+        blank_rewards: bool = False,
+    ) -> RolloutMode:
+        """From plain values."""
+        acting = ActingMode(jnp.float32(explore.epsilon), jnp.float32(explore.temperature))
+        return cls(jnp.int32(POLICIES.index(policy)), acting, jnp.bool_(labelled), jnp.bool_(blank_rewards))
+
+
+class ActingError(Exception):
+    """An actor raised while its program was traced; the cause is chained."""
+
+
+@struct.dataclass
+class Rollouts:
+    """E episodes of each of B tasks, as played.
+
+    Attributes:
+      trajectory: all choices in the domain's own shapes, leaves ``[T, B, E, ...]``, rewards in its unit.
+      score: ``f32[B, E]`` undiscounted returns; of the noise-free expected reward where the domain states one.
+      carry: what the actor remembers after the last choice, ``[B, E, ...]``.
+    """
+
+    trajectory: Trajectory
+    score: chex.Array
+    carry: Carry
+
+
+def _draw(env: ResourceEnv) -> Callable[[chex.PRNGKey], tuple[EnvParams, Any]]:
+    def draw(keys: chex.PRNGKey) -> tuple[EnvParams, Any]:
+        tasks = jax.vmap(env.sample_params)(keys)
+        return tasks, jax.vmap(env.solve)(tasks)
+
+    return draw
+
+
+def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
+    def play(
+        acting: Any,
+        policies: Any,
+        carry: Carry,
+        tasks: EnvParams,
+        plans: Any,
+        keys: chex.PRNGKey,
+        key: chex.PRNGKey,
+        mode: RolloutMode,
+    ) -> Rollouts:
+        *_, act_key = jax.random.split(key, 3)  # the others are the recorder's
+
+        def act(seens: Any, states: Any, carry: Carry, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Carry]:
+            (seen,), (state,) = seens, states
+            nothing = scripted.actions(env, "noop", seen, state, tasks, plans, key)
+
+            def follow(name: ScriptedName) -> chex.Array:
+                return scripted.actions(env, name, seen, state, tasks, plans, key)
+
+            asked = mode.labelled | (mode.policy == POLICIES.index("reference"))
+            best = jax.lax.cond(asked, lambda: follow("reference"), lambda: nothing)
+
+            def learner() -> tuple[chex.Array, Carry]:
+                shown = jax.lax.cond(mode.blank_rewards, without_last_reward, lambda seen: seen, seen)
+
+                def one(policy: Any, carry: Carry, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Carry]:
+                    try:
+                        return actor.act(acting, policy, carry, seen, key, mode.acting)
+                    except Exception as error:
+                        raise ActingError from error
+
+                return jax.vmap(one)(policies, carry, shown, jax.random.split(key, seen.token_mask.shape[0]))
+
+            by_policy: dict[PolicyName, Callable[[], tuple[chex.Array, Carry]]] = {
+                "learner": learner,
+                "random": lambda: (follow("random"), carry),
+                "noop": lambda: (nothing, carry),
+                "heuristic": lambda: (follow("heuristic"), carry),
+                "reference": lambda: (best, carry),
+            }
+            # A switch over a scalar, outside any vmap: a real branch, and one program serves all policies.
+            action, carry = jax.lax.switch(mode.policy, [by_policy[name] for name in POLICIES])
+            return (action,), best, carry
+
+        def record(domain: int, step: Step) -> tuple[Trajectory, chex.Array]:
+            period_end = jnp.broadcast_to(step.state.time % env.num_turns == env.num_turns - 1, step.action.shape)
+            chosen = Trajectory(
+                observation=step.observation,
+                action=step.action,
+                reward=step.reward,
+                discount=step.info["discount"],
+                period_end=period_end,
+                reference=step.notes,
+                valid=jnp.ones(step.action.shape, bool),
+                final=(),
+            )
+            return chosen, step.info["expected_reward"]
+
+        played, (final,), carry = recurrent_rollout((env,), (tasks,), (keys,), act, carry, act_key, record)
+        trajectory, expected = played[0]
+        return Rollouts(trajectory.replace(final=final), expected.sum(0), carry)
+
+    return play
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainPrograms:
+    """One domain's compiled programs.
+
+    Attributes:
+      name: of the domain.
+      suite: whose padded shapes records have.
+      env: the domain.
+      programs: of the run.
+    """
+
+    name: str
+    suite: Suite
+    env: ResourceEnv
+    programs: Programs
+
+    @classmethod
+    def of(cls, suite: Suite, name: str, programs: Programs) -> DomainPrograms:
+        """Programs of one domain of a suite; the same arguments give the same programs."""
+        (env,) = suite.subset([name]).envs
+        return cls(name, suite, env, programs)
+
+    def draw(self, keys: chex.PRNGKey) -> tuple[EnvParams, Any]:
+        """Keys ``[R, B]`` to tasks and the reference's plans for them, ``[R, B, ...]``."""
+        return self.programs.get("draw", self.env, lambda: _draw(self.env))(keys)
+
+    def play(self, actor: Actor, *arguments: Any) -> Rollouts:
+        """Plays whole episodes.
+
+        Args:
+          actor: who chooses where the mode's policy is "learner".
+          *arguments: acting parameters ``[R, ...]``; policies ``[R, B, ...]``; the actor's carry ``[R, B, E, ...]``;
+            tasks and plans ``[R, B, ...]``; keys of the episodes ``[R, B, E]``; a key ``[R]`` for choices and samples;
+            :class:`RolloutMode`.
+        """
+        program = self.programs.get("play", (self.env, actor), lambda: _play(self.env, actor), shared=1)
+        return program(*arguments)
+
+    def record(self, recorder: Recorder, rollouts: Rollouts, key: chex.PRNGKey) -> Support:
+        """What a recorder keeps of roll-outs: axes ``[R, B, E, ...]``; the key ``[R]`` is that of the play."""
+
+        def make() -> Callable[..., Support]:
+            return lambda played, key: recorder.record(self.suite, self.env, played, key)
+
+        spec = (self.env, recorder, self.suite.shapes)
+        return self.programs.get("record", spec, make)(rollouts.trajectory, key)
