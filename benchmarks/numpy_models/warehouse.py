@@ -1,8 +1,8 @@
 """A warehouse run by a team, in NumPy: the oracle and the benchmark's opponent of ``envs_jax.domains.warehouse``.
 
-Written from the equations (docs/domains/warehouse.md), not from the JAX code: ``Scalar`` is one warehouse in plain
-Python loops and float64, ``Vector`` a batch in float32 that shares a clock. Both take parameters by name and uniforms
-from outside. Demands are drawn by adding up point masses until they exceed the uniform.
+Written from the equations (docs/domains/warehouse.md), not from the JAX code: ``LoopModel`` is one warehouse in plain
+Python loops and float64, ``BatchModel`` a batch in float32 that shares a clock. Both take parameters by name and
+uniforms from outside. Demands are drawn by adding up point masses until they exceed the uniform.
 """
 
 from __future__ import annotations
@@ -11,11 +11,23 @@ import math
 
 import numpy as np
 
+from envs_jax.observation import NUM_TOKEN_FEATURES
+from envs_jax.testing import numpy_model
 
-class Scalar:
+STORE, URGENCY, SLACK, LEVEL, CAPACITY, INFLOW, OUTFLOW = numpy_model.columns(
+    "role_store", "urgency", "slack", "level", "capacity", "inflow", "outflow"
+)
+SIGNAL_A, SIGNAL_B, UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = numpy_model.columns(
+    "signal_a", "signal_b", "unit_cost", "is_turn", "decided", "progress", "last_reward"
+)
+DEMANDS = 32
+"""Demands are at most one less."""
+
+
+class LoopModel(numpy_model.LoopModel):
     """One warehouse. ``params``: the leaves of WarehouseParams by name, unbatched."""
 
-    def __init__(self, params: dict[str, np.ndarray], cap: int = 6, num_periods: int = 24) -> None:
+    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 24, cap: int = 6) -> None:
         self.h, self.rates, self.p, self.k = (
             [float(value) for value in params[name]] for name in ("holding", "rates", "shortage", "order_cost")
         )
@@ -38,22 +50,22 @@ class Scalar:
             [self.stock[i] + a <= self.cap and (i == 0 or a <= self.stock[i - 1]) for a in range(self.cap + 1)]
         )
 
-    def step(self, action: int, uniforms: np.ndarray) -> tuple[float, dict[str, float]]:
+    def step(self, action: int, uniforms: np.ndarray | None) -> tuple[float, dict[str, float]]:
         """One flow; on the period's last turn ``uniforms[N]`` draw the demands."""
-        i, last = self.level(), self.time % self.n == self.n - 1
+        i = self.level()
         self.stock[i] += int(action)
         self.flow[i] += int(action)
         if i > 0:
             self.stock[i - 1] -= int(action)
         self.time += 1
-        if not last:
+        if uniforms is None:
             return 0.0, {}
         info = dict.fromkeys(("ordering", "holding", "shortage", "sales", "lost", "expected_reward"), 0.0)
         info["bought"] = float(self.flow[0])
         for j in range(self.n):
             y, demand, mass = self.stock[j], 0, math.exp(-self.rates[j])
             below = mass
-            while float(uniforms[j]) > below and demand < 200:
+            while float(uniforms[j]) > below and demand < DEMANDS - 1:
                 demand += 1
                 mass *= self.rates[j] / demand
                 below += mass
@@ -73,40 +85,115 @@ class Scalar:
         self.last_reward = -(info["ordering"] + info["holding"] + info["shortage"])
         return self.last_reward, info
 
+    def tokens(self) -> np.ndarray:
+        """``f32[N, columns]``, level 1 first."""
+        out = np.zeros((self.n, NUM_TOKEN_FEATURES))
+        for i in range(self.n):
+            row = out[i]
+            row[STORE] = row[CAPACITY] = 1
+            row[URGENCY], row[SLACK], row[LEVEL] = (
+                (self.cap - self.stock[i]) / self.cap,
+                self.stock[i] / self.cap,
+                self.stock[i] / self.cap,
+            )
+            row[INFLOW] = row[DECIDED] = self.flow[i] / self.cap
+            row[OUTFLOW] = self.sales[i] / self.cap
+            row[SIGNAL_A] = i / max(self.n - 1, 1)
+            row[SIGNAL_B] = 1 if i == 0 else self.stock[i - 1] / self.cap
+            row[UNIT_COST] = self.h[i] / 10
+            row[IS_TURN] = i == self.level()
+        out[:, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
+        out[:, LAST_REWARD] = self.last_reward / 20
+        return np.clip(out, -10, 10).astype(np.float32)
 
-class Vector:
-    """A batch of warehouses that share a clock. ``params``: leaves with a leading batch axis."""
 
-    def __init__(self, params: dict[str, np.ndarray], cap: int = 6, num_periods: int = 24) -> None:
+class BatchModel(numpy_model.BatchModel):
+    """A batch of warehouses that share a clock. ``params``: leaves with a leading batch axis.
+
+    :meth:`tokens` returns the same buffer every time.
+    """
+
+    def __init__(self, params: dict[str, np.ndarray], num_periods: int = 24, cap: int = 6) -> None:
         self.h, self.rates, self.p, self.k = (
             np.asarray(params[name], np.float32) for name in ("holding", "rates", "shortage", "order_cost")
         )
         self.batch, self.n = self.h.shape
         self.cap, self.num_periods = cap, num_periods
-        counts = np.arange(32)
-        factorial = np.cumprod(np.maximum(counts, 1).astype(float))
-        mass = np.exp(-self.rates[..., None].astype(float)) * self.rates[..., None].astype(float) ** counts / factorial
-        self.below = np.cumsum(mass, axis=-1).astype(np.float32)
+        counts, rates = np.arange(DEMANDS), self.rates[..., None].astype(float)
+        self.below = np.cumsum(
+            np.exp(-rates) * rates**counts / np.cumprod(np.maximum(counts, 1).astype(float)), axis=-1
+        )
+        # E(D - y)^+ = lam - y + E(y - D)^+, and E(y - D)^+ adds up the distribution function below y.
+        stock = np.arange(cap + 1)
+        left = np.concatenate([np.zeros_like(rates), np.cumsum(self.below, axis=-1)[..., :cap]], axis=-1)
+        self.expected = (self.h[..., None] * left + self.p[..., None] * (rates - stock + left)).astype(np.float32)
+        self.below = self.below.astype(np.float32)
+        self.rows = np.arange(self.batch)[:, None], np.arange(self.n)[None]
+        self.amounts = np.arange(cap + 1)
+        self.buffer = np.zeros((self.batch, self.n, NUM_TOKEN_FEATURES), np.float32)
+        self.buffer[:, :, [STORE, CAPACITY]] = 1
+        self.buffer[:, :, SIGNAL_A] = np.arange(self.n) / max(self.n - 1, 1)
+        self.buffer[:, 0, SIGNAL_B] = 1
+        self.buffer[:, :, UNIT_COST] = np.minimum(self.h / 10, 10)
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, N]`` draw the stocks."""
         self.stock = np.minimum((uniforms * (self.cap + 1)).astype(np.int32), self.cap)
-        self.flow = np.zeros_like(self.stock)
+        self.flow, self.sales = np.zeros_like(self.stock), np.zeros_like(self.stock)
+        self.last_reward = np.zeros(self.batch, np.float32)
         self.time = 0
 
-    def step(self, actions: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """One flow of every warehouse ``i32[B]``; returns rewards ``f32[B]``."""
-        turn = self.time % self.n
-        i = self.n - 1 - turn
-        self.stock[:, i] += actions
-        self.flow[:, i] += actions
+    def _level(self) -> int:
+        return self.n - 1 - self.time % self.n
+
+    def action_mask(self) -> np.ndarray:
+        """``bool[B, cap + 1]`` amounts that there is room for and that the supplier has."""
+        i = self._level()
+        most = self.cap - self.stock[:, i]
         if i > 0:
-            self.stock[:, i - 1] -= actions
+            most = np.minimum(most, self.stock[:, i - 1])
+        return self.amounts <= most[:, None]
+
+    def step(self, action: np.ndarray, uniforms: np.ndarray | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """One flow each; on the period's last turn ``uniforms[B, N]`` draw the demands."""
+        i = self._level()
+        self.stock[:, i] += action
+        self.flow[:, i] += action
+        if i > 0:
+            self.stock[:, i - 1] -= action
         self.time += 1
-        if turn < self.n - 1:
-            return np.zeros(self.batch, np.float32)
-        demand = np.minimum((uniforms[..., None] > self.below).sum(-1), 31)
-        left, lost = np.maximum(self.stock - demand, 0), np.maximum(demand - self.stock, 0)
-        reward = -(self.k * (self.flow > 0) + self.h * left + self.p * lost).sum(-1)
-        self.stock, self.flow = left.astype(np.int32), np.zeros_like(self.flow)
-        return reward.astype(np.float32)
+        if uniforms is None:
+            return np.zeros(self.batch, np.float32), {}
+        demand = np.minimum((uniforms[..., None] > self.below).sum(-1), DEMANDS - 1).astype(np.int32)
+        self.sales = np.minimum(self.stock, demand)
+        left, lost = self.stock - self.sales, demand - self.sales
+        ordering, holding, shortage = (
+            (self.k * (self.flow > 0)).sum(-1),
+            (self.h * left).sum(-1),
+            (self.p * lost).sum(-1),
+        )
+        info = {
+            "ordering": ordering,
+            "holding": holding,
+            "shortage": shortage,
+            "sales": self.sales.sum(-1),
+            "lost": lost.sum(-1),
+            "bought": self.flow[:, 0].copy(),
+            "expected_reward": -ordering - self.expected[(*self.rows, self.stock)].sum(-1),
+        }
+        self.stock, self.flow = left, np.zeros_like(self.flow)
+        self.last_reward = -(ordering + holding + shortage)
+        return self.last_reward, info
+
+    def tokens(self) -> np.ndarray:
+        """``f32[B, N, columns]``, level 1 first."""
+        share, flow, out = self.stock / np.float32(self.cap), self.flow / np.float32(self.cap), self.buffer
+        out[:, :, URGENCY] = 1 - share
+        out[:, :, SLACK] = out[:, :, LEVEL] = share
+        out[:, 1:, SIGNAL_B] = share[:, :-1]
+        out[:, :, INFLOW] = out[:, :, DECIDED] = flow
+        out[:, :, OUTFLOW] = self.sales / np.float32(self.cap)
+        out[:, :, IS_TURN] = np.arange(self.n) == self._level()
+        out[:, :, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
+        out[:, :, LAST_REWARD] = np.clip(self.last_reward / 20, -10, 10)[:, None]
+        return out

@@ -18,9 +18,9 @@ from benchmarks import command
 
 if TYPE_CHECKING:
     import chex
-    from envs_jax.policies import PolicyName
 
     from envs_jax.domains.agriculture import Agriculture, AgricultureParams, AgricultureState
+    from envs_jax.policies import PolicyName
 
 Rule = Callable[["Agriculture", "AgricultureState", "AgricultureParams"], "chex.Array"]
 

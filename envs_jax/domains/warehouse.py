@@ -13,19 +13,29 @@ joint order can be reached. Demand rates, shortage and order costs are the task'
 
 from __future__ import annotations
 
-from typing import ClassVar
+import functools
 
 import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import sampling
+from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
-from envs_jax.references import warehouse as exact
+from envs_jax.references import warehouse_sweep as sweep
 
+RATE_RANGE = (0.3, 2.5)
+"""Demand rate of a task's level [units/period], uniform."""
+SHORTAGE_RANGE = (3.0, 15.0)
+"""Cost of a lost sale [money/unit], uniform."""
+ORDER_COST_RANGE = (0.0, 6.0)
+"""Cost of an order [money/order], uniform."""
+HOLDING_RANGE = (0.5, 1.5)
+"""Holding cost [money/unit/period], uniform."""
 DEMANDS = 32
 """Tabulated demands: at rate 2.5 the mass beyond is below float32's resolution."""
+MOST_STOCKS = 4096
+"""Joint stocks that the reference tabulates at most, by period and turn."""
 
 
 @struct.dataclass
@@ -101,23 +111,24 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_levels: N, 1 to 4 (the reference's tables have ``(cap + 1) ** N`` entries).
-      cap: largest stock of a level, at least 1.
+      num_levels: N, 1 to 4.
+      cap: largest stock of a level [units], 1 to 31; the reference tabulates ``(cap + 1) ** N`` joint stocks.
       num_periods: P.
     """
 
-    name: ClassVar[str] = "warehouse"
-    hidden: ClassVar[tuple[str, ...]] = ("rates", "shortage", "order_cost")
-    reward_unit: ClassVar[str] = "money"
-    reference_kind: ClassVar[str] = "optimal"
+    name = "warehouse"
+    hidden = ("rates", "shortage", "order_cost")
+    ingredients = ()
+    reward_unit = "money"
+    reference_kind = "optimal"
 
     def __init__(self, num_levels: int = 3, cap: int = 6, num_periods: int = 24) -> None:
-        super().__init__()
-        for field, value in (("num_levels", num_levels), ("cap", cap), ("num_periods", num_periods)):
-            if value < 1:
-                raise ValueError(f"{field} = {value}: must be at least 1")
-        if num_levels > 4:
-            raise ValueError(f"num_levels = {num_levels}: must be at most 4")
+        num_levels, cap, num_periods = checks.whole_numbers(
+            self.name, num_levels=(num_levels, 1, 4), cap=(cap, 1, 31), num_periods=(num_periods, 1, 10_000)
+        )
+        if (cap + 1) ** num_levels > MOST_STOCKS:
+            got = f"{cap + 1} ** {num_levels} = {(cap + 1) ** num_levels}"
+            raise checks.refusal(self.name, "(cap + 1) ** num_levels", f"at most {MOST_STOCKS}", got)
         self.num_levels = num_levels
         self.cap = cap
         self.num_turns = num_levels
@@ -127,24 +138,44 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         self.num_uniforms = num_levels
         self.num_reset_uniforms = num_levels
 
+    # ---- tasks ----------------------------------------------------------------------------------------------------
+
+    def instance(
+        self, rates: chex.Array, holding: chex.Array, shortage: chex.Array, order_cost: chex.Array
+    ) -> WarehouseParams:
+        """A task with these rates [units/period] and costs [money], each ``f32[N]``, level 1 first.
+
+        Raises:
+          ValueError: for values that are no such quantities, or a demand that does not fit the table.
+        """
+        levels = functools.partial(checks.numbers, self.name, low=0.0, shape=(self.num_levels,), per="one a level")
+        checks.poisson_table(self.name, "rates", levels("rates", rates), DEMANDS - 1, "DEMANDS - 1")
+        for field, value in (("holding", holding), ("shortage", shortage), ("order_cost", order_cost)):
+            levels(field, value)
+        return WarehouseParams(
+            max_steps_in_episode=jnp.int32(self.horizon),
+            holding=jnp.asarray(holding, jnp.float32),
+            rates=jnp.asarray(rates, jnp.float32),
+            shortage=jnp.asarray(shortage, jnp.float32),
+            order_cost=jnp.asarray(order_cost, jnp.float32),
+        )
+
     @property
     def default_params(self) -> WarehouseParams:
         """CHAIN(N): lam 1, h 1, p 9, K 3 at every level."""
         ones = jnp.ones((self.num_levels,), jnp.float32)
-        return WarehouseParams(
-            max_steps_in_episode=jnp.int32(self.horizon),
-            holding=ones,
-            rates=ones,
-            shortage=9.0 * ones,
-            order_cost=3.0 * ones,
-        )
+        return self.instance(ones, ones, 9.0 * ones, 3.0 * ones)
 
     def sample_params(self, key: chex.PRNGKey) -> WarehouseParams:
         """One task: lam ~ U(.3, 2.5), p ~ U(3, 15), K ~ U(0, 6), h ~ U(.5, 1.5), each level by itself."""
-        rates, shortage, order, holding = sampling.uniforms(key, 0, 4 * self.num_levels).reshape(4, self.num_levels)
-        return self.default_params.replace(
-            rates=0.3 + 2.2 * rates, shortage=3.0 + 12.0 * shortage, order_cost=6.0 * order, holding=0.5 + holding
+        draws = sampling.uniforms(key, sampling.TASK_INDEX, 4 * self.num_levels).reshape(4, self.num_levels)
+        ranges = (RATE_RANGE, SHORTAGE_RANGE, ORDER_COST_RANGE, HOLDING_RANGE)
+        rates, shortage, order_cost, holding = (
+            low + (high - low) * u for (low, high), u in zip(ranges, draws, strict=True)
         )
+        return self.instance(rates, holding, shortage, order_cost)
+
+    # ---- dynamics -------------------------------------------------------------------------------------------------
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: WarehouseParams) -> WarehouseState:
         """Stocks uniform on ``0..cap``."""
@@ -169,9 +200,9 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         del params
         level = self._level(turn)
         amount = jnp.clip(action, 0, self._most(state, level))
-        own = jnp.arange(self.num_levels) == level
-        supplier = jnp.arange(self.num_levels) == level - 1
-        return state.replace(stock=state.stock + amount * own - amount * supplier, flow=state.flow + amount * own)
+        index = jnp.arange(self.num_levels, dtype=jnp.int32)
+        own, supplier = ((index == i).astype(jnp.int32) for i in (level, level - 1))
+        return state.replace(stock=state.stock + amount * (own - supplier), flow=state.flow + amount * own)
 
     def advance(
         self, state: WarehouseState, uniforms: chex.Array, params: WarehouseParams
@@ -180,12 +211,13 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         demand = sampling.categorical(uniforms, sampling.poisson_cdf(params.rates, DEMANDS))
         sales = jnp.minimum(state.stock, demand)
         left, lost = state.stock - sales, demand - sales
-        ordering = jnp.sum(params.order_cost * (state.flow > 0))
-        holding = jnp.sum(params.holding * left)
-        shortage = jnp.sum(params.shortage * lost)
-        _, expected = self._tables(params)
+        ordering = jnp.sum(params.order_cost * (state.flow > 0).astype(jnp.float32))
+        holding = jnp.sum(params.holding * left.astype(jnp.float32))
+        shortage = jnp.sum(params.shortage * lost.astype(jnp.float32))
+        _, cost = self._tables(params)
+        expected = jnp.take_along_axis(cost, state.stock[:, None], axis=-1)[:, 0]
         info = {
-            "expected_reward": -ordering - jnp.sum(expected[jnp.arange(self.num_levels), state.stock]),
+            "expected_reward": -ordering - jnp.sum(expected),
             "ordering": ordering,
             "holding": holding,
             "shortage": shortage,
@@ -198,22 +230,26 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
 
     def _tables(self, params: WarehouseParams) -> tuple[chex.Array, chex.Array]:
         """Laws of the next stock ``f32[N, cap + 1, cap + 1]`` and expected cost of holding and shortage by stock."""
-        cdf = sampling.poisson_cdf(params.rates, self.cap + 1)
-        mass = jnp.diff(cdf, axis=-1, prepend=0.0)
-        y, after = jnp.arange(self.cap + 1)[:, None], jnp.arange(self.cap + 1)[None]
-        sold = jnp.clip(y - after, 0, self.cap)
-        reached = jnp.where((after <= y) & (after > 0), mass[:, sold], 0.0)
+        side = self.cap + 1
+        cdf = sampling.poisson_cdf(params.rates, side)
+        mass = jnp.diff(cdf, axis=-1, prepend=jnp.zeros_like(cdf[:, :1]))
+        stock = jnp.arange(side, dtype=jnp.int32)
+        sold = stock[:, None] - stock[None, :]
+        possible = (sold >= 0) & (stock[None, :] > 0)
+        reached = jnp.where(possible[None], mass[:, jnp.maximum(sold, 0)], 0.0)
         law = reached.at[..., 0].set(1.0 - reached.sum(-1))
         # E(y - D)^+ is the sum of the distribution function below y.
         left = jnp.pad(jnp.cumsum(cdf, axis=-1)[:, :-1], ((0, 0), (1, 0)))
-        lost = jnp.maximum(params.rates[:, None] - jnp.arange(self.cap + 1) + left, 0.0)
+        lost = jnp.maximum(params.rates[:, None] - stock.astype(jnp.float32)[None, :] + left, 0.0)
         return law, params.holding[:, None] * left + params.shortage[:, None] * lost
+
+    # ---- observation ----------------------------------------------------------------------------------------------
 
     def observation(self, state: WarehouseState, params: WarehouseParams) -> Observation:
         """See the class docstring for the columns."""
         n, level = self.num_levels, self._level(self.turn(state))
-        share = state.stock / jnp.float32(self.cap)
-        flow = state.flow / jnp.float32(self.cap)
+        share = state.stock.astype(jnp.float32) / self.cap
+        flow = state.flow.astype(jnp.float32) / self.cap
         supplier = jnp.concatenate([jnp.ones(1, jnp.float32), share[:-1]])
         tokens = token_table(
             (
@@ -225,34 +261,36 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
                     "level": share,
                     "capacity": 1.0,
                     "inflow": flow,
-                    "outflow": state.sales / jnp.float32(self.cap),
-                    "signal_a": jnp.arange(n) / jnp.float32(max(n - 1, 1)),
+                    "outflow": state.sales.astype(jnp.float32) / self.cap,
+                    "signal_a": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
                     "signal_b": supplier,
                     "unit_cost": bounded(0.1 * params.holding),
-                    "is_turn": (jnp.arange(n) == level).astype(jnp.float32),
+                    "is_turn": jnp.arange(n, dtype=jnp.int32) == level,
                     "decided": flow,
                     "progress": self.progress(state),
                     "last_reward": bounded(0.05 * state.last_reward),
                 },
             )
         )
-        amount = jnp.arange(self.num_actions)
-        moved = amount / jnp.float32(self.cap)
+        amount = jnp.arange(self.num_actions, dtype=jnp.int32)
+        moved = amount.astype(jnp.float32) / self.cap
         return Observation(
             tokens=tokens,
             token_mask=jnp.ones((n,), bool),
             actions=action_rows(
                 self.num_actions, is_noop=amount == 0, amount=moved, signed=moved, second_level=supplier[level]
             ),
-            action_target=jnp.full((self.num_actions,), level, jnp.int32),
+            action_target=jnp.broadcast_to(level, (self.num_actions,)).astype(jnp.int32),
             action_mask=amount <= self._most(state, level),
         )
+
+    # ---- policies -------------------------------------------------------------------------------------------------
 
     def solve(self, params: WarehouseParams) -> chex.Array:
         """The optimal flow ``i8[P, N, (cap + 1) ** N]`` by period, level and the stocks it meets in its turn."""
         law, cost = self._tables(params)
-        tables = exact.Tables(law, cost, jnp.zeros_like(params.order_cost), params.order_cost, None)
-        return exact.finite_horizon(tables, self.num_periods, is_chain=True)[1]
+        tables = sweep.Tables(law, cost, jnp.zeros_like(params.order_cost), params.order_cost, None)
+        return sweep.finite_horizon(tables, self.num_periods, is_chain=True)[1]
 
     def reference_action(
         self, plan: chex.Array, state: WarehouseState, params: WarehouseParams, key: chex.PRNGKey
@@ -260,8 +298,10 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         """The exact optimum of the episode given lam, p and K, also after other choices than its own."""
         del params, key
         period = jnp.minimum(self.period(state), self.num_periods - 1)
-        stride = (self.cap + 1) ** jnp.arange(self.num_levels - 1, -1, -1)
-        return plan[period, self._level(self.turn(state)), jnp.sum(state.stock * stride)].astype(jnp.int32)
+        stride = jnp.asarray([(self.cap + 1) ** i for i in reversed(range(self.num_levels))], jnp.int32)
+        return plan[period, self._level(self.turn(state)), jnp.sum(state.stock * stride, dtype=jnp.int32)].astype(
+            jnp.int32
+        )
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Order up to five sixths of the cap, as far as possible, once less than a third is left."""
@@ -270,5 +310,5 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         own = jnp.sum(level * is_turn)
         stock = jnp.round(own * self.cap).astype(jnp.int32)
         wanted = jnp.where(stock < -(-self.cap // 3), -(-5 * self.cap // 6) - stock, 0)
-        legal = jnp.sum(observation.action_mask).astype(jnp.int32) - 1
+        legal = jnp.sum(observation.action_mask, dtype=jnp.int32) - 1
         return jnp.minimum(wanted, legal).astype(jnp.int32)

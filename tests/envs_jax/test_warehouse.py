@@ -4,47 +4,28 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs_jax
-from benchmarks.peers.warehouse import Scalar, Vector
-from envs_jax import sampling
+from benchmarks.numpy_models.warehouse import BatchModel, LoopModel
 from envs_jax.domains.warehouse import Warehouse
+from envs_jax.testing import Tolerances, check_numpy_model, record_episode
 
 ENV, DEFAULT = envs_jax.make("warehouse")
-STEP = jax.jit(ENV.step_env)
-SEE = jax.jit(ENV.observation)
+CLOSE = Tolerances(reward=(1e-5, 1e-4), figures=(1e-5, 1e-3))
 
 
-def leaves(params) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in vars(params).items()}
+def test_both_numpy_models_agree_step_by_step():
+    tasks = [DEFAULT, *(ENV.sample_params(jax.random.key(seed)) for seed in (1, 2, 3))]
+    recordings = [record_episode(ENV, task, jax.random.key(100 + seed)) for seed, task in enumerate(tasks)]
+    check_numpy_model(ENV, LoopModel, BatchModel, recordings, CLOSE)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_independent_models_agree_on_random_episodes(seed):
-    task = DEFAULT if seed == 0 else ENV.sample_params(jax.random.key(seed))
-    key, rng = jax.random.key(100 + seed), np.random.default_rng(seed)
-    _, state = ENV.reset_env(key, task)
-    scalar = Scalar(leaves(task))
-    vector = Vector({name: value[None] for name, value in leaves(task).items() if value.ndim})
-    first = np.asarray(sampling.uniforms(key, sampling.RESET_INDEX, ENV.num_reset_uniforms))
-    scalar.reset(first)
-    vector.reset(first[None])
-    for t in range(ENV.horizon):
-        mask = np.asarray(SEE(state, task).action_mask)
-        np.testing.assert_array_equal(mask, scalar.action_mask())
-        action = int(rng.choice(np.flatnonzero(mask)))
-        uniforms = np.asarray(sampling.uniforms(key, t // ENV.num_turns, ENV.num_uniforms))
-        _, state, reward, _, info = STEP(key, state, jnp.int32(action), task)
-        expected, figures = scalar.step(action, uniforms)
-        np.testing.assert_allclose(reward, expected, rtol=1e-5, atol=1e-4)
-        np.testing.assert_allclose(vector.step(np.array([action]), uniforms[None])[0], expected, rtol=1e-5, atol=1e-4)
-        np.testing.assert_array_equal(state.stock, scalar.stock)
-        np.testing.assert_array_equal(state.stock, vector.stock[0])
-        for name, value in figures.items():
-            np.testing.assert_allclose(info[name], value, rtol=1e-4, atol=1e-3)
+@pytest.mark.slow
+def test_numpy_models_agree_for_other_sizes():
+    env = Warehouse(num_levels=2, cap=9, num_periods=3)
+    check_numpy_model(env, functools.partial(LoopModel, cap=9), functools.partial(BatchModel, cap=9), tolerances=CLOSE)
 
 
 def test_the_reference_is_the_optimum_of_enumeration():
@@ -108,9 +89,3 @@ def test_the_reference_beats_the_heuristic_and_earns_what_it_should():
     assert best > rule + 5
     # CHAIN(3) costs 13.19 a period for good; an episode may end with empty shelves and starts with half-full ones.
     assert -13.2 < best / ENV.num_periods < -12.0
-
-
-def test_constructor_refuses_by_name():
-    for field, value in (("num_levels", 0), ("num_levels", 5), ("cap", 0), ("num_periods", 0)):
-        with pytest.raises(ValueError, match=f"{field} = {value}"):
-            Warehouse(**{field: value})

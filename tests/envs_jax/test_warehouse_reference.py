@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from envs_jax.games import warehouse as model
 from envs_jax.references import warehouse as exact
+from envs_jax.references import warehouse_sweep
 
 
 def brute_force(warehouse: model.Warehouse, worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +163,8 @@ def test_independent_levels_add_up_policy_by_policy():
 def test_many_periods_cost_the_gain_each():
     warehouse = model.make("chain", "R5", 3)
     with jax.enable_x64(True):
-        short, long = (exact.finite_horizon(exact.build(warehouse), periods, True)[0][0] for periods in (200, 201))
+        tables = exact.build(warehouse)
+        short, long = (warehouse_sweep.finite_horizon(tables, periods, True)[0][0] for periods in (200, 201))
     assert float(long - short) == pytest.approx(13.1913077367, abs=1e-9)
 
 
