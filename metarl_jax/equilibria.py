@@ -3,7 +3,7 @@
 A stage game is ``payoff f64[N, A_1, .., A_N]``: what agent ``i`` gets for every joint action. A *value operator* takes
 it to an :class:`Outcome`: the agents' values, the joint strategy they follow from, and a certificate. Operators are
 pure and vmappable; they are the one thing in which equilibrium learners differ
-(:mod:`metarl_jax.learners.equilibrium_q`). For two agents unless said otherwise:
+(:mod:`metarl_jax.equilibrium_q`). For two agents unless said otherwise:
 
 =================  ====================================================================================================
 ``team``           any ``N``: the joint action of the largest sum (all pull together)

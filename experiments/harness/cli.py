@@ -268,8 +268,10 @@ def _show_help(
         resume: str | None = None
         report: str | None = None
 
-    Options.__annotations__["run"] = Annotated[type(base)[type(base.agent)], tyro.conf.arg(name="")]
-    names = f"Presets: {', '.join(presets)}. Learners: {', '.join(learners.registered())}."
+    kind, names = type(base), f"Presets: {', '.join(presets)}."
+    if hasattr(base, "agent"):  # a study has none
+        kind, names = kind[type(base.agent)], f"{names} Learners: {', '.join(learners.registered())}."
+    Options.__annotations__["run"] = Annotated[kind, tyro.conf.arg(name="")]
     options: Any = Options
     tyro.cli(
         options,

@@ -51,20 +51,27 @@ def has_accelerator() -> bool:
     return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "accel*", "kfd", "vfio/[0-9]*"))
 
 
-def prepare_jax(cache: pathlib.Path | None) -> None:
+def prepare_jax(cache: pathlib.Path | None, cpu_devices: int | None = None) -> None:
     """Settings that must be made before jax computes anything, which importing a domain does.
 
     A CPU shows one device a core, over which replicas are spread; an accelerator is used as it is. Numbers have 32
     bits, whatever JAX_ENABLE_X64 says: results must not depend on a variable that nobody recorded.
+
+    Args:
+      cache: folder of compiled programs; None keeps none.
+      cpu_devices: devices that a CPU shows, if not one a core.
+
+    Raises:
+      RuntimeError: if jax has computed already and shows another number of devices; the rest is set all the same.
     """
     import jax
 
     jax.config.update("jax_enable_x64", False)
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cores())
     if cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", cpu_devices or cores())
 
 
 def cache_folder(asked: pathlib.Path | None, make: bool = True) -> pathlib.Path | None:

@@ -75,9 +75,14 @@ class Experiment(Generic[ConfigT]):
     @property
     def program(self) -> str:
         """The command as it was called: the console script, or the module."""
-        script = f"metarl-{self.name}"
-        called = pathlib.Path(sys.argv[0]).stem if sys.argv else ""
-        return script if called == script else f"python -m experiments.{self.name}"
+        return program(self.name)
+
+
+def program(name: str) -> str:
+    """The command of an entry point as it was called: the console script, or the module."""
+    script = f"metarl-{name}"
+    called = pathlib.Path(sys.argv[0]).stem if sys.argv else ""
+    return script if called == script else f"python -m experiments.{name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,13 +143,35 @@ def main(
       The exit code: 0; 1 for an error on the way, told in one line; 2 for a command that was refused, in one line,
       before anything was written; 128 + signal for a run that was asked to stop.
     """
+    return carry_through(load, open_run, _run, arguments, on_phase)
+
+
+def carry_through(
+    load: Callable[[], Any],
+    open_it: Callable[[Any, Sequence[str]], Any],
+    run: Callable[[Any, Any, Signals, float], None],
+    arguments: Sequence[str] | None,
+    on_phase: Callable[[Phase], object],
+) -> int:
+    """Signals, errors in one line, and exit codes around any command that works in a run's folder.
+
+    Args:
+      load: makes what is run, which has a ``program``; called after signals are answered.
+      open_it: ``(what is run, arguments) -> opened``, which has a ``folder``; raises :class:`UsageError`.
+      run: ``(what is run, opened, signals, start)``, with the time of the start [s].
+      arguments: the command line without the program; None takes this process's.
+      on_phase: told every phase that begins.
+
+    Returns:
+      The exit code, see :func:`main`.
+    """
     start = time.monotonic()
     replace_what_cannot_be_encoded()
     with Signals(on_phase) as signals:
         signals.enter("parsing")
         try:
-            experiment = load()
-            opened = open_run(experiment, sys.argv[1:] if arguments is None else arguments)
+            loaded = load()
+            opened = open_it(loaded, sys.argv[1:] if arguments is None else arguments)
         except UsageError as error:
             return refuse(error)
         except BrokenPipeError:  # ``--help | head``
@@ -154,7 +181,7 @@ def main(
             tell(f"error: {explain(error, 'the same command')}")
             return 1
         with opened.folder, quiet_libraries():
-            return _guarded(experiment, opened, signals, start)
+            return _guarded(loaded.program, opened.folder, signals, lambda: run(loaded, opened, signals, start))
 
 
 def _let_go_of_stdout() -> None:
@@ -162,10 +189,10 @@ def _let_go_of_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _guarded(experiment: Experiment[Any], opened: Opened[Any], signals: Signals, start: float) -> int:
-    signals.go_on = f"{experiment.program} --resume {shlex.quote(str(opened.folder.path))}"
+def _guarded(called: str, folder: RunFolder, signals: Signals, run: Callable[[], None]) -> int:
+    signals.go_on = f"{called} --resume {shlex.quote(str(folder.path))}"
     try:
-        _run(experiment, opened, signals, start)
+        run()
         sys.stdout.flush()
         return 0
     except Interrupted:

@@ -63,6 +63,17 @@ def _printable(field: str, text: str) -> None:
         raise ValueError(f"{field} must hold printable characters only, got {shown(text)}")
 
 
+def check_locations(config: Any) -> None:
+    """Refuses a name that is no folder's, and text that cannot be written, in the fields of :data:`LOCATIONS`."""
+    _printable("results", str(config.results))
+    _printable("cache_dir", str(config.cache_dir or ""))
+    _printable("name", config.name)
+    if config.name.startswith((".", "-")) or pathlib.PurePath(config.name).name != config.name:
+        raise ValueError(f"name must be one folder's name without slashes, got {shown(config.name)}")
+    if len(config.name.encode()) > LONGEST_NAME:
+        raise ValueError(f"name must be at most {LONGEST_NAME} bytes long, got {shown(config.name)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """How long agents train, and how often the host looks.
@@ -167,7 +178,7 @@ class ExperimentConfig(Generic[AgentT]):
             raise ValueError(f"agent: learner {self.learner} takes a {expected.__name__}, got a {its}")
         if "reference" in self.arms:
             self._check_labels()
-        self._check_names()
+        check_locations(self)
 
     def _check_labels(self) -> None:
         if not uses_labels(type(self.agent)):
@@ -177,12 +188,3 @@ class ExperimentConfig(Generic[AgentT]):
             raise ValueError(
                 f"agent.reference_weight must be above 0 for arm reference, got {weight}; or give --arms rl-only"
             )
-
-    def _check_names(self) -> None:
-        _printable("results", str(self.results))
-        _printable("cache_dir", str(self.cache_dir or ""))
-        _printable("name", self.name)
-        if self.name.startswith((".", "-")) or pathlib.PurePath(self.name).name != self.name:
-            raise ValueError(f"name must be one folder's name without slashes, got {shown(self.name)}")
-        if len(self.name.encode()) > LONGEST_NAME:
-            raise ValueError(f"name must be at most {LONGEST_NAME} bytes long, got {shown(self.name)}")

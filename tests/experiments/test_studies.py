@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
-from experiments import games, rollout, study
+from experiments.games.__main__ import command as games
+from experiments.rollout.__main__ import command as rollout
 
+Command = Callable[[list[str]], int]
 SMALL = ["--no-studies", "--example", "chain"]
 
 
-def refused(entry: study.Study, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert study.run(entry, arguments) == 2
+def refused(command: Command, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert command(arguments) == 2
     text = capsys.readouterr().err
     assert text.startswith("error: ")
     assert text.count("\n") == 1
@@ -26,45 +29,52 @@ def refused(entry: study.Study, arguments: list[str], capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--reading", "R3"], "reading = 'R3': allowed are R1, R2, R2b, R4, R5"),
-        (["--example", "ex3"], "example = 'ex3': allowed are ex1, ex2, chain"),
+        (["--reading", "R3"], "--reading must be one of R1, R2, R2b, R4, R5, got 'R3'"),
+        (["--example", "ex3"], "--example must be one of ex1, ex2, chain, got 'ex3'"),
         (["--levels", "0"], "levels = 0: at least 1"),
+        (["--levels", "two"], "--levels must be a whole number, got 'two'"),
         (["--example", "ex1", "--levels", "3"], "levels = 3: ex1 has 2"),
         (["--levels", "40"], "joint stocks need"),
-        (["--improve", "simultaneous"], "improve = 'simultaneous': allowed are joint, agents"),
-        (["--potentials", "none"], "potentials = 'none': allowed are exact, path, network"),
-        (["--devices", "99"], "devices = 99: allowed are 0 to 8"),
-        (["--devices", "-1"], "devices = -1: at least 0"),
-        (["--devices", "2", "--improve", "agents"], "improve must be joint"),
-        (["--order", "1", "1"], "order = (1, 1): must name each of the levels 1 to 3 once"),
-        (["--name", "a/b"], "name = 'a/b'"),
-        (["--preset", "huge"], "preset = 'huge': allowed are default, smoke"),
-        (["--resume", "nowhere"], "resume = 'nowhere'"),
-        (["--levls", "2"], "--levls"),
-        (["--path", "x"], "--path"),
+        (["--improve", "simultaneous"], "--improve must be one of joint, agents, got 'simultaneous'"),
+        (["--potentials", "none"], "--potentials must be one of exact, path, network, got 'none'"),
+        (["--devices", "99"], "devices must be at most 8, the most that a CPU is split into here, got 99"),
+        (["--devices", "-1"], "--devices must be a whole number at least 0 and at most 4096, got -1"),
+        (["--devices", "2", "--improve", "agents"], "devices must be 0 where improve is agents, got 2"),
+        (["--devices", "2", "--levels", "6"], "enumeration would visit"),
+        (["--order", "1", "1"], "--order must not repeat a value, got '1 1'"),
+        (["--order", "1", "2"], "order must name each of the levels 1 to 3 once, got (1, 2)"),
+        (["--name", "a/b"], "name must be one folder's name without slashes, got 'a/b'"),
+        (["--seed", "-1"], "seed must be a whole number at least 0"),
+        (["--preset", "huge"], "unknown preset 'huge'; allowed: default, smoke"),
+        (["--resume", "nowhere"], "resume: 'nowhere' is not the folder of a run"),
+        (["--levls", "2"], "unknown option --levls; did you mean --levels?"),
+        (["--path", "x"], "--path must be a whole number, got 'x'"),
     ],
 )
 def test_rollout_refuses_by_name(arguments, named, capsys, tmp_path):
-    assert named in refused(rollout.STUDY, [*arguments, "--results", str(tmp_path)], capsys)
+    assert named in refused(rollout, [*arguments, "--results", str(tmp_path)], capsys)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--game", "chess"], "game = 'chess': allowed are soccer, grid1, grid2"),
+        (["--game", "chess"], "game: unknown game 'chess'"),
+        (["--game", "grid1", "grid1"], "game must not repeat a name"),
         (["--operators", "maximin"], "operator = 'maximin': allowed are team"),
-        (["--steps", "0"], "steps = 0: at least 1"),
+        (["--steps", "0"], "--steps must be a whole number at least 1"),
+        (["--looks", "500", "--grid-steps", "400"], "looks must be at most the number of steps (400), got 500"),
     ],
 )
 def test_games_refuses_by_name(arguments, named, capsys, tmp_path):
-    assert named in refused(games.STUDY, [*arguments, "--results", str(tmp_path)], capsys)
+    assert named in refused(games, [*arguments, "--results", str(tmp_path)], capsys)
     assert not any(tmp_path.iterdir())
 
 
-def summary_of(entry: study.Study, arguments: list[str], folder: pathlib.Path) -> dict:
-    assert study.run(entry, [*arguments, "--results", str(folder), "--name", "run"]) == 0
-    return json.loads((folder / entry.name / "run" / "summary.json").read_text())
+def summary_of(command: Command, arguments: list[str], folder: pathlib.Path) -> dict:
+    assert command([*arguments, "--results", str(folder), "--name", "run"]) == 0
+    study = "games" if command is games else "rollout"
+    return json.loads((folder / study / "run" / "summary.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -80,35 +90,33 @@ def summary_of(entry: study.Study, arguments: list[str], folder: pathlib.Path) -
     ],
 )
 def test_rollout_writes_optimum_and_gains(arguments, optimum, gains, tmp_path):
-    summary = summary_of(rollout.STUDY, [*arguments, "--no-studies"], tmp_path)
+    summary = summary_of(rollout, [*arguments, "--no-studies"], tmp_path)
     assert summary["optimum"] == pytest.approx(optimum, abs=5.1e-7)
     assert summary["gains"] == pytest.approx(gains, abs=1.1e-3)
     assert (tmp_path / "rollout" / "run" / "report.md").is_file()
 
 
 def test_agents_and_paths_stop_above_the_optimum(tmp_path):
-    summary = summary_of(rollout.STUDY, [*SMALL, "--levels", "2", "--improve", "agents"], tmp_path)
+    summary = summary_of(rollout, [*SMALL, "--levels", "2", "--improve", "agents"], tmp_path)
     assert summary["gains"][-1] == pytest.approx(7.785438, abs=5.1e-7)
     paths = [*SMALL, "--levels", "2", "--potentials", "path", "--seeds", "2", "--iterations", "3", "--path", "3000"]
-    summary = summary_of(rollout.STUDY, paths, tmp_path / "paths")
+    summary = summary_of(rollout, paths, tmp_path / "paths")
     assert len(summary["gains_by_seed"]) == 2
     assert min(summary["gains"]) >= summary["optimum"] - 1e-9
 
 
 def test_games_writes_values(tmp_path):
-    summary = summary_of(games.STUDY, ["--game", "chicken", "--operators", "nash", "foe", "--no-learn"], tmp_path)
+    summary = summary_of(games, ["--game", "chicken", "--operators", "nash", "foe", "--no-learn"], tmp_path)
     assert summary["values"]["nash"] == pytest.approx([14 / 3, 14 / 3])
     assert summary["values"]["foe"] == pytest.approx([2, 2])
 
 
 def test_a_name_is_not_used_twice_and_a_resumed_run_keeps_its_configuration(tmp_path, capsys):
     arguments = ["--game", "chicken", "--operators", "team", "--no-learn"]
-    summary_of(games.STUDY, arguments, tmp_path)
-    assert "holds a run already" in refused(
-        games.STUDY, [*arguments, "--results", str(tmp_path), "--name", "run"], capsys
-    )
+    summary_of(games, arguments, tmp_path)
+    assert "holds a run already" in refused(games, [*arguments, "--results", str(tmp_path), "--name", "run"], capsys)
     other = ["--resume", "run", "--results", str(tmp_path), "--seed", "3"]
-    assert "seed = 3" in refused(games.STUDY, other, capsys)
+    assert "was started with seed=0, not 3" in refused(games, other, capsys)
 
 
 @pytest.mark.slow

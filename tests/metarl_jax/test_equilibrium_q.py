@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from envs_jax.games import grid_games, markov_game, matrix_games, soccer
-from metarl_jax import equilibria, markov_values
-from metarl_jax.learners import equilibrium_q
+from metarl_jax import equilibria, equilibrium_q, markov_values
 
 KICK_OFF = (*soccer.START, 0)
 

@@ -1,7 +1,8 @@
-"""What the rollout study computes: pure functions from a configuration to results that can be JSON."""
+"""What the study of rollout computes: functions of a warehouse to results that can be JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,10 +39,24 @@ def optimum(warehouse: Warehouse) -> dict[str, Any]:
         "lower": sum(part.lower for part in solved),
         "upper": sum(part.upper for part in solved),
         "sweeps": max(part.sweeps for part in solved),
-        "states": str(warehouse.num_states),  # as text: may exceed what JSON readers keep exactly
         "first_seconds": first,
         "warm_seconds": warm,
     }
+
+
+def describe(warehouse: Warehouse, inputs: str) -> dict[str, Any]:
+    """A warehouse as its report names it, and how many of its stocks the inputs of a fit cannot tell apart."""
+    small = warehouse.num_states <= MOST_STATES_SAMPLED
+    return {
+        **{field.name: getattr(warehouse, field.name) for field in dataclasses.fields(warehouse)},
+        "states": str(warehouse.num_states),  # as text: may exceed what JSON readers keep exactly
+        "collisions": potentials.collisions(warehouse, inputs) if small else None,
+    }
+
+
+def fits(inputs: str) -> dict[str, potentials.Fit]:
+    """The two fits that the study compares, by name."""
+    return {"path": potentials.Fit("linear", inputs), "network": potentials.Fit("network", inputs, fill="all")}
 
 
 def exact_gains(warehouse: Warehouse, improve: str, order: tuple[int, ...] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the study of games computes: pure functions from a configuration to results that can be JSON."""
+"""What the study of games computes: functions of a game's name to results that can be JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from envs_jax.games import grid_games, markov_game, matrix_games, soccer
 from envs_jax.games.markov_game import Described, MarkovGame
-from metarl_jax import equilibria, markov_values
-from metarl_jax.learners import equilibrium_q
+from metarl_jax import equilibria, equilibrium_q, markov_values
 
 GAMES = ("soccer", "grid1", "grid2", *matrix_games.PAYOFFS)
 

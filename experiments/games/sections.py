@@ -1,15 +1,17 @@
-"""The page and the figures of the study of games, from its stored sections alone."""
+"""The page and the figures of a run of games, from its stored parts alone, without jax."""
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from experiments.rollout_report import plt, save
-from experiments.study import table, write
+from experiments.games.configuration import GamesConfig
+from experiments.harness.runs import RunFolder
+from experiments.report.markdown import band, image, table
 
 PUBLISHED = {"minimax": ("99.3 (6,500)", "35.0"), "independent": ("99.4 (11,300)", "0.0")}
 """Littman (1994): % won against random play (games) and against the own challenger, trained against random play."""
@@ -19,13 +21,13 @@ def _numbers(values: Any) -> str:
     return " ".join(f"{value:.10g}" for value in values) if values is not None else ""
 
 
-def write_report(config: Any, parts: Mapping[str, Any], folder: pathlib.Path) -> None:
+def write(config: GamesConfig, results: Mapping[str, Any], folder: RunFolder) -> None:
     """Writes ``report.md`` and ``figures/``."""
     page = ["# General games\n"]
     for game in config.game:
-        own = {name[len(game) + 1 :]: part for name, part in parts.items() if name.startswith(f"{game}.")}
-        page += [f"## {game}\n", *_exact(own), *_learned(game, own, folder / "figures")]
-    write(folder / "report.md", "\n".join(page))
+        own = {name[len(game) + 1 :]: part for name, part in results.items() if name.startswith(f"{game}.")}
+        page += [f"## {game}\n", *_exact(own), *_learned(game, own, folder)]
+    folder.write("report.md", "\n".join(page).encode())
 
 
 def _exact(own: Mapping[str, Any]) -> list[str]:
@@ -59,11 +61,12 @@ def _exact(own: Mapping[str, Any]) -> list[str]:
     return ["Exact values by value iteration.\n", table(head, rows), *notes]
 
 
-def _learned(game: str, own: Mapping[str, Any], figures: pathlib.Path) -> list[str]:
+def _learned(game: str, own: Mapping[str, Any], folder: RunFolder) -> list[str]:
     learned = {name.removeprefix("learn."): part for name, part in own.items() if name.startswith("learn.")}
     if not learned:
         return []
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
     for name, part in learned.items():
         steps = [entry["step"] for entry in part["curve"]]
         value = np.array([np.array(entry["start"])[:, 0] for entry in part["curve"]])
@@ -85,7 +88,7 @@ def _learned(game: str, own: Mapping[str, Any], figures: pathlib.Path) -> list[s
     page = [
         "Learned; bands and brackets span the seeds. The error is against the operator's own exact values, where value "
         "iteration converges.\n",
-        save(figure, figures / f"{game}.png"),
+        image(folder, game, figure),
         table(["operator and behaviour", "values of the first state", "their error", "exploitability"], rows),
     ]
     if game == "soccer":
@@ -93,9 +96,8 @@ def _learned(game: str, own: Mapping[str, Any], figures: pathlib.Path) -> list[s
     return page
 
 
-def _band(axis: Any, steps: list[int], values: np.ndarray, name: str) -> None:
-    (line,) = axis.plot(steps, np.median(values, axis=1), label=name)
-    axis.fill_between(steps, values.min(1), values.max(1), alpha=0.2, color=line.get_color())
+def _band(axis: Axes, steps: list[int], values: np.ndarray, name: str) -> None:
+    band(axis, steps, np.median(values, axis=1), values.min(1), values.max(1), name)
 
 
 def _spread(values: Any) -> str:

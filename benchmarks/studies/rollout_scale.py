@@ -1,7 +1,7 @@
 """Time and memory of the exact optimum against the number of levels of a chain.
 
-``python -m benchmarks.rollout_scale --levels 2 3 4 5 6 7``: one process a size, so that the peak of memory is its own.
-Prints a Markdown table: first call (with compiling), warm call, CPU seconds, peak memory, and the machine.
+``python -m benchmarks.studies.rollout_scale --levels 2 3 4 5 6 7``: one process a size, so that the peak of memory is
+its own. Prints a Markdown table: first call (with compiling), warm call, CPU seconds, peak memory, and the machine.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
         return
     rows = []
     for levels in asked.levels:
-        command = [sys.executable, "-m", "benchmarks.rollout_scale", "--here", "--levels", str(levels)]
+        command = [sys.executable, "-m", "benchmarks.studies.rollout_scale", "--here", "--levels", str(levels)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout))
         print("| " + " | ".join(f"{value:.10g}" for value in rows[-1].values()) + " |", flush=True)

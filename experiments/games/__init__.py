@@ -1,0 +1,1 @@
+"""The study ``games``: exact values and equilibrium Q-learning of general games."""
