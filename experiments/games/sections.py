@@ -74,7 +74,9 @@ def _learned(game: str, own: Mapping[str, Any], folder: RunFolder) -> list[str]:
         if "start_error" in part["curve"][0]:
             _band(axes[1], steps, np.array([entry["start_error"] for entry in part["curve"]]), name)
     axes[0].set(xlabel="steps", ylabel="first agent's value of the first state")
-    axes[1].set(xlabel="steps", ylabel="error of the first state's value", yscale="log")
+    axes[1].set(xlabel="steps", ylabel="error of the first state's value")
+    if any(line.get_ydata().max() > 0 for line in axes[1].lines):  # where no operator converges there is no error
+        axes[1].set_yscale("log")
     axes[0].legend(fontsize=7)
     rows = [
         [

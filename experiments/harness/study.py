@@ -76,7 +76,7 @@ class Study(Generic[ConfigT]):
       description: first lines of the help text.
       presets: configurations by name, the default one first.
       check: ``config ->``; refuses by ``ValueError`` what the configuration alone could not, before anything is
-        written.
+        written. Jax is prepared by then.
       parts: ``config -> parts``, in the order in which they are computed.
       announce: ``config ->`` one line that says what will be done.
       summary: ``(config, results) -> summary.json``.
@@ -124,6 +124,7 @@ def open_study(study: Study[Any], arguments: Sequence[str]) -> Opened[Any]:
         assert path is not None
         return Opened(config, runs.RunFolder(path, config, resume=True), None, report=True)
     cache = machine.cache_folder(config.cache_dir, make=False)
+    prepare_jax(study, config, cache)
     try:
         study.check(config)
     except ValueError as error:
@@ -153,7 +154,8 @@ def _compute(study: Study[Any], opened: Opened[Any], signals: Signals) -> dict[s
 
     config, folder = opened.config, opened.folder
     signals.enter("loading")
-    prepare_jax(study, config, machine.cache_folder(config.cache_dir) if opened.cache else None)
+    if opened.cache is not None:
+        machine.cache_folder(config.cache_dir)
     import jax
 
     execution.note_versions(folder, machine.versions(jax.devices()))

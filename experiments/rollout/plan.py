@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,8 +55,6 @@ def check(config: RolloutConfig) -> None:
     if states**2 > 10 * MOST_PAIRS:
         most = f"at most {10 * MOST_PAIRS:,}; 0 improves by structure"
         raise ValueError(f"devices: enumeration would visit {states**2:,} pairs of stock and joint flow, {most}")
-    with contextlib.suppress(RuntimeError):  # where jax has computed already, it keeps the devices it has
-        machine.prepare_jax(None, cpu_devices(config))
     parallel.check_devices(config.devices)
 
 
