@@ -60,6 +60,7 @@ def test_a_two_by_two_game():
     assert gap < 1e-15
 
 
+@pytest.mark.slow
 def test_the_dilemma_has_one_equilibrium():
     for name in ("nash", "nash-first", "nash-second", "ce-utilitarian", "ce-egalitarian", "ce-republican"):
         np.testing.assert_allclose(value_of(name, "prisoners_dilemma"), (1, 1), atol=1e-12)
@@ -97,7 +98,10 @@ def test_zero_sum_values_are_those_of_highs(shape):
         assert float(strategy.min()) >= 0
 
 
-@pytest.mark.parametrize("kind", equilibria.CORRELATED)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "utilitarian" else pytest.param(kind, marks=pytest.mark.slow) for kind in equilibria.CORRELATED],
+)
 def test_correlated_equilibria_are_as_good_as_highs_says(kind):
     drawn = games((2, 3, 4), 12)
     outcome = jax.jit(jax.vmap(functools.partial(equilibria.correlated, kind=kind)))(drawn)
@@ -117,7 +121,7 @@ def test_correlated_equilibria_are_as_good_as_highs_says(kind):
             assert value.min() == pytest.approx(min(mixtures), abs=0.1)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 3), (2, 4, 3), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 3, 3), pytest.param((2, 4, 3), marks=pytest.mark.slow), (2, 2, 2)])
 def test_nash_equilibria_survive_every_deviation_and_are_the_best_of_those_found_by_supports(shape):
     for payoff in games(shape, 12):
         outcome = equilibria.nash(payoff)
@@ -136,12 +140,14 @@ def test_nash_equilibria_survive_every_deviation_and_are_the_best_of_those_found
         assert now.sum() >= max(pure, default=-np.inf) - 1e-8
 
 
+@pytest.mark.slow
 def test_payoffs_that_hardly_differ_are_no_failure():
     drawn = 0.7 + 1e-10 * games((2, 5, 5), 20)
     assert float(jax.jit(jax.vmap(equilibria.foe))(drawn).gap.max()) < equilibria.TOLERANCE
     assert float(jax.jit(jax.vmap(equilibria.correlated))(drawn).gap.max()) < equilibria.TOLERANCE
 
 
+@pytest.mark.slow
 def test_payoffs_of_twelve_orders_of_magnitude_are_solved():
     rng = np.random.default_rng(0)
     drawn = np.sign(rng.normal(size=(20_000, 5, 5))) * 10.0 ** -rng.uniform(0, 12, (20_000, 5, 5))
@@ -155,6 +161,7 @@ def test_payoffs_of_twelve_orders_of_magnitude_are_solved():
     )  # a coarse attempt counts what rounding may cost
 
 
+@pytest.mark.slow
 def test_zero_sum_games_have_one_nash_value():
     for payoff in games((4, 4), 10):
         outcome = equilibria.nash(np.stack([payoff, -payoff]))

@@ -46,6 +46,7 @@ def test_rules_of_soccer():
     assert len(list(soccer.outcomes(((2, 2), (2, 1), 0), west, north))) == 2
 
 
+@pytest.mark.slow
 def test_grid_game_one_has_the_published_value():
     described = grid_games.make(1)
     start = described.index(grid_games.STARTS)
@@ -126,6 +127,7 @@ def test_the_one_update_learns_matrix_games_with_any_operator(game, operator, va
     np.testing.assert_allclose(tables.value[:, :, 0], np.broadcast_to(value, (2, 2)), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_independent_agents_do_not_climb():
     tables = learn(
         matrix_games.make("climbing").game,
@@ -146,6 +148,7 @@ def test_nash_q_finds_grid_game_one():
     np.testing.assert_allclose(tables.value[:, :, described.index(grid_games.STARTS)], 97.0299, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_run_cut_in_two_is_the_run_in_one():
     game, operator, key = soccer.make().game, "minimax", jax.random.key(5)
     settings = equilibrium_q.Settings()

@@ -184,6 +184,7 @@ def test_algorithm_1_comes_within_1_2_percent_from_the_fourth_policy_on(seed):
     assert max(gains[min(4, len(gains) - 1) :]) < OPTIMUM * 1.0121
 
 
+@pytest.mark.slow
 def test_sampled_next_states_wander_more_than_the_model_expectation():
     fit = potentials.Fit("linear", "onehot", fill="all")
     kwargs = {"iterations": 4, "sampling": potentials.Sampling(), "fit": fit}
