@@ -327,7 +327,7 @@ HOSPITAL = {
     "discharge_profile": [0.125] * 8,
     "arrival_profile": [0.125] * 8,
 }
-WAREHOUSE = {"rates": [1.0] * 3, "holding": [1.0] * 3, "shortage": [9.0] * 3, "order_cost": [3.0] * 3}
+WAREHOUSE = {"rates": [1.0] * 4, "holding": [1.0] * 4, "shortage": [9.0] * 4, "order_cost": [3.0] * 4}
 # domain: (arguments of its constructor, factory, arguments that it takes)
 FACTORIES = {
     "air_traffic": ({}, "instance", {"number": 2}),
@@ -337,7 +337,7 @@ FACTORIES = {
     "network_traffic": ({}, "instance", TRAFFIC),
     "supply_chain": ({}, "instance", SUPPLY),
     "vehicle_fleet": ({"columns": 7, "max_travel_time": 17, "max_requests": 96}, "city_params", brooklyn()),
-    "warehouse": ({}, "instance", WAREHOUSE),
+    "warehouse": ({"num_levels": 4}, "instance", WAREHOUSE),
 }
 FIELDS = [(name, field) for name, (_, _, given) in FACTORIES.items() for field in given if field != "city"]
 
@@ -425,9 +425,9 @@ def test_every_argument_of_every_factory_is_checked(name, field):
             "got 18 at [0, 0]",
             "from 1 to 17",
         ),
-        ("warehouse", {"rates": [1.0, 1.0, 15.0]}, "rates", "a mean of 15, which needs DEMANDS - 1 of", "ends at"),
-        ("warehouse", {"holding": [1.0] * 2}, "holding", "got 2 values", "3 numbers of 0 or more, one a level"),
-        ("warehouse", {"order_cost": [1.0, -1.0, 1.0]}, "order_cost", "got -1 at [1]", "0 or more"),
+        ("warehouse", {"rates": [1.0, 1.0, 1.0, 16.0]}, "rates", "a mean of 16, which needs DEMANDS - 1 of", "ends at"),
+        ("warehouse", {"holding": [1.0] * 2}, "holding", "got 2 values", "4 numbers of 0 or more, one a level"),
+        ("warehouse", {"order_cost": [1.0, -1.0, 1.0, 1.0]}, "order_cost", "got -1 at [1]", "0 or more"),
     ],
 )
 def test_a_factory_refuses_by_field_value_and_what_is_allowed(name, changes, field, got, allowed):
