@@ -104,7 +104,7 @@ def play(suite: Suite, policy: str) -> Callable[..., Any]:
         return scoring.score_reward(domain, step), seen.tokens.sum((-1, -2)) + seen.actions.sum((-1, -2))
 
     def run(tasks: Any, keys: Any, key: Any) -> Any:
-        plans = ()
+        plans: tuple[Any, ...] = ()
         if policy == "reference":
             plans = tuple(jax.vmap(env.solve)(own) for env, own in zip(suite.envs, tasks, strict=True))
 
