@@ -1,7 +1,7 @@
 """Shared set-up: CPU, cheap compiling, a persistent cache of compiled programs, workers bounded by memory.
 
 Tests compile hundreds of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
-the suite. A long simulation asks for it by ``optimised`` of :mod:`tests.optimised`.
+the suite. A long simulation may ask for it: ``jax.jit(..., compiler_options={"xla_backend_optimization_level": 3})``.
 """
 
 import ctypes
