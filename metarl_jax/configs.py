@@ -171,7 +171,7 @@ class TransformerMamlDqnConfig:
     context_share: float = number(0.8, 0.0, 1.0)
     first_order_share: float = number(0.1, 0.0, 1.0)
     learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
-    reference_weight: float = number(0.2, 0.0, 1e6, open_low=True)
+    reference_weight: float = number(0.2, 0.0, 1e6)
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning, and shares that do not add up."""
@@ -203,7 +203,7 @@ class TransformerDqnConfig:
     adaptation: AdaptationConfig = AdaptationConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
     learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
-    reference_weight: float = number(0.2, 0.0, 1e6, open_low=True)
+    reference_weight: float = number(0.2, 0.0, 1e6)
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""

@@ -1,7 +1,7 @@
 """Shared set-up: CPU, cheap compiling, a persistent cache of compiled programs, workers bounded by memory.
 
 Tests compile hundreds of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
-the suite. A long simulation asks for it by ``optimised`` of :mod:`tests.optimised`.
+the suite. A long simulation may ask for it: ``jax.jit(..., compiler_options={"xla_backend_optimization_level": 3})``.
 """
 
 import ctypes
@@ -54,9 +54,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores, int(_available() // WORKER)))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share a worker, and so what they compile; the contract's tests of a domain share one likewise."""
+    """Marks the slow tests of ``slow.txt``, and says which tests share a worker.
+
+    Those of a file do, and so what they compile; of the contract's tests, those of a domain.
+    """
+    lines = (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
+    slow = tuple(line for line in lines if not line.startswith("#"))
     for item in items:
+        if item.nodeid.startswith(slow):
+            item.add_marker(pytest.mark.slow)
         group = item.path.stem
         call = getattr(item, "callspec", None)
         if group == "test_conformance" and call is not None and "name" in call.params:

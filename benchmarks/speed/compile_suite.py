@@ -104,7 +104,9 @@ def play(suite: Suite, policy: str) -> Callable[..., Any]:
         return scoring.score_reward(domain, step), seen.tokens.sum((-1, -2)) + seen.actions.sum((-1, -2))
 
     def run(tasks: Any, keys: Any, key: Any) -> Any:
-        plans = suite.solve(tasks) if policy == "reference" else ()
+        plans: tuple[Any, ...] = ()
+        if policy == "reference":
+            plans = tuple(jax.vmap(env.solve)(own) for env, own in zip(suite.envs, tasks, strict=True))
 
         def reference(seen: Any, states: Any, key: Any) -> Any:
             del seen

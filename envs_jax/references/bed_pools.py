@@ -51,12 +51,15 @@ class Pools:
 def census_transition(
     beds: chex.Numeric, discharge: chex.Numeric, arrivals: chex.Numeric, size: int, max_beds: int
 ) -> chex.Array:
-    """``f32[size, size]``: law of the next census from each of ``0..size-1``; the last state absorbs what is beyond.
+    """``[size, size]``: law of the next census from each of ``0..size-1``; the last state absorbs what is beyond.
+
+    The law has the precision of its two rates. Those of a task are float32 in every mode of JAX, and their law with
+    them; with numbers in float64 under ``jax.enable_x64`` its rows sum to 1 to 1e-12.
 
     Args:
       beds: N, at most ``max_beds``.
-      discharge: p, in [0, 1].
-      arrivals: a [patients].
+      discharge: p, in [0, 1], a floating-point number.
+      arrivals: a [patients], of the same type.
       size: censuses (static).
       max_beds: most patients that can leave at once (static).
     """
@@ -68,7 +71,7 @@ def census_transition(
     def law(k: chex.Array, possible: chex.Array, logarithm: Callable[[chex.Array], chex.Array]) -> chex.Array:
         return jnp.where(possible, jnp.exp(logarithm(jnp.where(possible, k, 0).astype(arrivals.dtype))), 0.0)
 
-    discharge, arrivals = (jnp.asarray(x, jnp.float32) for x in (discharge, arrivals))
+    discharge, arrivals = jnp.asarray(discharge), jnp.asarray(arrivals)
     n = present[:, None].astype(arrivals.dtype)
     stay = law(
         difference,

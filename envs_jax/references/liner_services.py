@@ -72,7 +72,7 @@ class Services:
         lanes = sorted(set(pairs))
         if len(lanes) < len(pairs):
             raise ValueError(f"routes={routes!r}: two ports must not share more than one route, nor a route repeat one")
-        self.lanes, (self.origin, self.target) = tuple(lanes), np.array(lanes).T
+        self.lanes, (self.origin, self.target) = tuple(lanes), np.array(lanes, np.int32).T
         same, number = self.origin[:, None] == self.origin, np.arange(len(lanes))
         self.before = np.float32(same & (number[:, None] < number))
         self.from_port = np.float32(self.origin[:, None] == np.arange(num_ports))

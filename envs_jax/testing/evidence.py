@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax import policies, sampling
+from envs_jax import policies
 from envs_jax import rollout as engine
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
@@ -23,8 +23,8 @@ from envs_jax.observation import Observation
 TASKS, EPISODES = 8, 3
 POLICIES = ("replay", "noop", "heuristic", "reference")
 """Policies played on the same keys; ``replay`` repeats the random choices of the plain episodes."""
-DRAWS = 512
-"""Noises of one period that the mean reward is taken over, in each of :data:`TASKS` states."""
+DRAWS = 128
+"""Episodes a task that the mean reward is taken over."""
 
 # These programs run for milliseconds: halving LLVM's work on them halves the time of all checks.
 quick_jit = functools.partial(
@@ -54,16 +54,25 @@ class Evidence:
         self.env, self.default = env, env.default_params
         self.tasks = quick_jit(jax.vmap(env.sample_params))(jax.random.split(jax.random.key(1), TASKS))
         self.keys = jax.random.split(jax.random.key(2), (TASKS, EPISODES))
-        played = jax.device_get(quick_jit(jax.vmap(self._random_episode))(self.tasks, self.keys[:, 0]))
+        self._episodes = quick_jit(jax.vmap(self._random_episode))
+        played = self.random_episodes(self.tasks)
         (self.final, self.end), (self.seen, self.state, self.action, self.reward, *rest) = played
         self.terminated, self.truncated, self.info = rest
 
-    def _random_episode(self, params: EnvParams, key: chex.PRNGKey) -> Any:
+    def random_episodes(self, tasks: EnvParams) -> Any:
+        """The random episodes of :attr:`tasks` for other tasks: the same noise, the same luck in choosing.
+
+        Choices are functions of what is seen: as long as that is the same, so are they.
+        """
+        luck = jnp.broadcast_to(jax.random.key(3), TASKS)
+        return jax.device_get(self._episodes(tasks, self.keys[:, 0], luck))
+
+    def _random_episode(self, params: EnvParams, key: chex.PRNGKey, luck: chex.PRNGKey) -> Any:
         env = self.env
 
         def body(carry: tuple[Observation, EnvState], time: chex.Array) -> tuple[Any, Any]:
             seen, state = carry
-            action = policies.random_actions(seen, jax.random.fold_in(jax.random.key(3), time))
+            action = policies.random_actions(seen, jax.random.fold_in(luck, time))
             after, following, reward, terminated, info = env.step_env(key, state, action, params)
             truncated = env.is_truncated(following, params)
             return (after, following), (seen, state, action, reward, terminated, truncated, info)
@@ -99,28 +108,15 @@ class Evidence:
 
     @functools.cached_property
     def rewards(self) -> tuple[np.ndarray, np.ndarray]:
-        """Realised and expected reward ``f32[TASKS, DRAWS]`` of one period, drawn anew many times.
-
-        Each task's is another period of its random episode, so that all times of an episode are among them.
-        """
-        env = self.env
-        period = np.linspace(0, env.num_periods - 1, TASKS).round().astype(int)
-        at = (np.arange(TASKS), (period + 1) * env.num_turns - 1)
-        state, action = jax.tree.map(lambda x: jnp.asarray(x[at]), (self.state, self.action))
-
-        @quick_jit
-        @jax.vmap
-        def outcomes(params: EnvParams, state: EnvState, action: chex.Array) -> tuple[chex.Array, chex.Array]:
-            state = env.choose(state, env.turn(state), action, params)
-
-            def outcome(index: chex.Array) -> tuple[chex.Array, chex.Array]:
-                uniforms = sampling.uniforms(jax.random.key(4), index, env.num_uniforms)
-                _, reward, info = env.advance(state, uniforms, params)
-                return reward, info.get("expected_reward", reward)
-
-            return jax.lax.map(outcome, jnp.arange(DRAWS, dtype=jnp.int32), batch_size=64)
-
-        return jax.device_get(outcomes(self.tasks, state, action))
+        """Realised and expected reward ``f64[DRAWS, TASKS, P]`` of every period of fresh random episodes."""
+        keys = jax.random.split(jax.random.key(4), (2, DRAWS, TASKS))
+        last = slice(self.env.num_turns - 1, None, self.env.num_turns)
+        reward, expected = [], []
+        for draw in range(DRAWS):
+            _, (_, _, _, paid, _, _, info) = self._episodes(self.tasks, keys[0, draw], keys[1, draw])
+            reward.append(np.asarray(paid, np.float64)[:, last])
+            expected.append(np.asarray(info["expected_reward"], np.float64)[:, last])
+        return np.stack(reward), np.stack(expected)
 
     def swapped(self, *fields: str) -> EnvParams:
         """Every task with the named fields of the next one."""

@@ -71,10 +71,12 @@ SMALL = [
 
 @pytest.mark.parametrize(("env", "bound"), SMALL, ids=[env.name for env, _ in SMALL])
 def test_no_policy_beats_the_bound_in_any_episode(env, bound):
-    tasks = jax.jit(jax.vmap(env.sample_params))(jax.random.split(jax.random.key(0), 3))
-    keys = jax.random.split(jax.random.key(1), (3, 3))
+    # Small instances: what the weather or the sources bring in three episodes can outweigh all that is to be decided.
+    count = 16
+    tasks = jax.jit(jax.vmap(env.sample_params))(jax.random.split(jax.random.key(0), count))
+    keys = jax.random.split(jax.random.key(1), (count, 3))
     earned = vars(scoring.reference_episodes(env, tasks, keys))
-    possible = np.stack([bound(env, jax.tree.map(lambda x, i=i: x[i], tasks), keys[i]) for i in range(3)])
+    possible = np.stack([bound(env, jax.tree.map(lambda x, i=i: x[i], tasks), keys[i]) for i in range(count)])
     for name, total in earned.items():
         assert (total <= possible + 1e-4 * (1 + np.abs(possible))).all(), name
     # It is a bound on what can be earned, not any large number: the reference gets the better part of the way.

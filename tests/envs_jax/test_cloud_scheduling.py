@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.numpy_models.cloud_scheduling import BatchModel, LoopModel
-from envs_jax import policies, scoring, suite
+from envs_jax import policies, scoring
 from envs_jax import rollout as engine
 from envs_jax.domains.cloud_scheduling import LONGEST, UNITS, CloudScheduling
 from envs_jax.observation import TOKEN_COLUMNS
@@ -210,8 +210,8 @@ def refer(state, params):
         state = SMALL.choose(state, 0, action, params)
         moved, reward, _ = SMALL.advance(state, jnp.zeros(SMALL.num_uniforms) + 0.5, params)
         last = t % 5 == 4
-        state = jax.tree.map(lambda a, b: jnp.where(last, a, b), moved.replace(key=0), state.replace(key=0))
-        return state.replace(key=jax.random.key(0), time=state.time + 1), jnp.where(last, reward, 0.0)
+        state = jax.tree.map(lambda a, b: jnp.where(last, a, b), moved, state)
+        return state.replace(time=state.time + 1), jnp.where(last, reward, 0.0)
 
     turns = jnp.arange(5 * (SMALL.num_periods - SMALL.num_arrivals))
     return jax.lax.scan(turn, state, turns)[1].sum()
@@ -446,7 +446,7 @@ def returns(act, tasks, keys):
 def experience(tasks, keys):
     """Tokens ``[T, B, E, N, F]`` of random episodes as each period starts."""
     keep = lambda domain, step: step.observation.tokens  # noqa: E731
-    return engine.rollout((ENV,), (tasks,), (keys,), suite.Suite.of((ENV,)).random_act, jax.random.key(2), record=keep)
+    return engine.rollout((ENV,), (tasks,), (keys,), policies.random_act, jax.random.key(2), record=keep)
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_one_line_registers_it(monkeypatch):
     monkeypatch.setattr(domains, "_registered", {})
     monkeypatch.setattr(gymnax.registration, "_registry", dict(gymnax.registration._registry))
     monkeypatch.setattr(gymnax.registration, "registered_envs", list(gymnax.registered_envs))
-    domains._construct.cache_clear()
+    domains._instance.cache_clear()
     envs_jax.register("reservoir", reservoir.Reservoir)
     try:
         assert envs_jax.registered()[-1] == "reservoir"
@@ -75,7 +75,7 @@ def test_one_line_registers_it(monkeypatch):
             with pytest.raises(ValueError, match=f"'{name}' is registered already"):
                 envs_jax.register(name, reservoir.Reservoir)
     finally:
-        domains._construct.cache_clear()
+        domains._instance.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -469,8 +469,10 @@ def test_free_moves_into_an_empty_ward_are_made():
 
 
 def test_the_reference_beats_index_rules_that_know_the_costs():
-    tasks = jax.jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(11), 16))
-    keys = jax.random.split(jax.random.key(12), (16, 2))
+    # Differences scatter by 14 to 18 from task to task around 10 and 13: 64 tasks are five standard errors.
+    count = 64
+    tasks = jax.jit(jax.vmap(ENV.sample_params))(jax.random.split(jax.random.key(11), count))
+    keys = jax.random.split(jax.random.key(12), (count, 2))
     axes = engine.state_axes(ENV, tasks)
     plan = jax.vmap(ENV.solve)(tasks)
     # The best of patience 1, 2, 3, 4, .. 16 and reserve 0..3 on sampled tasks are the two without reserve below.
@@ -490,6 +492,6 @@ def test_the_reference_beats_index_rules_that_know_the_costs():
     (rewards,), _ = jax.jit(
         lambda: engine.rollout((ENV,), (tasks,), (together,), act, keys[0, 0], record=scoring.score_reward)
     )()
-    reference, *others = np.moveaxis(np.asarray(rewards.sum(0)).reshape(16, 3, 2).mean(-1), 1, 0)
+    reference, *others = np.moveaxis(np.asarray(rewards.sum(0)).reshape(count, 3, 2).mean(-1), 1, 0)
     for other in others:
-        assert (reference - other).mean() > 2 * (reference - other).std() / 4
+        assert (reference - other).mean() > 3 * (reference - other).std() / np.sqrt(count)

@@ -194,7 +194,7 @@ def test_one_machine_without_due_dates_follows_smiths_rule():
     # 1 || sum w C: shortest weighted time first is optimal (Smith 1956).
     env = Manufacturing(5, 1, max_holds=0)
     minutes, weight = np.array([[7.0], [3.0], [9.0], [4.0], [6.0]]), np.array([1.0, 2.0, 4.0, 1.0, 2.0])
-    params = env.instance(np.zeros((5, 1), int), minutes, 0.0, weight)
+    params = env.instance(np.zeros((5, 1), int), minutes, 1.0, weight).replace(due=jnp.zeros((5,)))  # all late at once
     plan, total = env.solve(params), 0.0
     step, reference = jax.jit(env.step_env), jax.jit(env.reference_action)
     _, state = env.reset_env(jax.random.key(0), params)

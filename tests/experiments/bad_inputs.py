@@ -119,7 +119,7 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--agent.context-share", "0.9", "--agent.first-order-share", "0.2"], "must be at most 1"),
     (["--agent.context-share=-0.5"], "context_share"),
     (["--agent.reference-weight", "0"], "agent.reference-weight must be above 0 for arm reference, got 0.0"),
-    (["--learner", "transformer_dqn", "--agent.step-sizes", "0.1", "0"], "step_sizes must be"),
+    (["--learner", "transformer_dqn", "--agent.fine-tuning.step-sizes", "0.1", "0"], "step_sizes must be"),
     # What cannot fit any machine.
     (["--agent.network.width", "1000000000"], "GiB|network.width must be"),
     (["--agent.network.head-width", "1000000000000"], "GiB|network.head_width must be"),

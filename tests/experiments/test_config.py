@@ -57,13 +57,13 @@ def test_every_preset_is_one_of_every_learner(preset: str, name: str, tmp_path: 
 
 
 def test_flags_of_the_chosen_learner(tmp_path: pathlib.Path) -> None:
-    asked = parsed("--agent.step-sizes", "0.5", "1e-3", "--learner", "transformer_dqn")
-    assert asked.agent.step_sizes == (0.5, 0.001)
+    asked = parsed("--agent.fine-tuning.step-sizes", "0.5", "1e-3", "--learner", "transformer_dqn")
+    assert asked.agent.fine_tuning.step_sizes == (0.5, 0.001)
     path = tmp_path / "some.yaml"
-    path.write_text("learner: transformer_dqn\nagent: {step_sizes: [0.5]}\n")
-    assert parsed("--config", str(path)).agent.step_sizes == (0.5,)
-    over = parsed("--config", str(path), "--agent.step-sizes", "0.1", "--agent.network.layers", "2")
-    assert (over.agent.step_sizes, over.agent.network.layers) == ((0.1,), 2)
+    path.write_text("learner: transformer_dqn\nagent: {fine_tuning: {step_sizes: [0.5]}}\n")
+    assert parsed("--config", str(path)).agent.fine_tuning.step_sizes == (0.5,)
+    over = parsed("--config", str(path), "--agent.fine-tuning.step-sizes", "0.1", "--agent.network.layers", "2")
+    assert (over.agent.fine_tuning.step_sizes, over.agent.network.layers) == ((0.1,), 2)
 
 
 def test_a_learner_without_labels_has_one_arm(monkeypatch: pytest.MonkeyPatch) -> None:

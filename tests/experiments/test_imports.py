@@ -108,7 +108,8 @@ def test_files_can_be_read() -> None:
 
 def test_reports_are_made_without_jax() -> None:
     script = (
-        "import sys, experiments.transfer.sections, experiments.harness.returns, experiments.harness.execution\n"
+        "import sys, experiments.transfer.sections, experiments.rollout.sections, experiments.games.sections\n"
+        "import experiments.harness.returns, experiments.harness.execution\n"
         "print([name for name in ('jax', 'gymnax', 'flax', 'orbax') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

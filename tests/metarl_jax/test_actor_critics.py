@@ -163,14 +163,15 @@ def test_ppo_learns_what_depends_on_the_observation() -> None:
 
 @pytest.mark.slow
 def test_rl2_remembers_the_task_over_the_episodes_of_a_trial() -> None:
-    metrics, returns = learned("rl2", "felt", 80)
+    metrics, returns = learned("rl2", "felt", 120)
     best = probes.Probe.num_periods
     assert all(one["first_ratio_error"] < 1e-5 for one in metrics), "the unrolled state is not the one that acted"
     assert 0.7 * best < returns["K=0"].mean() < 0.97 * best, "the first choice of a first episode is a guess"
     assert returns["K=1"].mean() > 0.98 * best, "a remembered episode tells the task"
     assert returns["K=2"].mean() > 0.98 * best
     assert returns["K=2 swap"].mean() < 0.85 * best, "another task's memory is not believed"
-    assert returns["K=2 zero"].mean() < 0.85 * best, "what is remembered does not come from rewards"
+    # An agent that knows nothing loses half a period on average, 1 / 8 of the best, as in a first episode.
+    assert returns["K=2 zero"].mean() < 0.97 * best, "what is remembered does not come from rewards"
 
 
 @functools.cache

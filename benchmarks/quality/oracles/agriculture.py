@@ -43,7 +43,9 @@ def least_loss(params: AgricultureParams, eto: Floats, rain: Floats, sets: float
         b_eq=np.repeat(-rain, fields),
         bounds=np.stack([np.zeros(4 * n), high], 1),
     )
-    return float((etc * worth).sum() + found.fun)
+    # What each day falls short, not a difference of two sums: where nothing is lost that rounds to less than nothing.
+    shortfall = np.maximum(etc - found.x[:n].reshape(etc.shape), 0.0)
+    return float((shortfall * worth).sum())
 
 
 def weather(env: Agriculture, params: AgricultureParams, keys: chex.PRNGKey) -> tuple[Floats, Floats]:
