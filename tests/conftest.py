@@ -32,6 +32,9 @@ WORKER = 2.0 * 2**30
 KEPT = 0.8 * 2**30
 """Bytes at which a worker lets go of compiled programs after a file; the persistent cache has them for the next."""
 
+GROWTH = 0.7 * 2**30
+"""Bytes by which a worker may grow within a file before it lets go."""
+
 MAPPINGS = 20_000
 """Linux gives a process 65,530 memory mappings, every compiled kernel takes some, and beyond XLA crashes."""
 
@@ -77,13 +80,26 @@ def _resident() -> float:
     return float(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0.0
 
 
+_after_letting_go = 0.0
+
+
 def _let_go() -> None:
+    global _after_letting_go
     jax.clear_caches()
     gc.collect()
     libc = ctypes.util.find_library("c")
     trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
     if trim is not None:
         trim(0)
+    _after_letting_go = _resident()
+
+
+@pytest.fixture(autouse=True)
+def _bounded() -> Iterator[None]:
+    """Lets go of compiled programs in the middle of a file that has made very many."""
+    yield
+    if _resident() > max(KEPT, _after_letting_go) + GROWTH:
+        _let_go()
 
 
 @pytest.fixture(scope="module", autouse=True)
