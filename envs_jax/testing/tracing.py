@@ -10,7 +10,7 @@ from unittest import mock
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from envs_jax import sampling
 from envs_jax.environment import ResourceEnv
@@ -99,7 +99,7 @@ def faults_in_strict_modes(env: ResourceEnv) -> list[str]:
 
 def faults_under_shard_map(env: ResourceEnv) -> list[str]:
     """Functions that do not trace inside ``jax.shard_map`` over two devices, for one task and for sampled ones."""
-    each, mesh = PartitionSpec("d"), AbstractMesh((2,), ("d",))
+    each, mesh = PartitionSpec("d"), AbstractMesh((2,), ("d",), axis_types=(AxisType.Auto,))
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
 
     def episode(params: Any, key: chex.PRNGKey) -> Any:
