@@ -6,7 +6,7 @@ its own. Prints a Markdown table: first call (with compiling), warm call, CPU se
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -14,8 +14,11 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
+
+from benchmarks import command
 
 
 def measure(levels: int) -> dict[str, float]:
@@ -47,19 +50,36 @@ def measure(levels: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Attributes:
+      levels: sizes of the chain.
+      here: measure the first size in this process and print JSON.
+    """
+
+    levels: tuple[int, ...] = (2, 3, 4, 5, 6, 7)
+    here: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses numbers without a meaning."""
+        command.check_range(self, 1, 10, "levels")
+        command.check_once("levels", self.levels)
+        if not self.levels:
+            raise ValueError("levels must hold at least one, got none")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures the sizes asked for, each in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--levels", type=int, nargs="+", default=[2, 3, 4, 5, 6, 7])
-    parser.add_argument("--here", action="store_true", help="measure in this process and print JSON")
-    asked = parser.parse_args()
+    asked = command.parse(Config, __doc__, arguments)
     if asked.here:
         print(json.dumps(measure(asked.levels[0])))
         return
     rows = []
     for levels in asked.levels:
-        command = [sys.executable, "-m", "benchmarks.studies.rollout_scale", "--here", "--levels", str(levels)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        one_size = [sys.executable, "-m", "benchmarks.studies.rollout_scale", "--here", "--levels", str(levels)]
+        done = subprocess.run(one_size, check=True, capture_output=True, text=True)
         rows.append(json.loads(done.stdout))
         print("| " + " | ".join(f"{value:.10g}" for value in rows[-1].values()) + " |", flush=True)
     print("| " + " | ".join(rows[0]) + " |")
