@@ -11,7 +11,7 @@ from scipy import stats
 import envs_jax
 from envs_jax import checks
 from envs_jax.data import amod_city
-from envs_jax.domains import air_traffic, cloud_scheduling, healthcare, smart_city
+from envs_jax.domains import air_traffic, cloud_scheduling, healthcare, smart_city, warehouse
 from envs_jax.domains.names import DOMAINS
 from envs_jax.references import aircraft_landing, backward_dp, bed_pools, fractional_slate, liner_services, setup_queue
 
@@ -261,6 +261,8 @@ def inside(name, tasks):
             return checks.poisson_tail(float(np.max(tasks.demand_mean)), env.max_demand), checks.TAIL
         case "vehicle_fleet":
             return np.max(tasks.move_time), envs_jax.make(name)[0].max_travel_time
+        case "warehouse":
+            return checks.poisson_tail(float(np.max(tasks.rates)), warehouse.DEMANDS - 1), checks.TAIL
     raise KeyError(name)
 
 
