@@ -4,4 +4,7 @@ from envs_jax.domains import make, register, registered
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
 
-__all__ = ["EnvParams", "EnvState", "Observation", "ResourceEnv", "make", "register", "registered"]
+VERSION = "2.0"
+"""Of observations and rewards: results of different versions cannot be compared. ``docs/changelog.md`` says what changed."""
+
+__all__ = ["VERSION", "EnvParams", "EnvState", "Observation", "ResourceEnv", "make", "register", "registered"]

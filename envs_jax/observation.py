@@ -4,11 +4,15 @@ One set of network weights can only mean something in a domain it has never seen
 language. So an observation is a set of entity *tokens* whose columns mean the same everywhere (and have the same sign:
 more urgency always means "needs resource"), and an action is *described* (which token it concerns, how much, in which
 direction) rather than numbered. The name of the domain is never in an observation.
+
+The *strict* columns have a definition that a test checks in every domain (:mod:`envs_jax.testing.meaning`); the private
+ones promise nothing: a domain says what it puts there. ``docs/vocabulary.md`` lists what each column is in each domain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 
 import chex
 import jax.numpy as jnp
@@ -17,47 +21,62 @@ from flax import struct
 ROLES = ("supplier", "demand", "store", "carrier", "market", "place", "clock")
 """What an entity is. A token carries exactly one role, one-hot in the columns ``role_<name>``."""
 
-TOKEN_COLUMNS = (
-    "urgency",  # shortfall against need, in [0, 1]; higher = needs resource, in every domain
-    "slack",  # room or time left before the entity becomes urgent, in [0, 1]
-    *(f"role_{role}" for role in ROLES),
-    "level",  # what the entity holds now, relative to its capacity or to the domain's scale; signed for positions
-    "capacity",  # its capacity relative to the largest of the domain
-    "inflow",  # what will arrive by the next period, as far as the agent can see
-    "pipeline",  # what is committed but arrives later than that
-    "outflow",  # what left in the last period: served demand, sold energy
-    "waiting",  # what waits for service
-    "age",  # age of the oldest waiting unit, or a lead time, relative to the domain's scale
-    "change",  # last change of what the entity observes (return, price change), signed
-    "signal_a",  # a public indicator that concerns this entity (a forecast, a factor's value), signed
-    "signal_b",  # a second public indicator
-    "unit_cost",  # what holding or moving one unit costs
-    "unit_value",  # what one unit earns, or what missing it costs
-    "rate",  # efficiency or observed rate
-    "is_turn",  # 1 if the present choice is this entity's
-    "decided",  # what has already been chosen for this entity in this period, signed
-    "cycle_sin",  # phase of the day or season
-    "cycle_cos",
-    "progress",  # t / T: share of the episode gone
-    "last_reward",  # reward of the last finished period, in the domain's reward scale
-)
+TOKEN_MEANINGS: Mapping[str, str] = {
+    "urgency": "in [0, 1]: what waiting here costs a period, in the domain's own price, relative to the entity where "
+    "it costs most now; 1 there, unless it costs nothing anywhere. Of hidden prices, the public part",
+    "slack": "in [0, 1]: room or time left before waiting here costs; 0 none, 1 all there can be",
+    **{f"role_{role}": f"1 if the entity is a {role}, else 0; one role each" for role in ROLES},
+    "level": "what the entity holds now, relative to its own capacity or the domain's scale; signed for positions",
+    "capacity": "in [0, 1]: its capacity as a share of the largest of its role; 0 if it has none",
+    "inflow": "0 or more: what arrives by the next period, as far as can be seen, in the domain's scale",
+    "outflow": "0 or more: what left in the last period (served demand, sold energy), in the domain's scale",
+    "waiting": "0 or more: what waits for service, in the domain's scale",
+    "age": "0 or more: age of the oldest that waits, or how long the entity has been as it is, in the domain's scale",
+    "unit_cost": "0 or more: what holding, moving or using one unit costs, in the domain's price scale",
+    "unit_value": "what one unit earns, or what missing it costs, in the domain's price scale",
+    "is_turn": "1 for exactly one entity: whose choice this is; where the chooser is none, a place or the clock",
+    "is_candidate": "1 if a legal action other than doing nothing concerns the entity, else 0",
+    "decided": "what has been chosen for the entity in this period so far, signed; 0 at a period's first choice",
+    "cycle_sin": "phase of the day or season, with cycle_cos on the unit circle; both 0 if there is none",
+    "cycle_cos": "see cycle_sin",
+    "progress": "in [0, 1]: share of the episode gone, of every entity",
+    "last_reward": "reward of the last finished period in the domain's reward scale, of every entity",
+}
+"""The strict columns of a token and what they mean in every domain."""
+
+ACTION_MEANINGS: Mapping[str, str] = {
+    "is_noop": "1 only for doing nothing, which is then the domain's no-op, and describes neither amount nor direction",
+    "amount": "in [0, 1]: size of the allocation as a fraction of the largest",
+    "signed": "amount with the direction in which the target feels it: + relieves what waits or is short there, - "
+    "takes resource away or loads it, 0 neither",
+}
+"""The strict columns of an action's description; ``action_target`` says which entity it concerns."""
+
+PRIVATE_TOKEN_COLUMNS = tuple(f"private_{letter}" for letter in "abcdef")
+PRIVATE_ACTION_COLUMNS = tuple(f"private_{letter}" for letter in "abcd")
+"""Columns that promise nothing beyond their domain."""
+
+TOKEN_COLUMNS = (*TOKEN_MEANINGS, *PRIVATE_TOKEN_COLUMNS)
 NUM_TOKEN_FEATURES = len(TOKEN_COLUMNS)
 
-ACTION_COLUMNS = (
-    "is_noop",  # 1 for "do nothing / keep going"
-    "amount",  # size of the allocation as a fraction of the largest, in [0, 1]
-    "signed",  # amount with its direction: + gives resource to the target, - takes it away
-    "low",  # lower threshold of a conditional action (a bid to buy), relative; 0 if none
-    "high",  # upper threshold (an offer to sell), relative; 0 if none
-    "second_urgency",  # summary of a second entity involved (origin of a move, server of a job)
-    "second_slack",
-    "second_level",
-)
+ACTION_COLUMNS = (*ACTION_MEANINGS, *PRIVATE_ACTION_COLUMNS)
 NUM_ACTION_FEATURES = len(ACTION_COLUMNS)
-
 
 BOUND = 10.0
 """Features lie within plus or minus this; most within 1."""
+
+
+def column_index(name: str, columns: Sequence[str] = TOKEN_COLUMNS) -> int:
+    """Position of a column of the vocabulary.
+
+    Raises:
+      ValueError: for a name outside ``columns``.
+    """
+    if name not in columns:
+        near = difflib.get_close_matches(name, columns, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the vocabulary has {', '.join(columns)}"
+        raise ValueError(f"unknown column {name!r}; {hint}")
+    return columns.index(name)
 
 
 @struct.dataclass
@@ -78,6 +97,22 @@ class Observation:
     action_target: chex.Array
     action_mask: chex.Array
 
+    def column(self, name: str) -> chex.Array:
+        """A column of all tokens by name, ``f32[..., N]``.
+
+        Raises:
+          ValueError: for a name outside :data:`TOKEN_COLUMNS`.
+        """
+        return self.tokens[..., column_index(name)]
+
+    def action_column(self, name: str) -> chex.Array:
+        """A column of all actions' descriptions by name, ``f32[..., A]``.
+
+        Raises:
+          ValueError: for a name outside :data:`ACTION_COLUMNS`.
+        """
+        return self.actions[..., column_index(name, ACTION_COLUMNS)]
+
 
 def bounded(feature: chex.Array) -> chex.Array:
     """Keeps a feature that has no bounds of its own, such as a price, within those of the observation space."""
@@ -87,52 +122,89 @@ def bounded(feature: chex.Array) -> chex.Array:
 Values = Mapping[str, chex.Numeric]
 """Columns by name, each a scalar or ``f32[rows]``; columns left out are 0."""
 
-
-def _table(columns: tuple[str, ...], *blocks: tuple[int, Values]) -> chex.Array:
-    unknown = sorted({name for _, values in blocks for name in values} - set(columns))
-    if unknown:
-        raise ValueError(f"unknown columns {unknown}; the vocabulary has {', '.join(columns)}")
-    total = sum(rows for rows, _ in blocks)
-
-    def column(name: str) -> chex.Array:
-        parts = [values.get(name, 0.0) for _, values in blocks]
-        if all(part is parts[0] for part in parts) and jnp.ndim(parts[0]) == 0:
-            return jnp.broadcast_to(jnp.asarray(parts[0], jnp.float32), (total,))
-        rows = (jnp.broadcast_to(jnp.asarray(p, jnp.float32), (n,)) for p, (n, _) in zip(parts, blocks, strict=True))
-        return jnp.concatenate(list(rows))
-
-    # Whole columns side by side: on CPU cheaper than a table a block, joined row by row.
-    return jnp.stack([column(name) for name in columns], axis=-1)
+DERIVED = ("is_candidate", *(f"role_{role}" for role in ROLES))
+"""Columns that :func:`make_observation` fills in itself."""
 
 
-def token_table(*blocks: tuple[str, int, Values]) -> chex.Array:
-    """Tokens ``f32[total rows, F]`` of several roles, one block ``(role, rows, values)`` after another.
+def _column(name: str, blocks: Sequence[tuple[int, Values]]) -> chex.Array:
+    """One column of several blocks of rows, ``f32[total rows]``."""
+    parts = [values.get(name, 0.0) for _, values in blocks]
+    if all(part is parts[0] for part in parts) and jnp.ndim(parts[0]) == 0:
+        return jnp.broadcast_to(jnp.asarray(parts[0], jnp.float32), (sum(rows for rows, _ in blocks),))
+    rows = (jnp.broadcast_to(jnp.asarray(p, jnp.float32), (n,)) for p, (n, _) in zip(parts, blocks, strict=True))
+    return jnp.concatenate(list(rows))
+
+
+def _share(values: chex.Array) -> chex.Array:
+    """Relative to the largest; all 0 where none is above 0."""
+    largest = jnp.max(values, axis=-1, keepdims=True)
+    return values / jnp.where(largest > 0.0, largest, 1.0)
+
+
+def make_observation(
+    tokens: Sequence[tuple[str, int, Values]],
+    actions: Values,
+    action_target: chex.Array,
+    action_mask: chex.Array,
+    token_mask: chex.Array | None = None,
+) -> Observation:
+    """Assembles what an agent sees from named columns.
+
+    Three things are the same in every domain and are done here: ``urgency`` is given as a cost in the domain's own
+    price, 0 or more, and becomes relative to the largest of all entities that exist; ``capacity`` is given in the
+    domain's own unit and becomes a share of the largest of its role; ``is_candidate`` follows from the legal actions.
+
+    Args:
+      tokens: one block ``(role, rows, columns)`` after another; each column a scalar or ``f32[rows]``.
+      actions: columns of the actions' descriptions, each a scalar or ``f32[A]``.
+      action_target: ``i32[A]`` the token an action concerns, -1 for none.
+      action_mask: ``bool[A]`` which actions are legal.
+      token_mask: ``bool[N]`` which tokens exist; all by default.
 
     Raises:
-      ValueError: for a role or column outside the vocabulary.
+      ValueError: for a role or column outside the vocabulary, or a column that is filled in here.
     """
-    for role, _, _ in blocks:
+    for role, _, values in tokens:
         if role not in ROLES:
             raise ValueError(f"unknown role {role!r}; the vocabulary has {', '.join(ROLES)}")
-    return _table(TOKEN_COLUMNS, *((rows, {**values, f"role_{role}": 1.0}) for role, rows, values in blocks))
+        for name in values:
+            column_index(name)
+            if name in DERIVED:
+                raise ValueError(f"column {name!r} is filled in by make_observation")
+    for name in actions:
+        column_index(name, ACTION_COLUMNS)
+    blocks = [(rows, values) for _, rows, values in tokens]
+    total, num_actions = sum(rows for rows, _ in blocks), action_target.shape[-1]
+    urgency = _column("urgency", blocks)
+    if token_mask is not None:
+        urgency = jnp.where(token_mask, urgency, 0.0)
+    # Whole columns side by side: on CPU cheaper than a table a block, joined row by row.
+    is_noop = _column("is_noop", [(num_actions, actions)])
+    concerned = action_target[None, :] == jnp.arange(total, dtype=jnp.int32)[:, None]
+    filled = {
+        "urgency": _share(urgency),
+        "capacity": _capacity(tokens),
+        "is_candidate": jnp.any(concerned & (action_mask & (is_noop == 0.0))[None, :], axis=-1).astype(jnp.float32),
+        **{f"role_{role}": _column("on", [(n, {"on": float(own == role)}) for own, n, _ in tokens]) for role in ROLES},
+    }
+    return Observation(
+        tokens=jnp.stack([filled[c] if c in filled else _column(c, blocks) for c in TOKEN_COLUMNS], axis=-1),
+        token_mask=jnp.ones((total,), bool) if token_mask is None else token_mask,
+        actions=jnp.stack([_column(c, [(num_actions, actions)]) for c in ACTION_COLUMNS], axis=-1),
+        action_target=action_target,
+        action_mask=action_mask,
+    )
 
 
-def token_rows(role: str, rows: int, **values: chex.Numeric) -> chex.Array:
-    """Tokens ``f32[rows, F]`` of one role; each keyword names a column and gives a scalar or ``f32[rows]``.
-
-    Raises:
-      ValueError: for a role or column outside the vocabulary.
-    """
-    return token_table((role, rows, values))
-
-
-def action_rows(rows: int, **values: chex.Numeric) -> chex.Array:
-    """Action descriptions ``f32[rows, G]``; each keyword names a column and gives a scalar or ``f32[rows]``.
-
-    Raises:
-      ValueError: for a column outside the vocabulary.
-    """
-    return _table(ACTION_COLUMNS, (rows, values))
+def _capacity(tokens: Sequence[tuple[str, int, Values]]) -> chex.Array:
+    """Shares of the largest capacity of each role, ``f32[N]``."""
+    column: list[chex.Array | None] = [None] * len(tokens)
+    for role in dict.fromkeys(role for role, _, _ in tokens):
+        places = [i for i, (own, _, _) in enumerate(tokens) if own == role]
+        shares = _share(_column("capacity", [tokens[i][1:] for i in places]))
+        for i in places:
+            column[i], shares = shares[: tokens[i][1]], shares[tokens[i][1] :]
+    return jnp.concatenate([part for part in column if part is not None])
 
 
 def pad(observation: Observation, num_tokens: int, num_actions: int) -> Observation:

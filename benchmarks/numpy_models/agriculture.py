@@ -18,9 +18,11 @@ from envs_jax.testing.numpy_model import columns
 
 URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK = columns("urgency", "slack", "role_supplier", "role_demand", "role_clock")
 LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, AGE, CHANGE, SIGNAL_A, SIGNAL_B = columns(
-    "level", "capacity", "inflow", "pipeline", "outflow", "age", "change", "signal_a", "signal_b"
+    "level", "capacity", "inflow", "private_a", "outflow", "age", "private_b", "private_c", "private_d"
 )
-UNIT_VALUE, RATE, IS_TURN, PROGRESS, LAST_REWARD = columns("unit_value", "rate", "is_turn", "progress", "last_reward")
+UNIT_VALUE, RATE, IS_TURN, PROGRESS, LAST_REWARD = columns(
+    "unit_value", "private_e", "is_turn", "progress", "last_reward"
+)
 SOIL = 130.0
 """Available water that features assume [mm/m]."""
 FIRST_WEATHER = (5.25, 1.4)

@@ -23,10 +23,10 @@ URGENCY, SLACK, DEMAND, MARKET, CLOCK, LEVEL, CAPACITY = columns(
     "urgency", "slack", "role_demand", "role_market", "role_clock", "level", "capacity"
 )
 OUTFLOW, WAITING, AGE, CHANGE, SIGNAL_A, SIGNAL_B = columns(
-    "outflow", "waiting", "age", "change", "signal_a", "signal_b"
+    "outflow", "waiting", "age", "private_b", "private_c", "private_d"
 )
 UNIT_COST, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "unit_cost", "rate", "is_turn", "decided", "progress", "last_reward"
+    "unit_cost", "private_e", "is_turn", "decided", "progress", "last_reward"
 )
 
 

@@ -19,10 +19,10 @@ from envs_jax.testing.numpy_model import columns
 UNITS, LONGEST, HORIZON = 10, 15, 20
 URGENCY, SLACK, DEMAND, STORE, CLOCK = columns("urgency", "slack", "role_demand", "role_store", "role_clock")
 LEVEL, CAPACITY, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "level", "capacity", "pipeline", "outflow", "waiting", "age", "change"
+    "level", "capacity", "private_a", "outflow", "waiting", "age", "private_b"
 )
 SIGNAL_A, SIGNAL_B, UNIT_COST, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "unit_cost", "rate", "is_turn", "decided", "progress", "last_reward"
+    "private_c", "private_d", "unit_cost", "private_e", "is_turn", "decided", "progress", "last_reward"
 )
 
 

@@ -13,14 +13,15 @@ import numpy as np
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 QUEUE = 24
 URGENCY, SLACK, SUPPLIER, DEMAND = columns("urgency", "slack", "role_supplier", "role_demand")
-LEVEL, CAPACITY, PIPELINE, OUTFLOW, WAITING, AGE = columns("level", "capacity", "pipeline", "outflow", "waiting", "age")
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "unit_cost", "unit_value", "is_turn", "decided", "progress", "last_reward"
+LEVEL, CAPACITY, OUTFLOW, WAITING, AGE = columns("level", "capacity", "outflow", "waiting", "age")
+UNIT_COST, UNIT_VALUE, IS_TURN, PROGRESS, LAST_REWARD = columns(
+    "unit_cost", "unit_value", "is_turn", "progress", "last_reward"
 )
+IN_SETUP, WORKING, ZONE, LAST_CHOICE = columns("private_a", "private_b", "private_c", "private_d")
 
 
 class LoopModel(numpy_model.LoopModel):
@@ -114,19 +115,19 @@ class LoopModel(numpy_model.LoopModel):
             waiting = n if preparing or n == 0 else n - 1
             queued += waiting
             out[i, [SUPPLIER, CAPACITY]] = 1.0
-            out[i, [URGENCY, SLACK, LEVEL]] = min(waiting / 4, 1.0), 1 / (1 + n), n / 8
-            out[i, [PIPELINE, SIGNAL_A]] = preparing, n > 0 and not preparing
-            out[i, [OUTFLOW, WAITING, SIGNAL_B]] = self.finished[i] / 4, waiting / 8, (-1, 1)[self.zone[i]]
+            out[i, [URGENCY, SLACK, LEVEL]] = self.w_t * waiting, 1 / (1 + n), n / 8
+            out[i, [IN_SETUP, WORKING]] = preparing, n > 0 and not preparing
+            out[i, [OUTFLOW, WAITING, ZONE]] = self.finished[i] / 4, waiting / 8, (-1, 1)[self.zone[i]]
             out[i, AGE] = min((self.now - self.switched_on[i]) / 16, 10.0) if n else 0.0
-            out[i, DECIDED] = i == self.choice
+            out[i, LAST_CHOICE] = i == self.choice
         job = out[-1]
         job[[DEMAND, IS_TURN]] = 1.0
-        job[[URGENCY, WAITING]] = min(queued / 16, 1.0), queued / 16
+        job[[URGENCY, WAITING]] = self.w_t, queued / 16
         job[[LEVEL, OUTFLOW, AGE]] = min(self.power / 16, 10.0), sum(self.finished) / 8, min(self.gap, 10.0)
         job[[UNIT_COST, UNIT_VALUE]] = min(self.w_e / 4, 10.0), min(self.w_t, 10.0)
         out[:, PROGRESS] = min(self.time / self.num_periods, 1.0)
         out[:, LAST_REWARD] = min(max(self.last_reward / 10, -10.0), 10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -147,7 +148,7 @@ class BatchModel(numpy_model.BatchModel):
         self.table = np.zeros((self.batch, self.n + 1, NUM_TOKEN_FEATURES), np.float32)
         self.rows, self.job = self.table[:, :-1], self.table[:, -1]
         self.rows[..., SUPPLIER] = self.rows[..., CAPACITY] = self.job[:, DEMAND] = self.job[:, IS_TURN] = 1
-        self.rows[..., SIGNAL_B] = 2 * given["zone"] - 1
+        self.rows[..., ZONE] = 2 * given["zone"] - 1
         self.job[:, UNIT_COST] = np.minimum(self.w_e / 4, 10)
         self.job[:, UNIT_VALUE] = np.minimum(self.w_t, 10)
 
@@ -159,12 +160,14 @@ class BatchModel(numpy_model.BatchModel):
         self.on, self.setup, self.age = (np.zeros(shape, np.float32) for _ in range(3))  # seconds till off, till ready
         self.jobs, self.sent = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self.time = 0
-        for column in (URGENCY, LEVEL, PIPELINE, OUTFLOW, WAITING, AGE, SIGNAL_A, DECIDED):
+        for column in (URGENCY, LEVEL, IN_SETUP, OUTFLOW, WAITING, AGE, WORKING, LAST_CHOICE):
             self.rows[..., column] = 0
         self.rows[..., SLACK] = 1
-        for column in (URGENCY, LEVEL, OUTFLOW, WAITING, AGE):
+        self.job[:, URGENCY] = self.w_t
+        for column in (LEVEL, OUTFLOW, WAITING, AGE):
             self.job[:, column] = 0
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
+        relative(self.table)
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, N]``: a job may be sent anywhere."""
@@ -228,19 +231,19 @@ class BatchModel(numpy_model.BatchModel):
         working = (self.jobs > 0) & ~preparing
         waiting = self.jobs - working
         rows, job = self.rows, self.job
-        rows[..., URGENCY] = np.minimum(waiting / 4, 1)
+        rows[..., URGENCY] = self.w_t[:, None] * waiting
         rows[..., SLACK], rows[..., LEVEL] = 1 / (1 + self.jobs), self.jobs / 8
-        rows[..., PIPELINE], rows[..., SIGNAL_A] = preparing, working
+        rows[..., IN_SETUP], rows[..., WORKING] = preparing, working
         rows[..., OUTFLOW], rows[..., WAITING] = finished / 4, waiting / 8
         rows[..., AGE] = np.minimum(self.age / 16, 10)
-        rows[..., DECIDED] = 0
-        rows[self.farm, to, DECIDED] = 1
-        total = waiting.sum(1)
-        job[:, URGENCY], job[:, WAITING] = np.minimum(total / 16, 1), total / 16
+        rows[..., LAST_CHOICE] = 0
+        rows[self.farm, to, LAST_CHOICE] = 1
+        job[:, URGENCY], job[:, WAITING] = self.w_t, waiting.sum(1) / 16
         job[:, LEVEL], job[:, AGE] = np.minimum(power / 16, 10), np.minimum(gap, 10)
         job[:, OUTFLOW] = finished.sum(1) / 8
         self.table[..., PROGRESS] = min(self.time / self.num_periods, 1.0)
         self.table[..., LAST_REWARD] = np.clip(reward / 10, -10, 10)[:, None]
+        relative(self.table)
 
     def tokens(self) -> np.ndarray:
         """``f32[B, N+1, columns]``, a view that the next step overwrites."""

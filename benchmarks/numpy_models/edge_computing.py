@@ -25,7 +25,7 @@ URGENCY, SLACK, SUPPLIER, DEMAND, PLACE, CLOCK = columns(
 )
 LEVEL, CAPACITY, INFLOW, OUTFLOW, WAITING, AGE = columns("level", "capacity", "inflow", "outflow", "waiting", "age")
 SIGNAL_A, SIGNAL_B, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "is_turn", "decided", "progress", "last_reward"
+    "private_c", "private_d", "is_turn", "decided", "progress", "last_reward"
 )
 
 

@@ -23,7 +23,7 @@ URGENCY, SLACK, STORE, MARKET, LEVEL, CAPACITY, INFLOW, OUTFLOW = columns(
     "urgency", "slack", "role_store", "role_market", "level", "capacity", "inflow", "outflow"
 )
 AGE, CHANGE, SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, RATE = columns(
-    "age", "change", "signal_a", "signal_b", "unit_cost", "unit_value", "rate"
+    "age", "private_b", "private_c", "private_d", "unit_cost", "unit_value", "private_e"
 )
 IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
     "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"

@@ -22,7 +22,7 @@ URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK, LEVEL, CAPACITY, OUTFLOW, WAITING = col
     "urgency", "slack", "role_supplier", "role_demand", "role_clock", "level", "capacity", "outflow", "waiting"
 )
 SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns(
-    "signal_a", "signal_b", "unit_cost", "unit_value", "is_turn", "decided"
+    "private_c", "private_d", "unit_cost", "unit_value", "is_turn", "decided"
 )
 CYCLE_SIN, CYCLE_COS, PROGRESS, LAST_REWARD = columns("cycle_sin", "cycle_cos", "progress", "last_reward")
 

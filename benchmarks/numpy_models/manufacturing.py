@@ -20,9 +20,11 @@ STOPS = 2
 URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK, LEVEL = columns(
     "urgency", "slack", "role_supplier", "role_demand", "role_clock", "level"
 )
-INFLOW, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns("inflow", "pipeline", "outflow", "waiting", "age", "change")
+INFLOW, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
+    "inflow", "private_a", "outflow", "waiting", "age", "private_b"
+)
 SIGNAL_A, SIGNAL_B, UNIT_VALUE, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "unit_value", "rate", "is_turn", "decided", "progress", "last_reward"
+    "private_c", "private_d", "unit_value", "private_e", "is_turn", "decided", "progress", "last_reward"
 )
 
 

@@ -20,10 +20,19 @@ from envs_jax.testing.numpy_model import columns
 WEEK, SEASON, ROUNDING = 7, 112, np.float32(1e-3)
 ONE, TWO = np.float32(1), np.float32(2)
 URGENCY, SLACK, STORE, CARRIER, CLOCK, LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW = columns(
-    "urgency", "slack", "role_store", "role_carrier", "role_clock", "level", "capacity", "inflow", "pipeline", "outflow"
+    "urgency",
+    "slack",
+    "role_store",
+    "role_carrier",
+    "role_clock",
+    "level",
+    "capacity",
+    "inflow",
+    "private_a",
+    "outflow",
 )
 WAITING, SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns(
-    "waiting", "signal_a", "signal_b", "unit_cost", "unit_value", "is_turn", "decided"
+    "waiting", "private_c", "private_d", "unit_cost", "unit_value", "is_turn", "decided"
 )
 CYCLE_SIN, CYCLE_COS, PROGRESS, LAST_REWARD = columns("cycle_sin", "cycle_cos", "progress", "last_reward")
 

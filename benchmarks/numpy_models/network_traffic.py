@@ -17,10 +17,10 @@ from envs_jax.testing.numpy_model import columns
 
 URGENCY, SLACK, DEMAND, CARRIER = columns("urgency", "slack", "role_demand", "role_carrier")
 LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "level", "capacity", "inflow", "pipeline", "outflow", "waiting", "age", "change"
+    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age", "private_b"
 )
 SIGNAL_A, SIGNAL_B, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "rate", "is_turn", "decided", "progress", "last_reward"
+    "private_c", "private_d", "private_e", "is_turn", "decided", "progress", "last_reward"
 )
 
 Activations = Sequence[Sequence[int]]

@@ -19,9 +19,9 @@ from envs_jax.testing.numpy_model import columns
 LEVELS = 9
 HOLD = 4
 URGENCY, SLACK, STORE, MARKET, CLOCK = columns("urgency", "slack", "role_store", "role_market", "role_clock")
-LEVEL, CAPACITY, CHANGE, SIGNAL_A, SIGNAL_B = columns("level", "capacity", "change", "signal_a", "signal_b")
+LEVEL, CAPACITY, CHANGE, SIGNAL_A, SIGNAL_B = columns("level", "capacity", "private_b", "private_c", "private_d")
 UNIT_COST, UNIT_VALUE, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "unit_cost", "unit_value", "rate", "is_turn", "decided", "progress", "last_reward"
+    "unit_cost", "unit_value", "private_e", "is_turn", "decided", "progress", "last_reward"
 )
 
 

@@ -17,8 +17,10 @@ from envs_jax.testing import numpy_model
 from envs_jax.testing.numpy_model import columns
 
 URGENCY, SLACK, SUPPLIER, DEMAND = columns("urgency", "slack", "role_supplier", "role_demand")
-LEVEL, CAPACITY, INFLOW, OUTFLOW, AGE, CHANGE = columns("level", "capacity", "inflow", "outflow", "age", "change")
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, RATE = columns("signal_a", "signal_b", "unit_cost", "unit_value", "rate")
+LEVEL, CAPACITY, INFLOW, OUTFLOW, AGE, CHANGE = columns("level", "capacity", "inflow", "outflow", "age", "private_b")
+SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, RATE = columns(
+    "private_c", "private_d", "unit_cost", "unit_value", "private_e"
+)
 IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
 BEST = 3.4
 PATIENCE = 5.0

@@ -19,10 +19,10 @@ from envs_jax.testing.numpy_model import columns
 
 CYCLE = (0, 0, 0, 1, 2, 2, 2, 3)
 URGENCY, SLACK, DEMAND, LEVEL, CAPACITY, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "urgency", "slack", "role_demand", "level", "capacity", "outflow", "waiting", "age", "change"
+    "urgency", "slack", "role_demand", "level", "capacity", "outflow", "waiting", "age", "private_b"
 )
 SIGNAL_A, SIGNAL_B, IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
-    "signal_a", "signal_b", "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
+    "private_c", "private_d", "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
 )
 NORTH, EAST, SOUTH, WEST = range(4)
 # Who lies beyond a compass side of NW, NE, SE, SW.

@@ -34,7 +34,7 @@ URGENCY, SLACK, SUPPLIER, STORE, CARRIER, MARKET, LEVEL, CAPACITY, INFLOW, OUTFL
     "inflow",
     "outflow",
 )
-SIGNAL_A, SIGNAL_B, UNIT_VALUE = columns("signal_a", "signal_b", "unit_value")
+SIGNAL_A, SIGNAL_B, UNIT_VALUE = columns("private_c", "private_d", "unit_value")
 IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
     "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
 )

@@ -17,9 +17,9 @@ from envs_jax.testing.numpy_model import columns
 
 URGENCY, SLACK, DEMAND, STORE, CLOCK = columns("urgency", "slack", "role_demand", "role_store", "role_clock")
 LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE = columns(
-    "level", "capacity", "inflow", "pipeline", "outflow", "waiting", "age"
+    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age"
 )
-SIGNAL_A, SIGNAL_B, UNIT_COST, RATE = columns("signal_a", "signal_b", "unit_cost", "rate")
+SIGNAL_A, SIGNAL_B, UNIT_COST, RATE = columns("private_c", "private_d", "unit_cost", "private_e")
 IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
 
 

@@ -18,9 +18,9 @@ from envs_jax.testing.numpy_model import columns
 
 URGENCY, SLACK, PLACE, CLOCK = columns("urgency", "slack", "role_place", "role_clock")
 LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE = columns(
-    "level", "capacity", "inflow", "pipeline", "outflow", "waiting", "age"
+    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age"
 )
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE = columns("signal_a", "signal_b", "unit_cost", "unit_value")
+SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE = columns("private_c", "private_d", "unit_cost", "unit_value")
 IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
 SMOOTHING, TIME_SCALE, VEHICLE_SCALE = 0.3, 10.0, 20.0
 

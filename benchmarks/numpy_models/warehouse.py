@@ -18,7 +18,7 @@ STORE, URGENCY, SLACK, LEVEL, CAPACITY, INFLOW, OUTFLOW = numpy_model.columns(
     "role_store", "urgency", "slack", "level", "capacity", "inflow", "outflow"
 )
 SIGNAL_A, SIGNAL_B, UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = numpy_model.columns(
-    "signal_a", "signal_b", "unit_cost", "is_turn", "decided", "progress", "last_reward"
+    "private_c", "private_d", "unit_cost", "is_turn", "decided", "progress", "last_reward"
 )
 DEMANDS = 32
 """Demands are at most one less."""

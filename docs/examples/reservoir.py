@@ -17,7 +17,7 @@ from flax import struct
 
 from envs_jax import EnvParams, EnvState, Observation, ResourceEnv, sampling
 from envs_jax.arrays import vary_like
-from envs_jax.observation import TOKEN_COLUMNS, action_rows, token_rows
+from envs_jax.observation import make_observation
 from envs_jax.references import backward_dp
 
 CAPACITY, MOST, STORMS = 10, 3, 4
@@ -89,10 +89,9 @@ class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
         rain, share = state.rain.astype(jnp.float32) / STORMS, action.astype(jnp.float32) / MOST
         water = {"urgency": 1.0 - level, "slack": level, "level": level, "inflow": rain, "unit_cost": params.spill_cost}
         water |= {"is_turn": 1.0, "progress": self.progress(state), "last_reward": state.last_reward}
-        return Observation(
-            tokens=token_rows("store", 1, **water),
-            token_mask=jnp.ones((1,), bool),
-            actions=action_rows(self.num_actions, is_noop=action == 0, amount=share, signed=-share),
+        return make_observation(
+            tokens=[("store", 1, water)],
+            actions={"is_noop": action == 0, "amount": share, "signed": -share},
             action_target=jnp.zeros((self.num_actions,), jnp.int32),
             action_mask=action <= state.level,
         )
@@ -117,4 +116,4 @@ class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """A fifth of what is there, as far as whole units go."""
-        return jnp.round(observation.tokens[0, TOKEN_COLUMNS.index("level")] * CAPACITY / 5.0).astype(jnp.int32)
+        return jnp.round(observation.column("level")[0] * CAPACITY / 5.0).astype(jnp.int32)

@@ -23,7 +23,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import fao56, irrigation
 
 # What features and permits assume, an agent not knowing its own; units as in AgricultureParams.
@@ -364,14 +364,14 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             "slack": jnp.clip(1.0 - empty / params.fraction, 0.0, 1.0),
             "level": bounded(1.0 - empty),
             "capacity": params.root_depth / 2.0,
-            "pipeline": params.kc_left[:, day] / 100.0,
+            "private_a": params.kc_left[:, day] / 100.0,
             "outflow": today * state.weather[0] / 10.0,
             "age": bounded(state.since / 30.0),
-            "change": bounded((state.measured - state.measured_before) / params.set_depth),
-            "signal_a": bounded(state.canopy),
-            "signal_b": today,
+            "private_b": bounded((state.measured - state.measured_before) / params.set_depth),
+            "private_c": bounded(state.canopy),
+            "private_d": today,
             "unit_value": bounded(50.0 * params.value * params.response / params.kc_left[:, 0]),
-            "rate": params.fraction,
+            "private_e": params.fraction,
             "is_turn": legal,
             **common,
         }
@@ -384,13 +384,13 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         sky = {
             "inflow": bounded(state.usual[1] / 10.0),
             "outflow": state.usual[0] / 10.0,
-            "signal_a": state.weather[0] / 10.0,
-            "signal_b": bounded(state.weather[1] / 30.0),
+            "private_c": state.weather[0] / 10.0,
+            "private_d": bounded(state.weather[1] / 30.0),
             **common,
         }
         actions = jnp.arange(self.num_actions, dtype=jnp.int32)
         given = actions > 0
-        return Observation(
+        return make_observation(
             tokens=token_table(("demand", self.num_fields, fields), ("supplier", 1, source), ("clock", 1, sky)),
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=~given, amount=given, signed=given),
@@ -441,10 +441,10 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         field = {name: values[:f] for name, values in column.items()}
         threshold, canopy, thrift, worth, leaf, ripe, speed = HEURISTIC
         supply = column["level"][f] * column["capacity"][f] * self.num_periods * SET_DEPTH * TYPICAL_EFFICIENCY
-        need = jnp.sum(field["pipeline"]) * 100.0 * TYPICAL_WEATHER[0]
+        need = jnp.sum(field["private_a"]) * 100.0 * TYPICAL_WEATHER[0]
         enough = jnp.minimum(supply / (need + 1e-3), 1.5)
-        merit = (1.0 - field["level"]) / field["rate"] + canopy * field["signal_a"]
-        merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["signal_b"] - 0.9)
-        merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["pipeline"])
+        merit = (1.0 - field["level"]) / field["private_e"] + canopy * field["private_c"]
+        merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["private_d"] - 0.9)
+        merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["private_a"])
         merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
         return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit).astype(jnp.int32), 0).astype(jnp.int32)

@@ -24,7 +24,7 @@ from flax import struct
 
 from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import aircraft_landing
 
 SLOT = 10.0
@@ -409,31 +409,31 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "age": bounded((target - earliest) * unit),
             "capacity": 1.0 - wake.astype(jnp.float32) / 3.0,
             "waiting": waiting,
-            "signal_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
-            "signal_b": state.runway.astype(jnp.float32) * runway_unit,
-            "rate": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
+            "private_c": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
+            "private_d": state.runway.astype(jnp.float32) * runway_unit,
+            "private_e": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "is_turn": waiting & (rank < self.window),
             "decided": (state.position + 1).astype(jnp.float32) * (1.0 / n),
         }
         airlines = {
-            "signal_a": code,
+            "private_c": code,
             "waiting": jnp.sum(whose & waiting[:, None], axis=0, dtype=jnp.int32) / jnp.maximum(remaining, 1),
             "level": bounded(state.airline_deviation * unit),
             "outflow": bounded(state.airline_charge / params.cost_scale),
-            "rate": rate,
+            "private_e": rate,
         }
         tower = {
             "level": 1.0 - remaining / n,
-            "rate": state.tightness,
+            "private_e": state.tightness,
             "unit_cost": params.early_ratio,
-            "change": params.charge_noise,
+            "private_b": params.charge_noise,
         }
         ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
         which = waiting[None, :] & (rank[None, :] == ahead[:, None])
         share = ahead / self.window
         onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
-        return Observation(
+        return make_observation(
             tokens=token_table(
                 ("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)
             ),
@@ -443,7 +443,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
                 is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
                 amount=share,
                 signed=share,
-                second_level=onto.astype(jnp.float32) * runway_unit,
+                private_d=onto.astype(jnp.float32) * runway_unit,
             ),
             action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
@@ -494,10 +494,10 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         tokens = observation.tokens
         column = {name: tokens[:n, i] for i, name in enumerate(TOKEN_COLUMNS)}
         tower = {name: tokens[-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        observed = jnp.expm1(column["rate"] * jnp.float32(np.log1p(WEIGHTS[1])))
+        observed = jnp.expm1(column["private_e"] * jnp.float32(np.log1p(WEIGHTS[1])))
         trusted = _PRIOR_WEIGHT ** (1.0 - _TRUST) * jnp.maximum(observed, 0.1) ** _TRUST
         weight = jnp.where(observed > 0, trusted, _PRIOR_WEIGHT)
-        inflation = jnp.where(tower["rate"] > 0, jnp.clip(tower["rate"], *INFLATION), _PRIOR_INFLATION)
+        inflation = jnp.where(tower["private_e"] > 0, jnp.clip(tower["private_e"], *INFLATION), _PRIOR_INFLATION)
         needed = inflation * jnp.asarray(SEPARATION, jnp.float32) / (SLOT * n * _MEAN_SEPARATION)
         wake = jnp.round(3.0 * (1.0 - column["capacity"])).astype(jnp.int32)
         waiting = column["waiting"] > 0

@@ -18,7 +18,15 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import (
+    ACTION_COLUMNS,
+    TOKEN_COLUMNS,
+    Observation,
+    make_observation,
+    action_rows,
+    bounded,
+    token_table,
+)
 from envs_jax.references import booking, slowdown_index
 from envs_jax.references.slowdown_index import Moments
 
@@ -373,15 +381,15 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             urgency=jnp.minimum(pick(state.waiting).astype(jnp.float32) / 4.0, 1.0),
             slack=slack,
             level=pick(state.elapsed) / LONGEST,
-            pipeline=pick(state.running).astype(jnp.float32) / 4.0,
+            private_a=pick(state.running).astype(jnp.float32) / 4.0,
             outflow=pick(state.finished).astype(jnp.float32) / 4.0,
             waiting=pick(state.waiting).astype(jnp.float32) / 16.0,
             age=jnp.where(offers, (period - 1 - state.slot) / self.num_periods, 0.0),
-            change=pick(state.arrived - state.finished).astype(jnp.float32) / 4.0,
-            signal_a=need[:, 0],
-            signal_b=need[:, 1] if r > 1 else 0.0,
+            private_b=pick(state.arrived - state.finished).astype(jnp.float32) / 4.0,
+            private_c=need[:, 0],
+            private_d=need[:, 1] if r > 1 else 0.0,
             unit_cost=jnp.mean(need, axis=-1),
-            rate=rate / LONGEST,
+            private_e=rate / LONGEST,
             is_turn=may_start,
             decided=pick(state.started) / self.num_turns,
             **everywhere,
@@ -392,19 +400,19 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             level=1.0 - free,
             capacity=1.0,
             waiting=total / m,
-            signal_a=jnp.arange(r, dtype=jnp.int32) == 0,
-            signal_b=jnp.arange(r, dtype=jnp.int32) == 1,
+            private_c=jnp.arange(r, dtype=jnp.int32) == 0,
+            private_d=jnp.arange(r, dtype=jnp.int32) == 1,
             **everywhere,
         )
         clock = dict(
             waiting=jnp.sum(state.waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
-            pipeline=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
-            signal_a=(period < self.num_arrivals).astype(jnp.float32),
+            private_a=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
+            private_c=(period < self.num_arrivals).astype(jnp.float32),
             decided=self.turn(state) / self.num_turns,
             **everywhere,
         )
         with_noop = lambda x: jnp.append(x, jnp.zeros_like(x[:1]))  # noqa: E731
-        return Observation(
+        return make_observation(
             tokens=token_table(("demand", m, queues), ("store", r, resources), ("clock", 1, clock)),
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
@@ -412,8 +420,8 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
                 is_noop=jnp.arange(m + 1, dtype=jnp.int32) == m,
                 amount=with_noop(most),
                 signed=with_noop(most),
-                second_slack=with_noop(slack),
-                second_level=with_noop(jnp.sum(need * free[None, :], axis=-1)),
+                private_c=with_noop(slack),
+                private_d=with_noop(jnp.sum(need * free[None, :], axis=-1)),
             ),
             action_target=jnp.where(
                 jnp.arange(m + 1, dtype=jnp.int32) < m, jnp.arange(m + 1, dtype=jnp.int32), -1
@@ -448,9 +456,9 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         del key
         queue = {name: observation.tokens[: self.num_slots, i] for i, name in enumerate(TOKEN_COLUMNS)}
         action = {name: observation.actions[: self.num_slots, i] for i, name in enumerate(ACTION_COLUMNS)}
-        packing = 1.35 * action["second_level"] - 0.55 * action["amount"] - 1.6 * queue["unit_cost"]
-        pressure = 2.5 * queue["waiting"] + 0.4 * queue["pipeline"] - 2.5 * queue["age"]
-        speed = 3.3 * queue["outflow"] - 3.7 * queue["rate"] - 1.5 * queue["level"]
+        packing = 1.35 * action["private_d"] - 0.55 * action["amount"] - 1.6 * queue["unit_cost"]
+        pressure = 2.5 * queue["waiting"] + 0.4 * queue["private_a"] - 2.5 * queue["age"]
+        speed = 3.3 * queue["outflow"] - 3.7 * queue["private_e"] - 1.5 * queue["level"]
         score = jnp.where(observation.action_mask[:-1], packing + pressure + speed, -jnp.inf)
         enough = 0.5 * observation.tokens[-1, TOKEN_COLUMNS.index("waiting")] - 1.6
         return jnp.where(jnp.max(score) > enough, jnp.argmax(score).astype(jnp.int32), self.noop_action).astype(

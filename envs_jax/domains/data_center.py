@@ -15,7 +15,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import setup_queue
 from envs_jax.references.setup_queue import Servers
 
@@ -91,27 +91,35 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     Remembering what was sent where identifies speeds (departures while on), setups (how long they last) and powers
     (the meter against which servers were on); one look says little. kappa and P only matter through their product.
 
-    ========== ================================================= ==================================================
-    column     server (``supplier``)                             the job to be sent and the farm (``demand``, last)
-    ========== ================================================= ==================================================
-    urgency    jobs there not in service / 4, at most 1          the same of all servers / 16, at most 1
-    slack      1 / (1 + jobs there)
-    level      jobs there / 8                                    mean power since the last arrival / 1.6 kW
-    capacity   1
-    pipeline   1 in setup
-    outflow    jobs finished since the last arrival / 4          the same of all servers / 8
-    waiting    jobs there not in service / 8                     the same of all servers / 16
-    age        time since it was switched on / 16 s              time since the last arrival [s]; both at most 10
-    signal_a   1 while it works
-    signal_b   -1, 1 for zone 0, 1
-    unit_cost                                                    w_E / 4
-    unit_value                                                   w_T
-    is_turn                                                      1
-    decided    1 if the last job went there
-    ========== ================================================= ==================================================
+    ======= ============ =================================================================================
+    token   column       quantity
+    ======= ============ =================================================================================
+    server  urgency      w_T times the jobs there that are not in service
+    server  slack        1 / (1 + jobs there)
+    server  level        jobs there [8]
+    server  capacity     1
+    server  outflow      jobs finished since the last arrival [4]
+    server  waiting      jobs there not in service [8]
+    server  age          time since it was switched on [16 s], at most 10
+    server  private_a    1 in setup
+    server  private_b    1 while it works
+    server  private_c    -1, 1 for zone 0, 1
+    server  private_d    1 if the last job went there
+    job     urgency      w_T: one job waits
+    job     level        mean power of the farm since the last arrival [1.6 kW], at most 10
+    job     outflow      jobs finished by all servers since the last arrival [8]
+    job     waiting      jobs of all servers not in service [16]
+    job     age          time since the last arrival [s], at most 10
+    job     unit_cost    w_E [4]
+    job     unit_value   w_T
+    job     is_turn      1
+    all     progress     share of the episode gone
+    all     last_reward  reward of the last period [10]
+    ======= ============ =================================================================================
 
-    All: ``progress``, ``last_reward`` [10], within [-10, 10]. Action a sends the job to server a (``second_level``: its
-    jobs / 8). Every job has to go somewhere, so there is no real no-op; the contract's is the first server.
+    Roles: server ``supplier``, the job to be sent (and the farm) ``demand``, last. Features stay within [-10, 10].
+    Action a sends the job to server a, which it loads: ``signed`` is -1. Every job has to go
+    somewhere, so there is no real no-op; the contract's is the first server.
 
     Key figures: ``delay`` [job-seconds], ``energy`` [100 W s], ``setups`` begun, ``in_system`` jobs after the arrival,
     ``gap`` [s]; ``expected_reward`` given queues and modes (all laws are exponential, so the past says no more).
@@ -328,21 +336,21 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             "last_reward": bounded(0.1 * state.last_reward),
         }
         servers = dict(
-            urgency=jnp.minimum(waiting.astype(jnp.float32) / 4.0, 1.0),
+            urgency=params.delay_price * waiting.astype(jnp.float32),
             slack=1.0 / (1.0 + jobs.astype(jnp.float32)),
             level=jobs.astype(jnp.float32) / 8.0,
             capacity=1.0,
-            pipeline=in_setup,
             outflow=state.finished.astype(jnp.float32) / 4.0,
             waiting=waiting.astype(jnp.float32) / 8.0,
             age=jnp.minimum(state.age / 16.0, 10.0),
-            signal_a=busy,
-            signal_b=2.0 * params.zone.astype(jnp.float32) - 1.0,
-            decided=jnp.arange(n, dtype=jnp.int32) == state.choice,
+            private_a=in_setup,
+            private_b=busy,
+            private_c=2.0 * params.zone.astype(jnp.float32) - 1.0,
+            private_d=jnp.arange(n, dtype=jnp.int32) == state.choice,
             **everywhere,
         )
         job = dict(
-            urgency=jnp.minimum(jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0, 1.0),
+            urgency=params.delay_price,
             level=jnp.minimum(state.power / 16.0, 10.0),
             outflow=jnp.sum(state.finished, dtype=jnp.int32).astype(jnp.float32) / 8.0,
             waiting=jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
@@ -352,10 +360,9 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             is_turn=1.0,
             **everywhere,
         )
-        return Observation(
-            tokens=token_table(("supplier", n, servers), ("demand", 1, job)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(n, amount=1.0, signed=1.0, second_level=jobs.astype(jnp.float32) / 8.0),
+        return make_observation(
+            tokens=[("supplier", n, servers), ("demand", 1, job)],
+            actions={"amount": 1.0, "signed": -1.0},  # a job loads the server that it is sent to
             action_target=jnp.arange(n, dtype=jnp.int32),
             action_mask=jnp.ones((n,), bool),
         )
@@ -381,12 +388,11 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         found on the tasks of ``sample_params``; it cannot know that one server is faster or thriftier than another.
         """
         del key
-        column = {name: observation.tokens[: self.num_servers, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        farm = {name: observation.tokens[self.num_servers, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        jobs, in_setup = 8.0 * column["level"], column["pipeline"]
-        late = 1.23 * column["age"] * (1.0 - in_setup)
-        join = jobs + 0.18 * jobs**2 + in_setup * (2.5 + 0.44 * jobs) - 6.0 * column["outflow"] + late
-        wake = 4.5 + 7.3 * farm["unit_cost"] + 4.0 * farm["waiting"]
+        farm, column = self.num_servers, observation.column
+        level, in_setup, age, left = (column(c)[:farm] for c in ("level", "private_a", "age", "outflow"))
+        jobs = 8.0 * level
+        join = jobs + 0.18 * jobs**2 + in_setup * (2.5 + 0.44 * jobs) - 6.0 * left + 1.23 * age * (1.0 - in_setup)
+        wake = 4.5 + 7.3 * column("unit_cost")[farm] + 4.0 * column("waiting")[farm]
         return jnp.argmin(jnp.where(jobs > 0, join, wake)).astype(jnp.int32)
 
 

@@ -20,7 +20,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import offloading
 from envs_jax.references.offloading import Graph, Rates, Schedule
 
@@ -316,8 +316,8 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         resources = {
             "slack": jnp.clip(1.0 - start / jnp.maximum(span, 1e-6), 0.0, 1.0),
             "capacity": jnp.append(NOMINAL_DEVICE, jnp.full((self.num_servers,), NOMINAL_SERVER)) / NOMINAL_SERVER,
-            "signal_a": bounded((start - span) / TIME_SCALE),
-            "signal_b": bounded((go - span) / TIME_SCALE),
+            "private_c": bounded((start - span) / TIME_SCALE),
+            "private_d": bounded((go - span) / TIME_SCALE),
             "outflow": bounded(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
             "age": bounded(state.work_busy / (4 * TIME_SCALE)),
         }
@@ -331,8 +331,8 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             "level": graph.size[task] / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
             "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
-            "signal_a": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
-            "signal_b": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "private_c": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "private_d": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
             "is_turn": upcoming == turn,
         }
         left = jnp.sum(jnp.where(jnp.arange(n, dtype=jnp.int32) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)
@@ -352,7 +352,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         seen = jnp.concatenate([jnp.ones((1 + self.num_servers,), bool), present, jnp.ones((1,), bool)])
         places = jnp.arange(self.num_actions, dtype=jnp.int32)
         amount = tasks["level"][0] / 2.0
-        return Observation(
+        return make_observation(
             tokens=jnp.where(seen[:, None], tokens, 0.0),
             token_mask=seen,
             actions=action_rows(
@@ -360,9 +360,9 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
                 is_noop=places == 0,
                 amount=amount,
                 signed=amount,
-                second_urgency=urgency[0],
-                second_slack=1.0 - urgency[0],
-                second_level=tasks["level"][0],
+                private_a=urgency[0],
+                private_c=1.0 - urgency[0],
+                private_d=tasks["level"][0],
             ),
             action_target=places.astype(jnp.int32),
             action_mask=jnp.ones((self.num_actions,), bool),
@@ -392,7 +392,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
         resources, current = slice(0, 1 + self.num_servers), 1 + self.num_servers
         size, result = SIZE_SCALE * column["level"][current], SIZE_SCALE * column["inflow"][current]
-        start, run = (TIME_SCALE * column[name][resources] for name in ("signal_a", "signal_b"))
+        start, run = (TIME_SCALE * column[name][resources] for name in ("private_c", "private_d"))
         sending, computing = column["outflow"][resources], column["age"][resources]
         likeness = jnp.where(sending > 0, computing / jnp.maximum(sending, 1e-6) / 0.14, 1.0)
         lean = jnp.sqrt(jnp.clip(likeness, 0.1, 10.0))

@@ -23,7 +23,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
@@ -358,11 +358,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             capacity=params.capacity / self.max_capacity,
             inflow=jnp.maximum(state.moved, 0) / MAX_POWER,
             outflow=jnp.maximum(-state.moved, 0) / MAX_POWER,
-            change=change,
-            signal_a=premium[1] / PRICE_SCALE,
-            signal_b=bounded((state.price - reference) / PRICE_SCALE),
+            private_b=change,
+            private_c=premium[1] / PRICE_SCALE,
+            private_d=bounded((state.price - reference) / PRICE_SCALE),
             unit_value=bounded(state.settled / (PRICE_SCALE * params.power.astype(jnp.float32))),
-            rate=params.power / MAX_POWER,
+            private_e=params.power / MAX_POWER,
             is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
             decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
             cycle_sin=sin[0],
@@ -374,15 +374,15 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             urgency=jnp.clip(premium / reference, 0.0, 1.0),
             slack=jnp.clip(-premium / reference, 0.0, 1.0),
             age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
-            change=now.astype(jnp.float32) * change,
-            signal_a=premium / PRICE_SCALE,
-            signal_b=now.astype(jnp.float32) * state.spike,
+            private_b=now.astype(jnp.float32) * change,
+            private_c=premium / PRICE_SCALE,
+            private_d=now.astype(jnp.float32) * state.spike,
             unit_value=now.astype(jnp.float32) * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
             **everywhere,
         )
-        return Observation(
+        return make_observation(
             tokens=token_table(("store", self.num_devices, stores), ("market", MARKET_HOURS, markets)),
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
@@ -390,8 +390,8 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
                 is_noop=np.arange(self.num_actions) == self.noop_action,
                 amount=_EAGER_BUY + _EAGER_SELL,
                 signed=_EAGER_BUY - _EAGER_SELL,
-                low=np.where(np.isfinite(_LOW), _LOW, 0.0),
-                high=np.where(np.isfinite(_HIGH), _HIGH, 0.0),
+                private_a=np.where(np.isfinite(_LOW), _LOW, 0.0),
+                private_b=np.where(np.isfinite(_HIGH), _HIGH, 0.0),
             ),
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=jnp.ones((self.num_actions,), jnp.bool_),
@@ -448,6 +448,6 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         row = tokens[jnp.argmax(tokens[:, column("is_turn")]).astype(jnp.int32)]
         left = (1.0 - row[column("progress")]) * self.num_periods
         units = row[column("level")] * row[column("capacity")] * self.max_capacity
-        hours_to_empty = units / (row[column("rate")] * MAX_POWER)
+        hours_to_empty = units / (row[column("private_e")] * MAX_POWER)
         pair = jnp.where(left <= _LAST_PURCHASE, PAIRS.index((0, 5)), PAIRS.index((2, 5)))
         return jnp.where(left <= _MARGIN * hours_to_empty, PAIRS.index((0, 1)), pair).astype(jnp.int32)

@@ -28,7 +28,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import bed_pools
 
 BATCH = (1, 2, 4)  # patients that one choice can move
@@ -413,7 +413,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "slack": free / params.beds,
             "capacity": params.beds / self.max_beds,
             "waiting": waiting,
-            "signal_a": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
+            "private_c": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
             "unit_value": bounded(params.holding_cost / HOLDING_SCALE),
             **common,
         }
@@ -432,12 +432,12 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             **both,
             **flows(0),
             "level": level,
-            "signal_b": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
+            "private_d": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
             "is_turn": wards == turn,
         }
         amount = self.size / max(BATCH)
         moving = self.size > 0
-        return Observation(
+        return make_observation(
             tokens=token_table(("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)),
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(
@@ -445,9 +445,9 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
                 is_noop=~moving,
                 amount=amount,
                 signed=amount,
-                second_urgency=both["urgency"][turn],
-                second_slack=both["slack"][turn],
-                second_level=level[turn],
+                private_a=both["urgency"][turn],
+                private_c=both["slack"][turn],
+                private_d=level[turn],
             ),
             action_target=jnp.where(moving, self.sender, w + turn).astype(jnp.int32),
             action_mask=self.legal(turn, state.waiting, free[turn]),

@@ -26,7 +26,7 @@ from flax import struct
 
 from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import job_shop
 from envs_jax.references.job_shop import Progress, Shop, total
 
@@ -359,13 +359,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "level": f.work / length,
                     "outflow": f.ended.astype(jnp.float32),
                     "inflow": f.left / (2.0 * mean),
-                    "pipeline": f.later / length,
+                    "private_a": f.later / length,
                     "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
                     "age": jnp.minimum(jnp.where(f.queue.any(1), t - state.ready, 0.0) / length, 10.0),
-                    "change": bounded(f.outcome),
-                    "signal_a": total(f.following, label, 1),
+                    "private_b": bounded(f.outcome),
+                    "private_c": total(f.following, label, 1),
                     "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
-                    "rate": jnp.minimum(total(f.following, speed, 1), 10.0),
+                    "private_e": jnp.minimum(total(f.following, speed, 1), 10.0),
                     "is_turn": startable.astype(jnp.float32),
                     "decided": f.running.astype(jnp.float32),
                     **shared,
@@ -380,10 +380,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                     "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
                     "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
                     "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
-                    "change": bounded(total(f.last, f.outcome[:, None], 0)),
-                    "signal_a": label,
-                    "signal_b": f.complete.sum(0, dtype=jnp.int32) / j,
-                    "rate": jnp.minimum(speed, 10.0),
+                    "private_b": bounded(total(f.last, f.outcome[:, None], 0)),
+                    "private_c": label,
+                    "private_d": f.complete.sum(0, dtype=jnp.int32) / j,
+                    "private_e": jnp.minimum(speed, 10.0),
                     **shared,
                 },
             ),
@@ -400,7 +400,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         )
         size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
         noop = jnp.arange(j + 1, dtype=jnp.int32) == j
-        return Observation(
+        return make_observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(
@@ -408,7 +408,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
                 is_noop=noop,
                 amount=size,
                 signed=size,
-                second_urgency=jnp.append(total(f.following, queued, 1), 0.0),
+                private_a=jnp.append(total(f.following, queued, 1), 0.0),
             ),
             action_target=jnp.where(noop, -1, jnp.arange(j + 1, dtype=jnp.int32)).astype(jnp.int32),
             action_mask=jnp.append(startable, True),
@@ -445,7 +445,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         del key
         jobs = observation.tokens[: self.num_jobs]
         slack, urgency, waiting, price, rate = (
-            jobs[:, TOKEN_COLUMNS.index(name)] for name in ("slack", "urgency", "waiting", "unit_value", "rate")
+            jobs[:, TOKEN_COLUMNS.index(name)] for name in ("slack", "urgency", "waiting", "unit_value", "private_e")
         )
         # In mean operation times; a lead of 1 leaves the nominal slack less what the machine's speed adds.
         nominal = 2.0 * waiting

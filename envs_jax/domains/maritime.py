@@ -29,7 +29,15 @@ from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.data import cim
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import (
+    ACTION_COLUMNS,
+    TOKEN_COLUMNS,
+    Observation,
+    make_observation,
+    action_rows,
+    bounded,
+    token_table,
+)
 from envs_jax.references import keep_shares, liner_services
 from envs_jax.references.liner_services import MAX_DELAY, WEEK, Stock
 
@@ -40,7 +48,7 @@ LEVELS = 10
 HEURISTIC = (3.0, 3.2, 0.2, 0.9, 1.25)
 """Of the rule without knowledge: weeks of cover here and ahead, weight of other routes, of needs ahead, of supply under
 way. Tuned on tasks of ``sample_params``."""
-LOW, HIGH = ACTION_COLUMNS.index("low"), ACTION_COLUMNS.index("high")
+LOW, HIGH = ACTION_COLUMNS.index("private_a"), ACTION_COLUMNS.index("private_b")
 ITERATIONS, STEP = 200, 0.3
 """Of the reference's plan."""
 ROUNDING = 1e-3
@@ -346,11 +354,11 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "level": empty,
             "capacity": params.start / params.start.max(),
             "inflow": bounded(stock.consignee.sum(0) / unit),
-            "pipeline": bounded(stock.laden.sum(0) / unit),
+            "private_a": bounded(stock.laden.sum(0) / unit),
             "outflow": bounded((state.booked - state.lost) / unit),
             "waiting": bounded((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
-            "signal_a": booked,
-            "signal_b": bounded(stock.aboard @ onto / unit),
+            "private_c": booked,
+            "private_d": bounded(stock.aboard @ onto / unit),
             "unit_cost": cost,
             "unit_value": 1.0,
             "is_turn": port,
@@ -362,9 +370,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "level": bounded(stock.aboard / unit),
             "capacity": params.capacity / params.capacity.max(),
             "inflow": bounded(bound / unit),
-            "pipeline": bounded(stock.laden.sum(-1) / unit),
-            "signal_a": onto @ booked,
-            "signal_b": onto @ empty,
+            "private_a": bounded(stock.laden.sum(-1) / unit),
+            "private_c": onto @ booked,
+            "private_d": onto @ empty,
             "unit_cost": cost,
             "is_turn": vessel,
             "decided": bounded(-state.moved / unit),
@@ -372,7 +380,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         }
         tenths = jnp.arange(-LEVELS, LEVELS + 1, dtype=jnp.int32)
         share = tenths / LEVELS
-        return Observation(
+        return make_observation(
             tokens=token_table(
                 ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)
             ),
@@ -382,10 +390,10 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
                 is_noop=tenths == 0,
                 amount=jnp.abs(share),
                 signed=share,
-                low=jnp.where(tenths < 0, bounded(-share * load / unit), 0.0),
-                high=jnp.where(tenths > 0, bounded(share * discharge / unit), 0.0),
-                second_slack=vessel @ vessels["slack"],
-                second_level=vessel @ vessels["level"],
+                private_a=jnp.where(tenths < 0, bounded(-share * load / unit), 0.0),
+                private_b=jnp.where(tenths > 0, bounded(share * discharge / unit), 0.0),
+                private_c=vessel @ vessels["slack"],
+                private_d=vessel @ vessels["level"],
             ),
             action_target=jnp.full(
                 (self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.float32), jnp.int32
@@ -422,9 +430,9 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         del key
         p, (own, other, across, weight, under_way) = self.num_ports, HEURISTIC
         column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
-        booked, empty, port = column["signal_a"][:p], column["level"][:p], column["is_turn"][:p]
+        booked, empty, port = column["private_c"][:p], column["level"][:p], column["is_turn"][:p]
         vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
-        need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["pipeline"][:p], 0.0)
+        need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["private_a"][:p], 0.0)
         reached = vessel @ self.services.on_route
         same = (self.services.on_route == reached[None, :]).all(-1)  # the vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))

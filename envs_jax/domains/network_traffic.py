@@ -26,7 +26,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, token_table
 from envs_jax.references import max_weight
 
 CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
@@ -428,14 +428,14 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             level=level,
             capacity=state.connected,
             inflow=state.arrivals.astype(jnp.float32) / (slots * jnp.maximum(frames, 1.0)),
-            pipeline=state.failed / slots,
+            private_a=state.failed / slots,
             outflow=state.acked / slots,
             waiting=jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0),
             age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
-            change=state.change / slots,
-            signal_a=jnp.where(params.service_class >= 2, 1.0, -1.0),
-            signal_b=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
-            rate=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
+            private_b=state.change / slots,
+            private_c=jnp.where(params.service_class >= 2, 1.0, -1.0),
+            private_d=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
+            private_e=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
             decided=state.granted / slots,
             **common,
         )
@@ -462,8 +462,8 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action,
         )
         amount = jnp.append(sent, sent[own]) / self.largest
-        columns = dict(zip(("second_urgency", "second_slack", "second_level"), second, strict=True))
-        return Observation(
+        columns = dict(zip(("private_a", "private_c", "private_d"), second, strict=True))
+        return make_observation(
             tokens=token_table(("demand", k, flows), ("carrier", 1, link)),
             token_mask=jnp.ones((k + 1,), jnp.bool_),
             actions=action_rows(self.num_actions, is_noop=last, amount=amount, signed=amount, **columns),
@@ -499,7 +499,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         del key
         column = {name: observation.tokens[: self.num_flows, i] for i, name in enumerate(TOKEN_COLUMNS)}
         ready = (column["capacity"] > 0) & (column["waiting"] > 0)
-        index = column["rate"] * column["waiting"] ** 0.4 * column["age"] * (column["inflow"] + 0.02) ** 0.25
+        index = column["private_e"] * column["waiting"] ** 0.4 * column["age"] * (column["inflow"] + 0.02) ** 0.25
         return max_weight.best(self.menu, index, ready)
 
 

@@ -21,7 +21,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded
 from envs_jax.references import linear_quadratic
 
 
@@ -289,12 +289,12 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             "role_clock": column(mandate=1.0),
             "level": column(level, factors),
             "capacity": column(1.0, 0.0, 4.0 * params.trade_unit / limit),
-            "change": column(0.5 * state.last_return, 0.5 * state.factor_change),
-            "signal_a": column(factors[0], 0.0, params.correlation),
-            "signal_b": column(factors[1] if k > 1 else 0.0),
+            "private_b": column(0.5 * state.last_return, 0.5 * state.factor_change),
+            "private_c": column(factors[0], 0.0, params.correlation),
+            "private_d": column(factors[1] if k > 1 else 0.0),
             "unit_cost": column(cost, 0.0, cost),
             "unit_value": column(tolerance, 0.0, tolerance),
-            "rate": column(rate, 0.0, rate),
+            "private_e": column(rate, 0.0, rate),
             "is_turn": column(self._is_turn(turn)),
             "decided": column(state.trade / (4.0 * params.trade_unit)),
             "progress": column(progress, progress, progress),
@@ -304,7 +304,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         tokens = jnp.stack([columns.get(name, column()) for name in TOKEN_COLUMNS], axis=-1)
         menu = self._menu(params)
         step = jnp.arange(-4.0, 5.0, dtype=jnp.float32) / 4.0
-        return Observation(
+        return make_observation(
             tokens=tokens,
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=step == 0, amount=jnp.abs(step), signed=step),
@@ -367,14 +367,14 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         del key
         column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
         n, k = self.num_assets, self.num_factors
-        factors, change = column["level"][n : n + k], column["change"][n : n + k]
+        factors, change = column["level"][n : n + k], column["private_b"][n : n + k]
         alike = 4.0 * jnp.sum(factors * (factors - change))
         largest = column["capacity"][n + k]
         own = {
             name: jnp.sum(column[name][:n] * column["is_turn"][:n])
-            for name in ("level", "change", "rate", "unit_value")
+            for name in ("level", "private_b", "private_e", "unit_value")
         }
-        trade = own["rate"] * (0.1 * own["unit_value"] * own["change"] * alike - 0.6 * own["level"])
+        trade = own["private_e"] * (0.1 * own["unit_value"] * own["private_b"] * alike - 0.6 * own["level"])
         signed = observation.actions[:, ACTION_COLUMNS.index("signed")]
         miss = jnp.where(observation.action_mask, jnp.abs(signed - trade / largest), jnp.inf)
         return jnp.argmin(miss).astype(jnp.int32)

@@ -23,7 +23,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, token_table
 from envs_jax.references import fractional_slate
 
 QUALITY_SCALE = 3.4
@@ -366,10 +366,10 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "capacity": 1.0,
             "inflow": state.offered / k,
             "outflow": state.last_click,
-            "change": state.last_quality / QUALITY_SCALE,
-            "signal_a": state.quality / (QUALITY_SCALE * jnp.maximum(state.clicked, 1.0)),
-            "signal_b": 4.0 * state.shown / (k * self.num_periods),
-            "rate": state.clicked / jnp.maximum(state.shown, 1.0),
+            "private_b": state.last_quality / QUALITY_SCALE,
+            "private_c": state.quality / (QUALITY_SCALE * jnp.maximum(state.clicked, 1.0)),
+            "private_d": 4.0 * state.shown / (k * self.num_periods),
+            "private_e": state.clicked / jnp.maximum(state.shown, 1.0),
             "decided": state.slate / k,
         }
         clicks = jnp.sum(state.clicked)
@@ -381,15 +381,15 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             "capacity": jnp.tanh(params.no_click),
             "outflow": jnp.sum(state.last_click),
             "age": state.idle / self.num_periods,
-            "signal_a": jnp.sum(state.quality) / (QUALITY_SCALE * jnp.maximum(clicks, 1.0)),
-            "signal_b": shown / (k * self.num_periods),
-            "rate": clicks / seen,
+            "private_c": jnp.sum(state.quality) / (QUALITY_SCALE * jnp.maximum(clicks, 1.0)),
+            "private_d": shown / (k * self.num_periods),
+            "private_e": clicks / seen,
             "is_turn": 1.0,
             "decided": self.turn(state) / k,
         }
         index = jnp.arange(self.num_actions, dtype=jnp.int32)
         empty = (index == g).astype(jnp.float32)
-        return Observation(
+        return make_observation(
             tokens=token_table(("supplier", g, topic), ("demand", 1, user)),
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=empty, amount=1.0 - empty, signed=1.0 - empty),
@@ -440,10 +440,10 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         g = self.num_topics
         column = {name: observation.tokens[:g, i] for i, name in enumerate(TOKEN_COLUMNS)}
         to_go = 1.0 - column["progress"]
-        shown = column["signal_b"] * (0.25 * self.horizon)
-        clicked = shown * column["rate"]
+        shown = column["private_d"] * (0.25 * self.horizon)
+        clicked = shown * column["private_e"]
         rate = (clicked + 8.0 * 0.35) / (shown + 8.0) + 0.6 * to_go / jnp.sqrt(1.0 + shown)
-        quality = (column["signal_a"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
+        quality = (column["private_c"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
         index = rate * (1.0 - (0.7 + 0.35 * to_go) * (1.0 - 0.9 * quality))
         best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf)).astype(jnp.int32)
         found = observation.action_mask[best] & (index[best] > 0.0)

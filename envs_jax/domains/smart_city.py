@@ -28,7 +28,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import grid, max_pressure
 
 GRID, PHASES, MOVEMENTS = 4, 4, 32
@@ -332,9 +332,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             "outflow": bounded(state.served.astype(jnp.float32) / FLOW_SCALE),
             "waiting": bounded(waiting.astype(jnp.float32) / QUEUE_SCALE),
             "age": jnp.minimum(state.red.astype(jnp.float32) / RED_SCALE, 1.0),
-            "change": bounded((state.joined - state.served).astype(jnp.float32) / FLOW_SCALE),
-            "signal_a": bounded(roads / QUEUE_SCALE),
-            "signal_b": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
+            "private_b": bounded((state.joined - state.served).astype(jnp.float32) / FLOW_SCALE),
+            "private_c": bounded(roads / QUEUE_SCALE),
+            "private_d": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
             "is_turn": jnp.broadcast_to((jnp.arange(GRID, dtype=jnp.int32) == turn)[:, None], (GRID, PHASES)),
             "decided": decided,
         }
@@ -348,7 +348,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         tokens = {name: value.reshape(-1) for name, value in column.items()} | common
         phase = (plan[turn] + phases) % PHASES
         losing = urgency[turn, state.green[turn]]
-        return Observation(
+        return make_observation(
             tokens=token_table(("demand", self.num_tokens, tokens)),
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(
@@ -356,9 +356,9 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
                 is_noop=np.arange(PHASES) == self.noop_action,
                 amount=1.0,
                 signed=1.0,
-                second_urgency=losing,
-                second_slack=1.0 - losing,
-                second_level=phase == state.green[turn],
+                private_a=losing,
+                private_c=1.0 - losing,
+                private_d=phase == state.green[turn],
             ),
             action_target=(PHASES * turn + phase).astype(jnp.int32),
             action_mask=jnp.ones((PHASES,), jnp.bool_),
@@ -426,7 +426,7 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         column = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
         first = jnp.argmax(observation.tokens[:, column["is_turn"]]).astype(jnp.int32)
         rows = jax.lax.dynamic_slice_in_dim(observation.tokens, first, PHASES)
-        total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["signal_b"]]
+        total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["private_d"]]
         lanes = jnp.stack([total + difference, total - difference], axis=-1) / 2.0
         delay = NOMINAL_LOST * (1.0 - rows[:, column["level"]])[:, None]
         weight = max_pressure.value(lanes, 1.0, HEURISTIC.exponent)

@@ -23,7 +23,7 @@ from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
 
@@ -390,7 +390,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         green = {
             "level": jnp.stack([jnp.asarray(self._wind_factor)[state.wind], jnp.asarray(SUN)[hour]]),
             "outflow": scaled(state.green, _POWER),
-            "signal_a": jnp.stack([jnp.asarray(self.wind.grid)[state.wind], jnp.asarray(self.cloud.grid)[state.cloud]])
+            "private_c": jnp.stack([jnp.asarray(self.wind.grid)[state.wind], jnp.asarray(self.cloud.grid)[state.cloud]])
             / 2.0,
         }
         line = {
@@ -400,14 +400,14 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         }
         market = {
             "level": scaled(state.load, 300.0),
-            "signal_a": scaled(state.prices[0], _PRICE),
-            "signal_b": scaled(state.prices[2] - state.prices[1], _PRICE),
+            "private_c": scaled(state.prices[0], _PRICE),
+            "private_d": scaled(state.prices[2] - state.prices[1], _PRICE),
             "unit_value": scaled(state.price, _PRICE),
         }
         plants = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, green))
         blocks = (("store", self.num_turns, stores), *plants, ("carrier", 1, line), ("market", 1, market))
         charge = state.charge[turn]
-        return Observation(
+        return make_observation(
             tokens=token_table(*((role, rows, {**values, **everywhere}) for role, rows, values in blocks)),
             token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
             actions=action_rows(self.num_actions, is_noop=MOVES == 0, amount=np.abs(MOVES), signed=MOVES),
@@ -470,13 +470,13 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         del key
         column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
         mine, sun = jnp.argmax(column["is_turn"]).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
-        price, average, level = column["unit_value"], column["signal_a"][-1], column["level"][mine]
+        price, average, level = column["unit_value"], column["private_c"][-1], column["level"][mine]
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)
         tight = jnp.clip((price[mine] - price[-1]) / mean, -3.0, 3.0)
-        spread = jnp.clip(column["signal_b"][-1] / mean, 0.0, 3.0)
+        spread = jnp.clip(column["private_d"][-1] / mean, 0.0, 3.0)
         sin, cos = column["cycle_sin"][0], column["cycle_cos"][0]
-        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column["signal_a"][sun - 1])
+        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column["private_c"][sun - 1])
         day = 0.1 * cos - 0.45 * sin - 0.6 * sin * cos - 0.15 * (cos * cos - sin * sin)
         now = -0.5 * (column["outflow"][sun] - 0.5) - 0.2 * (column["level"][-2] - 0.7) - 0.2 * (level - 0.5)
         worth = dear + 0.4 * tight + swing + day + now

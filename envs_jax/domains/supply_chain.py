@@ -28,7 +28,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import base_stock
 
 DEMAND_RANGE = (0.75, 6.0)
@@ -409,8 +409,8 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / COST_SCALE)}
         public = {
             "waiting": bounded(state.backlog.astype(jnp.float32) / FLOW_SCALE),
-            "signal_a": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
-            "rate": params.nominal_demand / FLOW_SCALE,
+            "private_c": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
+            "private_e": params.nominal_demand / FLOW_SCALE,
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
         urgency, slack = jnp.clip(lacking, 0.0, 1.0), jnp.clip(-lacking, 0.0, 1.0)
@@ -420,10 +420,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             level=stock,
             capacity=lead / (n * self.max_lead_time),
             inflow=bounded(state.pipe[:, 0].astype(jnp.float32) / FLOW_SCALE),
-            pipeline=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
+            private_a=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
             outflow=bounded(state.shipped.astype(jnp.float32) / FLOW_SCALE),
             age=params.lead_time / self.max_lead_time,
-            signal_b=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
+            private_d=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
             unit_cost=params.holding_cost / 2,
             is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
             decided=bounded(state.orders.astype(jnp.float32) / FLOW_SCALE),
@@ -438,7 +438,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         limit = self._limits(state)[turn]
         outside = turn == n - 1
         supplier = jnp.minimum(turn + 1, n - 1)
-        return Observation(
+        return make_observation(
             tokens=token_table(("store", n, stages), ("demand", 1, customers), ("clock", 1, clock)),
             token_mask=jnp.ones((n + 2,), jnp.bool_),
             actions=action_rows(
@@ -446,9 +446,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
                 is_noop=adjustment == 0,
                 amount=jnp.minimum(jnp.clip(order, 0, limit).astype(jnp.float32) / (2 * FLOW_SCALE), 1.0),
                 signed=adjustment / self.max_adjustment,
-                second_urgency=jnp.where(outside, 0.0, urgency[supplier]),
-                second_slack=jnp.where(outside, 1.0, slack[supplier]),
-                second_level=jnp.where(outside, 1.0, stock[supplier]),
+                private_a=jnp.where(outside, 0.0, urgency[supplier]),
+                private_c=jnp.where(outside, 1.0, slack[supplier]),
+                private_d=jnp.where(outside, 1.0, stock[supplier]),
             ),
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=((order >= 0) & (order <= limit)) | (adjustment == 0),
@@ -480,9 +480,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         del key
         tokens = dict(zip(TOKEN_COLUMNS, observation.tokens[observation.action_target[0]], strict=True))
         lead = tokens["capacity"] * (self.num_turns * self.max_lead_time)
-        last = FLOW_SCALE * tokens["signal_a"]
-        level = _need(0.4 * FLOW_SCALE * tokens["rate"] + 0.6 * last, lead)
-        order = jnp.maximum(level - FLOW_SCALE * tokens["signal_b"] * lead, 0.0)
+        last = FLOW_SCALE * tokens["private_c"]
+        level = _need(0.4 * FLOW_SCALE * tokens["private_e"] + 0.6 * last, lead)
+        order = jnp.maximum(level - FLOW_SCALE * tokens["private_d"] * lead, 0.0)
         wanted = self._action(jnp.round(order - last))
         # The nearest legal action; the no-op always is one, and takes all there is if that is little.
         distance = jnp.abs(jnp.arange(self.num_actions, dtype=jnp.int32) - wanted)

@@ -24,7 +24,15 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.data import AmodCity
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import (
+    ACTION_COLUMNS,
+    TOKEN_COLUMNS,
+    Observation,
+    make_observation,
+    action_rows,
+    bounded,
+    token_table,
+)
 from envs_jax.references import fluid_fleet
 
 SMOOTHING = 0.3
@@ -389,7 +397,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0, dtype=jnp.int32)
         driving = params.cost / params.price_scale
         lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0, dtype=jnp.int32)
-        counts = {"level": state.idle, "inflow": state.arriving[0], "pipeline": later}
+        counts = {"level": state.idle, "inflow": state.arriving[0], "private_a": later}
         counts |= {"outflow": state.served, "waiting": lost}
         everywhere = {
             "progress": self.progress(state),
@@ -399,8 +407,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             urgency=lost / jnp.maximum(state.requests, 1),
             slack=state.idle.astype(jnp.float32) / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
             age=bounded(distance.astype(jnp.float32) / TIME_SCALE),
-            signal_a=bounded(state.average[0] * n / fleet),
-            signal_b=bounded(state.average[1] * n / fleet),
+            private_c=bounded(state.average[0] * n / fleet),
+            private_d=bounded(state.average[1] * n / fleet),
             unit_cost=bounded(driving * distance.astype(jnp.float32)),
             unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
@@ -417,7 +425,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             },
             **everywhere,
         )
-        return Observation(
+        return make_observation(
             tokens=token_table(("place", n, regions), ("clock", 1, city)),
             token_mask=jnp.ones((self.num_tokens,), bool),
             actions=action_rows(self.num_actions, is_noop=self._is_noop, amount=self._share, signed=self._share),
@@ -463,8 +471,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         column = {name: observation.tokens[:-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
         described = {name: observation.actions[:, i] for i, name in enumerate(ACTION_COLUMNS)}
         left = (1.0 - column["progress"]) * self.num_periods
-        target = jnp.minimum(_TARGET_PERIODS, left) * column["signal_a"] + _TARGET_FLOOR
-        position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["pipeline"]
+        target = jnp.minimum(_TARGET_PERIODS, left) * column["private_c"] + _TARGET_FLOOR
+        position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["private_a"]
         regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         to = (regions[None, :] == observation.action_target[:, None]).astype(jnp.float32)
         amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])

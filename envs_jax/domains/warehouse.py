@@ -21,7 +21,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, bounded, token_table
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
 from envs_jax.references import warehouse_sweep as sweep
 
 RATE_RANGE = (0.3, 2.5)
@@ -262,8 +262,8 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
                     "capacity": 1.0,
                     "inflow": flow,
                     "outflow": state.sales.astype(jnp.float32) / self.cap,
-                    "signal_a": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
-                    "signal_b": supplier,
+                    "private_c": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
+                    "private_d": supplier,
                     "unit_cost": bounded(0.1 * params.holding),
                     "is_turn": jnp.arange(n, dtype=jnp.int32) == level,
                     "decided": flow,
@@ -274,11 +274,11 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         )
         amount = jnp.arange(self.num_actions, dtype=jnp.int32)
         moved = amount.astype(jnp.float32) / self.cap
-        return Observation(
+        return make_observation(
             tokens=tokens,
             token_mask=jnp.ones((n,), bool),
             actions=action_rows(
-                self.num_actions, is_noop=amount == 0, amount=moved, signed=moved, second_level=supplier[level]
+                self.num_actions, is_noop=amount == 0, amount=moved, signed=moved, private_d=supplier[level]
             ),
             action_target=jnp.broadcast_to(level, (self.num_actions,)).astype(jnp.int32),
             action_mask=amount <= self._most(state, level),

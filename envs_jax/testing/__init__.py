@@ -10,6 +10,7 @@ from envs_jax.testing.numpy_model import (
     columns,
     leaves_by_name,
     record_episode,
+    relative,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "columns",
     "leaves_by_name",
     "record_episode",
+    "relative",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -21,7 +20,7 @@ import numpy as np
 
 from envs_jax import sampling
 from envs_jax.environment import EnvParams, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation
+from envs_jax.observation import ROLES, TOKEN_COLUMNS, Observation, column_index
 
 BOOKKEEPING = ("discount", "illegal_actions")
 """What the environment's base class adds to the key figures; no model states it."""
@@ -102,12 +101,23 @@ def columns(*names: str) -> tuple[int, ...]:
     Raises:
       ValueError: for a name outside the vocabulary.
     """
-    for name in names:
-        if name not in TOKEN_COLUMNS:
-            near = difflib.get_close_matches(name, TOKEN_COLUMNS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the vocabulary has {', '.join(TOKEN_COLUMNS)}"
-            raise ValueError(f"unknown column {name!r}; {hint}")
-    return tuple(TOKEN_COLUMNS.index(name) for name in names)
+    return tuple(column_index(name) for name in names)
+
+
+def relative(tokens: np.ndarray) -> np.ndarray:
+    """Makes two columns of a model's tokens relative, in place, as the vocabulary has it.
+
+    ``urgency``, given as a cost, to the largest of all tokens; ``capacity``, given in the domain's unit, to the largest
+    of the same role. Tokens ``[..., N, F]`` of any batch; returns them.
+    """
+    (urgency, capacity) = columns("urgency", "capacity")
+    groups = [(urgency, np.ones(tokens.shape[:-1]))]
+    groups += [(capacity, tokens[..., i]) for i in columns(*(f"role_{role}" for role in ROLES))]
+    for column, member in groups:
+        values = np.where(member > 0, tokens[..., column], 0.0)
+        largest = values.max(-1, keepdims=True)
+        tokens[..., column] = np.where(member > 0, values / np.where(largest > 0, largest, 1.0), tokens[..., column])
+    return tokens
 
 
 def leaves_by_name(params: EnvParams) -> dict[str, np.ndarray]:
@@ -236,6 +246,14 @@ def _compare(where: str, field: str, found: Any, wanted: Any, tolerance: Toleran
     )
 
 
+def _compare_tokens(where: str, found: Any, wanted: np.ndarray, tolerance: Tolerance) -> None:
+    """All columns but ``is_candidate``, which follows from the mask, and a model need not state."""
+    found, derived = np.array(found), column_index("is_candidate")
+    if found.shape == wanted.shape:
+        found[..., derived] = wanted[..., derived]
+    _compare(where, "tokens", found, wanted, tolerance)
+
+
 def _compare_figures(where: str, found: Mapping[str, Any], info: Mapping[str, Any], tolerances: Tolerances) -> None:
     """The same names and numbers as in ``info``."""
     if unknown := sorted(found.keys() - info.keys()):
@@ -298,13 +316,13 @@ def check_numpy_model(
     def compare_view(time: int, where: str) -> None:
         for i, loop in enumerate(loops):
             label = f"{where}, recording {i}, loop model"
-            _compare(label, "tokens", loop.tokens(), recordings[i].tokens[time], tolerances.tokens)
+            _compare_tokens(label, loop.tokens(), recordings[i].tokens[time], tolerances.tokens)
             _compare(label, "action mask", loop.action_mask(), recordings[i].action_mask[time], (0.0, 0.0))
         if batch is not None:
             tokens, mask = batch.tokens(), batch.action_mask()
             for i, r in enumerate(rows):
                 label = f"{where}, recording {i % len(recordings)}, batch model"
-                _compare(label, "tokens", tokens[i], r.tokens[time], tolerances.tokens)
+                _compare_tokens(label, tokens[i], r.tokens[time], tolerances.tokens)
                 _compare(label, "action mask", mask[i], r.action_mask[time], (0.0, 0.0))
 
     def compare_step(time: int, where: str, last: bool) -> None:

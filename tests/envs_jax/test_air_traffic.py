@@ -369,7 +369,7 @@ def test_airlines_and_separation_show_in_what_comes_back():
     charge = tokens[..., N : N + Q, COLUMN["outflow"]].sum((1, 2)) * np.asarray(tasks.cost_scale)[:, None]
     error = np.log(charge / slots) - np.log(tasks.weight)
     spread = np.log(tasks.weight).std()
-    tightness = tokens[..., -1, COLUMN["rate"]].min((1, 2))
+    tightness = tokens[..., -1, COLUMN["private_e"]].min((1, 2))
     relative = tightness / np.asarray(tasks.inflation)
     print(
         f"log weight: sd {spread:.2f}, error sd {error.std():.2f};"

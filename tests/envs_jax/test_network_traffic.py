@@ -406,9 +406,9 @@ def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
     # The observations at the start of each frame after the first one, all columns as an agent sees them.
     tokens = np.concatenate([trace[0].tokens[R::R], after.tokens[None]])
     flows = tokens[:, :K]
-    level, change, sent = (flows[..., COLUMN[name]] for name in ("level", "change", "outflow"))
+    level, change, sent = (flows[..., COLUMN[name]] for name in ("level", "private_b", "outflow"))
     left = 50 * level - R * change - R * sent
-    classes = (flows[0, :, COLUMN["signal_a"]] > 0) * 2 + (flows[0, :, COLUMN["signal_b"]] > 0)
+    classes = (flows[0, :, COLUMN["private_c"]] > 0) * 2 + (flows[0, :, COLUMN["private_d"]] > 0)
     by_class = np.stack([left[:, classes == i].sum(1) for i in range(4)], axis=1)
     weights, *_ = np.linalg.lstsq(by_class, -K * tokens[:, 0, COLUMN["last_reward"]])
     np.testing.assert_allclose(weights, params.class_weight, atol=1e-3)

@@ -504,8 +504,8 @@ def test_reference_trade_is_the_nearest_legal_one_and_the_limit_holds():
 def estimated(tasks, tokens):
     """Tasks with B and phi as a ridge regression on token rows ``[P, B, E, 7, F]`` finds them; prior: sample_params."""
     rows = np.moveaxis(np.asarray(tokens, float), 0, 2)  # [B, E, P, 7, F]
-    factors = 2.0 * rows[..., 0, [COLUMN["signal_a"], COLUMN["signal_b"]]]
-    returns = 2.0 * rows[..., :N, COLUMN["change"]]
+    factors = 2.0 * rows[..., 0, [COLUMN["private_c"], COLUMN["private_d"]]]
+    returns = 2.0 * rows[..., :N, COLUMN["private_b"]]
     batch = len(rows)
     x, y = factors[:, :, :-1].reshape(batch, -1, K), returns[:, :, 1:].reshape(batch, -1, N)
     after = factors[:, :, 1:].reshape(batch, -1, K)

@@ -90,12 +90,38 @@ def test_flatten_keeps_every_feature_and_mask_once():
 
 
 def test_vocabulary_refuses_words_it_does_not_have():
-    with pytest.raises(ValueError, match=r"unknown columns \['colour'\]; the vocabulary has urgency, slack"):
-        vocabulary.token_rows("store", 1, colour=1.0)
+    def build(role="store", actions=(), **columns):
+        return vocabulary.make_observation(
+            [(role, 1, columns)], dict(actions), jnp.zeros(2, jnp.int32), jnp.ones(2, bool)
+        )
+
+    with pytest.raises(ValueError, match="unknown column 'colour'; the vocabulary has urgency, slack"):
+        build(colour=1.0)
+    with pytest.raises(ValueError, match="unknown column 'urgencies'; did you mean 'urgency'"):
+        build(urgencies=1.0)
     with pytest.raises(ValueError, match="unknown role 'wizard'"):
-        vocabulary.token_rows("wizard", 1)
-    with pytest.raises(ValueError, match=r"unknown columns \['level'\]"):
-        vocabulary.action_rows(2, level=1.0)
+        build(role="wizard")
+    with pytest.raises(ValueError, match="unknown column 'level'"):
+        build(actions={"level": 1.0})
+    with pytest.raises(ValueError, match="'is_candidate' is filled in by make_observation"):
+        build(is_candidate=1.0)
+
+
+def test_make_observation_makes_urgency_and_capacity_relative_and_marks_candidates():
+    shops = {"urgency": jnp.array([2.0, 4.0, 8.0]), "capacity": jnp.array([3.0, 6.0, 12.0])}
+    seen = vocabulary.make_observation(
+        tokens=[("demand", 3, shops), ("store", 1, {"urgency": 1.0, "capacity": 5.0}), ("clock", 1, {})],
+        actions={"is_noop": jnp.array([1.0, 0.0, 0.0]), "amount": 0.5},
+        action_target=jnp.array([0, 1, 2], jnp.int32),
+        action_mask=jnp.array([True, True, False]),
+        token_mask=jnp.array([True, True, False, True, True]),
+    )
+    np.testing.assert_allclose(seen.column("urgency"), [0.5, 1.0, 0.0, 0.25, 0.0])
+    np.testing.assert_allclose(seen.column("capacity"), [0.25, 0.5, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(seen.column("is_candidate"), [0, 1, 0, 0, 0])
+    np.testing.assert_allclose(seen.action_column("amount"), 0.5)
+    with pytest.raises(ValueError, match="unknown column 'amounts'; did you mean 'amount'"):
+        seen.action_column("amounts")
 
 
 # ---- suites -------------------------------------------------------------------------------------------------------

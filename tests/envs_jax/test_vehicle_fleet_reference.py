@@ -138,7 +138,7 @@ def estimated(tasks, tokens):
     rows = np.asarray(tokens, float)[..., :N, :]
     fleet = np.asarray(tasks.initial).sum(1)[None, :, None, None] / N
     asked = []
-    for name in ("signal_a", "signal_b"):
+    for name in ("private_c", "private_d"):
         average = rows[..., COLUMN[name]] * fleet
         asked.append((average[:-1] + np.diff(average, axis=0) / SMOOTHING)[: P - 1].mean(2))  # [P - 1, B, N]
     window = np.abs(np.arange(P)[:, None] - np.arange(P - 1)) <= 2

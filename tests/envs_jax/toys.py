@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import Observation, action_rows, token_rows
+from envs_jax.observation import Observation, make_observation
 
 
 @struct.dataclass
@@ -73,17 +73,15 @@ class Toy(ResourceEnv[ToyState, ToyParams]):
 
     def observation(self, state: ToyState, params: ToyParams) -> Observation:
         turn, actions = self.turn(state), jnp.arange(self.num_actions)
-        return Observation(
-            tokens=token_rows(
-                "store",
-                self.num_tokens,
-                change=state.noise,
-                unit_cost=params.toll,
-                is_turn=jnp.arange(self.num_tokens) == turn,
-                progress=self.progress(state),
-            ),
-            token_mask=jnp.ones(self.num_tokens, bool),
-            actions=action_rows(self.num_actions, is_noop=actions == 0, amount=actions / 2),
+        store = {
+            "private_a": state.noise,
+            "unit_cost": params.toll,
+            "is_turn": jnp.arange(self.num_tokens) == turn,
+            "progress": self.progress(state),
+        }
+        return make_observation(
+            tokens=[("store", self.num_tokens, store)],
+            actions={"is_noop": actions == 0, "amount": actions / 2},
             action_target=jnp.full(self.num_actions, turn, jnp.int32),
             action_mask=(actions < 2) | (turn > 0),
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, action_rows, token_rows
+from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation
 
 
 @struct.dataclass
@@ -76,17 +76,15 @@ class Probe(ResourceEnv[ProbeState, ProbeParams]):
 
     def observation(self, state: ProbeState, params: ProbeParams) -> Observation:
         first = jnp.arange(self.num_tokens) == 0
-        return Observation(
-            tokens=token_rows(
-                "store",
-                self.num_tokens,
-                signal_a=jnp.where(first, state.shown, 0.0),
-                level=jnp.where(first, 2.0 * state.before - 1.0, 0.0),
-                is_turn=first,
-                progress=self.progress(state),
-            ),
-            token_mask=jnp.ones(self.num_tokens, bool),
-            actions=action_rows(self.num_actions, signed=2.0 * jnp.arange(self.num_actions) - 1.0),
+        store = {
+            "private_a": jnp.where(first, state.shown, 0.0),
+            "level": jnp.where(first, 2.0 * state.before - 1.0, 0.0),
+            "is_turn": first,
+            "progress": self.progress(state),
+        }
+        return make_observation(
+            tokens=[("store", self.num_tokens, store)],
+            actions={"signed": 2.0 * jnp.arange(self.num_actions) - 1.0},
             action_target=jnp.zeros(self.num_actions, jnp.int32),
             action_mask=jnp.ones(self.num_actions, bool),
         )

@@ -25,7 +25,7 @@ from tests.metarl_jax import planted, probes
 REPLICAS, TASKS, EPISODES = 2, 3, 4
 SUITE = Suite.of((probes.Match(), probes.Choice()))
 PERIODS = probes.Match.num_periods
-SHOWN, LAST_REWARD = TOKEN_COLUMNS.index("signal_a"), TOKEN_COLUMNS.index("last_reward")
+SHOWN, LAST_REWARD = TOKEN_COLUMNS.index("private_a"), TOKEN_COLUMNS.index("last_reward")
 
 
 def told(params: Any, policy: Any, seen: Observation, key: chex.PRNGKey, mode: ActingMode) -> chex.Array:
