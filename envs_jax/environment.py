@@ -168,8 +168,19 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         raise NotImplementedError
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """The strongest known rule that sees only what an agent sees: ``i32[]``."""
+        """The strongest known rule that sees only what an agent sees now: ``i32[]``.
+
+        A rule that learns within the episode states :meth:`heuristic_start` and :meth:`heuristic_step` instead.
+        """
         raise NotImplementedError
+
+    def heuristic_start(self) -> Any:
+        """What the heuristic remembers before an episode: arrays of fixed shapes; nothing by default."""
+        return ()
+
+    def heuristic_step(self, memory: Any, observation: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
+        """The heuristic's choice ``i32[]`` and what it remembers then, of this episode alone."""
+        return self.heuristic_action(observation, key), memory
 
     def average_task(self, params: ParamsT, population: ParamsT) -> ParamsT:
         """``params`` with its hidden fields replaced by their mean over a stacked ``population`` of tasks.

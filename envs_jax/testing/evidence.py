@@ -90,12 +90,16 @@ class Evidence:
             rules = [policies.policy(env, name, params) for name in names]
             which = jnp.repeat(jnp.arange(len(POLICIES)), EPISODES)
 
-            def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
-                replay = jnp.asarray(replayed)[:, states[0].time, None]
-                chosen = [replay, *(rule(seen, states, key)[0] for rule in rules)]
-                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),)
+            def act(seen: Any, states: Any, carry: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
+                chosen = [jnp.asarray(replayed)[:, states[0].time, None]]
+                for rule in rules:
+                    (action,), _, carry = rule(seen, states, carry, key)
+                    chosen.append(action)
+                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),), (), carry
 
-            (steps,), _ = engine.rollout((env,), (params,), (jnp.tile(keys, len(POLICIES)),), act, keys[0, 0])
+            repeated = jnp.tile(keys, len(POLICIES))
+            memory = policies.memory(env, *repeated.shape)
+            (steps,), *_ = engine.recurrent_rollout((env,), (params,), (repeated,), act, memory, keys[0, 0])
             apart = (env.horizon, TASKS, len(POLICIES), EPISODES)
             return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(*apart, *x.shape[3:]), steps)
 
