@@ -24,7 +24,7 @@ from flax import struct
 
 from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import aircraft_landing
 
 SLOT = 10.0
@@ -101,42 +101,51 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     Only the first W waiting ones may be next, so action 0 for ever is first come, first served. After the last turn the
     bank lands, at the cheapest times of its order, and the reward is paid; on other turns it is 0.
 
-    Tokens: n aircraft, then Q airlines, then the tower.
+    Tokens: n aircraft, then Q airlines, then the tower. With t_0 the bank's first target, T_w the first target of those
+    that wait, and r of an airline what it was charged per late-equivalent slot in the last bank:
 
-    ======== ========== =================================================================================
-    token    column     quantity (t_0: the bank's first target; a time unit is ``time_scale`` slots)
-    ======== ========== =================================================================================
-    aircraft urgency    waiting and its target near: 1 - (T - first target waiting), within [0, 1]
-    aircraft slack      waiting: half of L - first target waiting, within [0, 1]
-    aircraft level      T - t_0
-    aircraft age        T - E, how much earlier it could land
-    aircraft capacity   class: heavy 1, large 2/3, small 1/3
-    aircraft waiting    1 until it has a place in the order
-    aircraft signal_a   its airline, from -1 to 1
-    aircraft signal_b   runway it was given, from 0 to 1; 0 while it waits
-    aircraft rate       its airline's ``rate``
-    aircraft is_turn    1 if it may be next
-    aircraft decided    place in the order / n, 0 while it waits
-    airline  signal_a   which, from -1 to 1
-    airline  waiting    share of the waiting aircraft that are its
-    airline  level      late-equivalent slots of its aircraft in the last bank
-    airline  outflow    what they were charged in the last bank [cost_scale]
-    airline  rate       charge per late-equivalent slot r in the last bank, log(1 + r) / log 31; 0 if on time
-    tower    level      share of the bank that has its place
-    tower    rate       ``tightness``: observed / published separation, 0 before the first landing
-    tower    unit_cost  early_ratio
-    tower    change     charge_noise
-    all      progress   share of the episode gone
-    all      last_reward charge of the last bank, negative [cost_scale], within [-10, 10]
-    ======== ========== =================================================================================
+    ======== ============ ===============================================================================
+    token    column       quantity
+    ======== ============ ===============================================================================
+    aircraft urgency      while it waits: slots late if it waited a bank's time more, T_w + ``time_scale`` - T
+    aircraft slack        while it waits: T - T_w [``time_scale``], at most 1; then 1
+    aircraft waiting      1 until it has a place in the order
+    aircraft unit_value   its airline's log(1 + r) / log 31; 0 if that was on time
+    aircraft decided      place in the order / n, 0 while it waits
+    aircraft private_a    its airline, from -1 to 1
+    aircraft private_b    T - t_0 [``time_scale``]
+    aircraft private_c    T - E, how much earlier it could land [``time_scale``]
+    aircraft private_d    while it waits: L - T_w [2 ``time_scale``], in [0, 1]
+    aircraft private_e    class: heavy 1, large 2/3, small 1/3
+    aircraft private_f    runway it was given, from 0 to 1; 0 while it waits
+    airline  waiting      share of the waiting aircraft that are its
+    airline  unit_value   log(1 + r) / log 31; 0 if it was on time
+    airline  private_a    which, from -1 to 1
+    airline  private_b    late-equivalent slots of its aircraft in the last bank [``time_scale``]
+    airline  private_c    what they were charged in the last bank [``cost_scale``]
+    tower    level        share of the bank that has its place
+    tower    unit_cost    early_ratio
+    tower    is_turn      1
+    tower    private_a    ``tightness``: observed / published separation, 0 before the first landing
+    tower    private_b    charge_noise
+    all      progress     share of the episode gone
+    all      last_reward  charge of the last bank, negative [``cost_scale``], within [-10, 10]
+    ======== ============ ===============================================================================
 
-    Roles: aircraft ``demand``, airline ``market``, tower ``clock``. An action's target is its aircraft; ``amount`` and
-    ``signed`` are k / W, the places it moves up; ``second_level`` is its runway from 0 to 1. Features without bounds
-    are clipped to [-10, 10].
+    Roles: aircraft ``demand``, airline ``market``, tower ``clock``. Features without bounds are clipped to [-10, 10].
+    What an airline's slot costs is hidden, so urgency counts every slot alike. Every action serves its target, an
+    aircraft, so that ``amount`` and ``signed`` are 1; there is no real no-op, the contract's is the first aircraft.
+
+    ====== ============ =================================================================================
+    action column       quantity
+    ====== ============ =================================================================================
+    all    private_a    k / W, the places it moves up
+    all    private_b    runway, from 0 to 1
+    ====== ============ =================================================================================
 
     Shown: timetable, classes, airlines, early_ratio, sigma, published separations (through the classes). Hidden: w,
-    which an airline's ``rate`` shows after a bank in which it was late, but for the noise; phi, which ``rate`` of the
-    tower bounds.
+    which an airline's ``unit_value`` shows after a bank in which it was late, but for the noise; phi, which the
+    ``tightness`` bounds.
 
     Key figures in ``info``: ``expected_reward`` with every m = 1; ``cost`` sum c_i (cost units); ``delay``,
     ``earliness`` (slots, summed over the bank); ``makespan`` last landing - t_0 (slots); ``position_shift`` mean
@@ -402,49 +411,47 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "progress": self.progress(state),
             "last_reward": bounded(state.last_reward),
         }
+        away = jnp.clip((target - head) * unit, 0.0, 1.0)
         aircraft = {
-            "urgency": jnp.where(waiting, 1.0 - jnp.clip((target - head) * unit, 0.0, 1.0), 0.0),
-            "slack": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
-            "level": bounded((target - target[0]) * unit),
-            "age": bounded((target - earliest) * unit),
-            "capacity": 1.0 - wake.astype(jnp.float32) / 3.0,
+            # A unit of time is what a bank takes to land.
+            "urgency": jnp.where(waiting, 1.0 - away, 0.0),
+            "slack": jnp.where(waiting, away, 1.0),
             "waiting": waiting,
-            "private_c": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
-            "private_d": state.runway.astype(jnp.float32) * runway_unit,
-            "private_e": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
-            "is_turn": waiting & (rank < self.window),
+            "unit_value": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "decided": (state.position + 1).astype(jnp.float32) * (1.0 / n),
+            "private_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
+            "private_b": bounded((target - target[0]) * unit),
+            "private_c": bounded((target - earliest) * unit),
+            "private_d": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
+            "private_e": 1.0 - wake.astype(jnp.float32) / 3.0,
+            "private_f": state.runway.astype(jnp.float32) * runway_unit,
         }
         airlines = {
-            "private_c": code,
             "waiting": jnp.sum(whose & waiting[:, None], axis=0, dtype=jnp.int32) / jnp.maximum(remaining, 1),
-            "level": bounded(state.airline_deviation * unit),
-            "outflow": bounded(state.airline_charge / params.cost_scale),
-            "private_e": rate,
+            "unit_value": rate,
+            "private_a": code,
+            "private_b": bounded(state.airline_deviation * unit),
+            "private_c": bounded(state.airline_charge / params.cost_scale),
         }
         tower = {
             "level": 1.0 - remaining / n,
-            "private_e": state.tightness,
             "unit_cost": params.early_ratio,
+            "is_turn": 1.0,
+            "private_a": state.tightness,
             "private_b": params.charge_noise,
         }
         ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
         which = waiting[None, :] & (rank[None, :] == ahead[:, None])
-        share = ahead / self.window
         onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
         return make_observation(
-            tokens=token_table(
-                ("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)
-            ),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
-                amount=share,
-                signed=share,
-                private_d=onto.astype(jnp.float32) * runway_unit,
-            ),
+            tokens=[("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)],
+            actions={
+                "amount": 1.0,
+                "signed": 1.0,
+                "private_a": ahead / self.window,
+                "private_b": onto.astype(jnp.float32) * runway_unit,
+            },
             action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
         )
@@ -490,33 +497,30 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         charge per slot, drawn towards what is usual; separations are the published ones times the tightness observed.
         """
         del key
-        n = self.num_turns
-        tokens = observation.tokens
-        column = {name: tokens[:n, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        tower = {name: tokens[-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        observed = jnp.expm1(column["private_e"] * jnp.float32(np.log1p(WEIGHTS[1])))
+        n, column = self.num_turns, observation.column
+        observed = jnp.expm1(column("unit_value")[:n] * jnp.float32(np.log1p(WEIGHTS[1])))
         trusted = _PRIOR_WEIGHT ** (1.0 - _TRUST) * jnp.maximum(observed, 0.1) ** _TRUST
         weight = jnp.where(observed > 0, trusted, _PRIOR_WEIGHT)
-        inflation = jnp.where(tower["private_e"] > 0, jnp.clip(tower["private_e"], *INFLATION), _PRIOR_INFLATION)
+        tightness, early_ratio = column("private_a")[-1], column("unit_cost")[-1]
+        inflation = jnp.where(tightness > 0, jnp.clip(tightness, *INFLATION), _PRIOR_INFLATION)
         needed = inflation * jnp.asarray(SEPARATION, jnp.float32) / (SLOT * n * _MEAN_SEPARATION)
-        wake = jnp.round(3.0 * (1.0 - column["capacity"])).astype(jnp.int32)
-        waiting = column["waiting"] > 0
+        due, early, place = (column(name)[:n] for name in ("private_b", "private_c", "decided"))
+        wake = jnp.round(3.0 * (1.0 - column("private_e")[:n])).astype(jnp.int32)
+        waiting = column("waiting")[:n] > 0
         rank = _rank(waiting)
 
         def trial(ahead: chex.Array) -> chex.Array:
             # Landed ones by place, then the candidate, then the others by target.
-            sort_key = jnp.where(
-                waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), column["decided"]
-            )
+            sort_key = jnp.where(waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), place)
             order = jnp.argsort(sort_key)
             gap = needed[wake[order][:-1], wake[order][1:]]
-            target = column["level"][order]
+            target = due[order]
             _, cost = aircraft_landing.landing_times(
-                target - column["age"][order],
+                target - early[order],
                 target,
                 target + 1e3,
                 weight[order],
-                tower["unit_cost"],
+                early_ratio,
                 jnp.concatenate([jnp.zeros((1,), jnp.float32), gap]),
             )
             return cost
