@@ -358,7 +358,7 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward)}
         places = jnp.arange(self.num_actions, dtype=jnp.int32)
         amount = jnp.minimum(size[0] / (2 * SIZE_SCALE), 1.0)
-        observation = make_observation(
+        return make_observation(
             tokens=[
                 ("place", 1, {k: v[:1] for k, v in resources.items()} | common),
                 ("supplier", self.num_servers, {k: v[1:] for k, v in resources.items()} | common),
@@ -370,8 +370,6 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             action_mask=jnp.ones((self.num_actions,), bool),
             token_mask=jnp.concatenate([jnp.ones((1 + self.num_servers,), bool), present, jnp.ones((1,), bool)]),
         )
-        # Tasks past the application's last are absent: their rows are 0.
-        return observation.replace(tokens=jnp.where(observation.token_mask[:, None], observation.tokens, 0.0))
 
     # ---- policies -------------------------------------------------------------------------------------------------
 
