@@ -144,14 +144,14 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     store  level       R / n
     store  capacity    n
     store  outflow     units sold in the last hour [4]
-    store  waiting     R [largest capacity]
+    store  waiting     R [max_capacity]
     store  unit_cost   reference price [50 $/MWh]
     store  unit_value  own settlement of the last hour [50 k $]
     store  is_turn     1 if its bids are being placed
     store  decided     eagerness to sell minus to buy of its pair
     store  cycle_sin   time of day of hour ``t``
-    store  cycle_cos   the same
-    store  private_a   n [largest capacity]
+    store  cycle_cos   time of day of hour ``t``
+    store  private_a   n [max_capacity]
     store  private_b   k [4]
     store  private_c   units bought in the last hour [4]
     store  private_d   last change of the price [50 $/MWh]
@@ -160,7 +160,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     hour   unit_cost   reference price [50 $/MWh]
     hour   unit_value  P [50 $/MWh] (``j = 0``)
     hour   cycle_sin   time of day of hour ``t + j``
-    hour   cycle_cos   the same
+    hour   cycle_cos   time of day of hour ``t + j``
     hour   private_a   j [8]
     hour   private_b   1 if the last price had a spike (``j = 0``)
     hour   private_d   last change of the price [50 $/MWh] (``j = 0``)
