@@ -161,8 +161,7 @@ class LoopModel(numpy_model.LoopModel):
                 plan, m = rest[0]
                 row[LABEL], row[SPEED] = label[m], min(speed[m], 10.0)
                 if not runs:
-                    # Nominally done at t + work, so of a mean operation time of waiting this much comes too late.
-                    row[URGENCY] = price * between(0, t + work + self.mean - self.due[j], self.mean) / self.mean
+                    row[URGENCY] = price * (1 - between(0, slack, 1))
                     row[WAITING] = plan / double
                     row[AGE] = min((t - (done[-1][4] if done else 0.0)) / length, 10.0)
                     out[self.jobs + m, WAITING] += plan / double
@@ -323,7 +322,7 @@ class BatchModel(numpy_model.BatchModel):
         late = np.maximum(np.where(open_, t, self.ready) - self.due, 0)
         price = np.where(late > 0, self.bill / np.where(late > 0, late, 1), np.float32(MEAN_WEIGHT))
         work[..., UNIT_VALUE] = np.where(late > 0, np.minimum(price / 4, 10), 0)
-        work[..., URGENCY] = price * waits * np.clip(1 - self.machines * slack, 0, 1)
+        work[..., URGENCY] = price * waits * (1 - np.clip(slack, 0, 1))
         speed = np.where(self.spent > 0, self.worked / np.where(self.spent > 0, self.spent, 1), 1)
         speed = np.minimum(speed, 10)
         work[..., SPEED] = speed[self.index, self.next] * more

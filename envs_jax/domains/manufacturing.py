@@ -96,14 +96,14 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     has been waiting longest instead (ties: the lowest number), so that every episode finishes its J M operations within
     J M + ``max_holds`` choices. Once all is done it does nothing. The clock waits while something can be started.
 
-    L = M x mean p is a mean job's nominal time. Waiting is priced by the period of a mean operation, mean p: what it
-    adds to a job's nominal tardiness, at the price that the job has been billed, or at the mean weight of tasks (7/3)
-    as long as it was never late.
+    L = M x mean p is a mean job's nominal time. A job that waits pays its price for every minute if it ends late. The
+    price is what it has been billed, or the mean weight of tasks (7/3) as long as it was never late; and as queues eat
+    up what the nominal schedule spares, about 1 - slack of such jobs do end late.
 
     ======= =========== ==========================================================================================
     token   column      quantity
     ======= =========== ==========================================================================================
-    job     urgency     price x the share of a further mean p that would be late, 0 unless it waits
+    job     urgency     price x (1 - slack), 0 unless it waits
     job     slack       max(d - t - nominal work left, 0) / L, at most 1; 0 when done
     job     level       nominal work left / L
     job     outflow     1 if an operation ended in the clock's last move
@@ -134,16 +134,16 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     ======= =========== ==========================================================================================
 
     Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start's
-    target is the job. Where no hold is allowed action J describes the start that it stands for.
+    target is the job. Action J has no target where it holds; where no hold is allowed it is described as the start that
+    it stands for. As it is not always to do nothing, no action has ``is_noop``.
 
     ======= =========== ==========================================================================================
     action  column      quantity
     ======= =========== ==========================================================================================
-    all     is_noop     1 for holding, or when all is done
     all     amount      1 for a start
     all     signed      1 for a start: the job waits no longer
     all     private_a   nominal time of the jobs that wait for its machine [2 mean p]
-    all     private_b   1 for the start of the job that has been waiting longest, by action J
+    all     private_b   of action J: 1 to hold (or when all is done), -1 to start the job that has been waiting longest
     ======= =========== ==========================================================================================
 
     Key figures in ``info``, of the clock's last move: ``weighted_tardiness`` [cost]; ``minutes``; ``operations`` ended;
@@ -365,11 +365,11 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
         waits = f.queue.any(1)
-        late_share = jnp.clip(1.0 - m * slack, 0.0, 1.0)  # of one mean operation time more; L is M of them
+        spare = jnp.clip(slack, 0.0, 1.0)
         since = jnp.where(f.running, state.began, state.ready)
         jobs = {
-            "urgency": jnp.where(waits, jnp.where(tardy > 0.0, price, MEAN_WEIGHT) * late_share, 0.0),
-            "slack": jnp.clip(slack, 0.0, 1.0),
+            "urgency": jnp.where(waits, jnp.where(tardy > 0.0, price, MEAN_WEIGHT) * (1.0 - spare), 0.0),
+            "slack": spare,
             "level": f.work / length,
             "outflow": f.ended.astype(jnp.float32),
             "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
@@ -409,11 +409,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         return make_observation(
             tokens=[("demand", j, jobs), ("supplier", m, machines), ("clock", 1, shop)],
             actions={
-                "is_noop": ~(start | refused),
                 "amount": starts,
                 "signed": starts,
                 "private_a": jnp.append(at_machine, jnp.where(refused, at_machine[longest], 0.0)),
-                "private_b": ~start & refused,
+                "private_b": jnp.where(start, 0.0, jnp.where(refused, -1.0, 1.0)),
             },
             action_target=jnp.append(jnp.arange(j, dtype=jnp.int32), jnp.where(refused, longest, -1)),
             action_mask=jnp.append(startable, True),

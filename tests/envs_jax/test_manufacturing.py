@@ -222,12 +222,12 @@ def test_published_instances_are_read_as_published():
 # ---- what is seen ---------------------------------------------------------------------------------------------------
 
 
-def test_urgency_is_what_a_mean_operation_of_waiting_costs_at_the_prices_billed_so_far():
-    # To spare: more than a mean operation, half of one, nothing, less (billed at 4 a minute), (done), nothing.
+def test_urgency_is_the_price_billed_so_far_and_the_share_of_slack_that_is_gone():
+    # To spare, in mean operations: more than a whole job, half of one, nothing, less (billed at 4 a minute), (done).
     params = ENV.default_params
     mean, work = float(params.nominal.mean()), np.asarray(params.nominal.sum(1))
     _, state = ENV.reset_env(jax.random.key(0), params)
-    spare = np.array([M, 0.5, 0.0, -1.0, -1.0, 0.0]) * mean
+    spare = np.array([M + 1, M / 2, 0.0, -1.0, -1.0, 0.0]) * mean
     clock = work.max() + mean
     started, bill = jnp.zeros(J, jnp.int32).at[4].set(M), jnp.zeros(J).at[3].set(4.0 * 8.0)
     due = jnp.asarray(clock + work + spare, jnp.float32).at[3].set(clock - 8.0)
@@ -247,10 +247,9 @@ def test_action_j_is_described_as_what_it_does(seed):
     started = np.diff(np.concatenate([states.started, end.started[None]]), axis=0)
     starts = started.any(1)
     assert 0 < (~starts).sum() < H
-    rows, target = seen.actions[:, J], seen.action_target[:, J]
-    columns = [ACTION_COLUMNS.index(name) for name in ("is_noop", "amount", "signed", "private_b")]
-    np.testing.assert_array_equal(rows[:, columns], np.stack([~starts, starts, starts, starts], 1))
-    np.testing.assert_array_equal(target, np.where(starts, started.argmax(1), -1))
+    for column, values in (("is_noop", 0), ("amount", starts), ("signed", starts), ("private_b", 1 - 2 * starts)):
+        np.testing.assert_array_equal(seen.actions[:, J, ACTION_COLUMNS.index(column)], values, column)
+    np.testing.assert_array_equal(seen.action_target[:, J], np.where(starts, started.argmax(1), -1))
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------
