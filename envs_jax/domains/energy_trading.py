@@ -23,7 +23,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
@@ -64,6 +64,7 @@ class EnergyTradingState(EnvState):
       spike: ``f32[]`` 1 if the last price carried a spike.
       price: ``f32[]`` last cleared price, $/MWh (the reference price before the first hour).
       previous_price: ``f32[]`` the one before.
+      mean_price: ``f32[]`` mean of the prices shown so far, the opening reference price among them, $/MWh.
     """
 
     charge: chex.Array
@@ -74,6 +75,7 @@ class EnergyTradingState(EnvState):
     spike: chex.Array
     price: chex.Array
     previous_price: chex.Array
+    mean_price: chex.Array
 
 
 @struct.dataclass
@@ -130,26 +132,58 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     Shown: devices' sizes, the reference price, and the day-ahead prices of the *hub*, which are wrong for the node in
     level, height and phase. Prices, trades and each device's settlement, hour by hour, identify what is hidden.
 
-    ========== ================================================== =================================================
-    column     store (one a device)                               market (hour ``t + j``, ``j = 0..7``)
-    ========== ================================================== =================================================
-    urgency    ``1 - R / n``                                      day-ahead above reference price, relative, in [0, 1]
-    slack      ``R / n``, level too                               the same below it
-    capacity   ``n`` / largest capacity
-    *flow      units bought, sold last hour / 4
-    age                                                           ``j / 8``
-    change     last change of the price / 50 $/MWh                the same (``j = 0``)
-    signal_a   day-ahead minus reference price, ``t + 1``, / 50   the same of hour ``t + j``
-    signal_b   last price minus reference price / 50              1 if the last price had a spike (``j = 0``)
-    unit_cost  reference price / 50                               reference price / 50
-    unit_value own settlement of the last hour / (50 k)           last price / 50 (``j = 0``)
-    rate       ``k / 4``
-    decided    eagerness to buy minus to sell of its pair
-    cycle_*    time of day of hour ``t``                          time of day of hour ``t + j``
-    ========== ================================================== =================================================
+    Storing is for selling: energy that waits in a store loses by waiting while the price is above the mean ``M`` of the
+    prices shown so far, and wholly once too few hours are left. What the coming hour can sell is ``s = min(k, R)``; of
+    it ``q = min(s, max(R - k (hours left - 1), 0))`` cannot be sold later.
 
-    Actions: the 21 pairs ``lo < hi`` of {never, l1..l5} and {l1..l5, never}; 0 is (never, never), to hold. ``low``,
-    ``high`` are the levels; ``amount``, ``signed`` sum and difference of the eagerness (rank / 5) to buy and to sell.
+    ====== =========== ============================================================================================
+    token  column      quantity
+    ====== =========== ============================================================================================
+    store  urgency     max(P - M, 0) (s - q) + max(P, 0) q, P the last price: the loss if prices go back to M
+    store  slack       how far P is below M, in reference prices, at most 1; 0 once q > 0
+    store  level       R / n
+    store  capacity    n
+    store  outflow     units sold in the last hour [4]
+    store  waiting     R [max_capacity]
+    store  unit_cost   reference price [50 $/MWh]
+    store  unit_value  own settlement of the last hour [50 k $]
+    store  is_turn     1 if its bids are being placed
+    store  decided     eagerness to sell minus to buy of its pair
+    store  cycle_sin   time of day of hour ``t``
+    store  cycle_cos   time of day of hour ``t``
+    store  private_a   n [max_capacity]
+    store  private_b   k [4]
+    store  private_c   units bought in the last hour [4]
+    store  private_d   last change of the price [50 $/MWh]
+    store  private_e   day-ahead price of hour ``t + 1`` minus reference price [50 $/MWh]
+    store  private_f   P minus reference price [50 $/MWh]
+    hour   unit_cost   reference price [50 $/MWh]
+    hour   unit_value  P [50 $/MWh] (``j = 0``)
+    hour   cycle_sin   time of day of hour ``t + j``
+    hour   cycle_cos   time of day of hour ``t + j``
+    hour   private_a   j [8]
+    hour   private_b   1 if the last price had a spike (``j = 0``)
+    hour   private_d   last change of the price [50 $/MWh] (``j = 0``)
+    hour   private_e   day-ahead price of hour ``t + j`` minus reference price [50 $/MWh]
+    all    progress    share of the episode gone
+    all    last_reward reward of the last hour [reference price x sum of k]
+    ====== =========== ============================================================================================
+
+    Roles: store ``store``, one a device; published hour ``t + j``, ``j = 0..7``, ``market``. Features without bounds
+    are cut at 10.
+
+    Actions: the 21 pairs ``lo < hi`` of {never, l1..l5} and {l1..l5, never}; 0 is (never, never), to hold. The target
+    is the store in turn, which selling relieves and buying loads.
+
+    ====== =========== ============================================================================================
+    action column      quantity
+    ====== =========== ============================================================================================
+    all    is_noop     1 for (never, never)
+    all    amount      eagerness (rank of the level / 5) to sell plus to buy
+    all    signed      eagerness to sell minus to buy
+    all    private_a   lo [reference price], 0 for never
+    all    private_b   hi [reference price], 0 for never
+    ====== =========== ============================================================================================
 
     Key figures: ``price`` $/MWh, ``spike`` 0/1, ``units_bought``, ``units_sold``, ``purchases``, ``sales``, ``wear`` $.
     Invariants: ``0 <= R <= n``; bought minus sold is the change of charge; reward is sales minus purchases minus wear;
@@ -286,6 +320,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             spike=jnp.float32(0.0),
             price=params.reference_price,
             previous_price=params.reference_price,
+            mean_price=params.reference_price,
         )
 
     def choose(
@@ -322,6 +357,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
         totals = {name: jnp.sum(x.astype(jnp.float32)) for name, x in trades.items()}
+        shown = (self.period(state) + 2).astype(jnp.float32)  # prices, the opening one and this one included
         state = state.replace(
             charge=state.charge + bought - sold,
             bids=jnp.zeros_like(state.bids),
@@ -331,6 +367,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             spike=spike,
             price=price,
             previous_price=state.price,
+            mean_price=state.mean_price + (price - state.mean_price) / shown,
         )
         return state, jnp.sum(settled), {"price": price, "spike": spike, **totals}
 
@@ -342,8 +379,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         sin, cos = jnp.asarray(_SIN)[ahead % 24], jnp.asarray(_COS)[ahead % 24]
         reference = params.reference_price
         premium = params.day_ahead[ahead % self.cycle_hours] - reference
-        level = state.charge / params.capacity
         change = bounded((state.price - state.previous_price) / PRICE_SCALE)
+        # What the coming hour can sell, and what of it finds no later hour in which to be sold.
+        sellable, hours_left = jnp.minimum(params.power, state.charge), self.num_periods - self.period(state)
+        last_chance = jnp.clip(state.charge - params.power * (hours_left - 1), 0, sellable)
+        premium_lost = jnp.maximum(state.price - state.mean_price, 0.0) * (sellable - last_chance).astype(jnp.float32)
+        all_lost = jnp.maximum(state.price, 0.0) * last_chance.astype(jnp.float32)
+        below_mean = jnp.clip((state.mean_price - state.price) / reference, 0.0, 1.0)
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
@@ -352,47 +394,45 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             ),
         }
         stores = dict(
-            urgency=1.0 - level,
-            slack=level,
-            level=level,
-            capacity=params.capacity / self.max_capacity,
-            inflow=jnp.maximum(state.moved, 0) / MAX_POWER,
+            urgency=premium_lost + all_lost,
+            slack=jnp.where(last_chance > 0, 0.0, below_mean),
+            level=state.charge / params.capacity,
+            capacity=params.capacity,
             outflow=jnp.maximum(-state.moved, 0) / MAX_POWER,
-            private_b=change,
-            private_c=premium[1] / PRICE_SCALE,
-            private_d=bounded((state.price - reference) / PRICE_SCALE),
+            waiting=state.charge / self.max_capacity,
             unit_value=bounded(state.settled / (PRICE_SCALE * params.power.astype(jnp.float32))),
-            private_e=params.power / MAX_POWER,
             is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
-            decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
+            decided=jnp.asarray(_EAGER_SELL - _EAGER_BUY)[state.bids],
             cycle_sin=sin[0],
             cycle_cos=cos[0],
+            private_a=params.capacity / self.max_capacity,
+            private_b=params.power / MAX_POWER,
+            private_c=jnp.maximum(state.moved, 0) / MAX_POWER,
+            private_d=change,
+            private_e=bounded(premium[1] / PRICE_SCALE),
+            private_f=bounded((state.price - reference) / PRICE_SCALE),
             **everywhere,
         )
-        now = jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0
-        markets = dict(
-            urgency=jnp.clip(premium / reference, 0.0, 1.0),
-            slack=jnp.clip(-premium / reference, 0.0, 1.0),
-            age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
-            private_b=now.astype(jnp.float32) * change,
-            private_c=premium / PRICE_SCALE,
-            private_d=now.astype(jnp.float32) * state.spike,
-            unit_value=now.astype(jnp.float32) * bounded(state.price / PRICE_SCALE),
+        now = (jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0).astype(jnp.float32)
+        hours = dict(
+            unit_value=now * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
+            private_a=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
+            private_b=now * state.spike,
+            private_d=now * change,
+            private_e=bounded(premium / PRICE_SCALE),
             **everywhere,
         )
         return make_observation(
-            tokens=token_table(("store", self.num_devices, stores), ("market", MARKET_HOURS, markets)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=np.arange(self.num_actions) == self.noop_action,
-                amount=_EAGER_BUY + _EAGER_SELL,
-                signed=_EAGER_BUY - _EAGER_SELL,
-                private_a=np.where(np.isfinite(_LOW), _LOW, 0.0),
-                private_b=np.where(np.isfinite(_HIGH), _HIGH, 0.0),
-            ),
+            tokens=[("store", self.num_devices, stores), ("market", MARKET_HOURS, hours)],
+            actions={
+                "is_noop": np.arange(self.num_actions) == self.noop_action,
+                "amount": _EAGER_SELL + _EAGER_BUY,
+                "signed": _EAGER_SELL - _EAGER_BUY,
+                "private_a": np.where(np.isfinite(_LOW), _LOW, 0.0),
+                "private_b": np.where(np.isfinite(_HIGH), _HIGH, 0.0),
+            },
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=jnp.ones((self.num_actions,), jnp.bool_),
         )
@@ -444,10 +484,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         published curve or the charge earn next to nothing more.
         """
         del key
-        tokens, column = observation.tokens, TOKEN_COLUMNS.index
-        row = tokens[jnp.argmax(tokens[:, column("is_turn")]).astype(jnp.int32)]
-        left = (1.0 - row[column("progress")]) * self.num_periods
-        units = row[column("level")] * row[column("capacity")] * self.max_capacity
-        hours_to_empty = units / (row[column("private_e")] * MAX_POWER)
+        turn = jnp.argmax(observation.column("is_turn")).astype(jnp.int32)
+        progress, level, size, power = (
+            observation.column(name)[turn] for name in ("progress", "level", "private_a", "private_b")
+        )
+        left = (1.0 - progress) * self.num_periods
+        hours_to_empty = level * size * self.max_capacity / (power * MAX_POWER)
         pair = jnp.where(left <= _LAST_PURCHASE, PAIRS.index((0, 5)), PAIRS.index((2, 5)))
         return jnp.where(left <= _MARGIN * hours_to_empty, PAIRS.index((0, 1)), pair).astype(jnp.int32)

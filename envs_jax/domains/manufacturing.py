@@ -26,7 +26,7 @@ from flax import struct
 
 from envs_jax import checks, data, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import job_shop
 from envs_jax.references.job_shop import Progress, Shop, total
 
@@ -96,42 +96,55 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     has been waiting longest instead (ties: the lowest number), so that every episode finishes its J M operations within
     J M + ``max_holds`` choices. Once all is done it does nothing. The clock waits while something can be started.
 
-    Tokens: J jobs, M machines, the shop. L = M x mean p is a mean job's nominal time.
+    L = M x mean p is a mean job's nominal time. A job that waits pays its price for every minute if it ends late. The
+    price is what it has been billed, or the mean weight of tasks (7/3) as long as it was never late; and as queues eat
+    up what the nominal schedule spares, about 1 - slack of such jobs do end late.
 
-    ======= ========== ===================================================================================
-    token   column     quantity
-    ======= ========== ===================================================================================
-    job     urgency    max(t + nominal work left - d, 0) / L, at most 1; 0 when done
-    job     slack      max(d - t - nominal work left, 0) / L, at most 1; 0 when done
-    job     level      nominal work left / L
-    job     inflow     nominal time left of the operation that runs [2 mean p]
-    job     waiting    nominal time of the next operation, if the job waits for it [2 mean p]
-    job     pipeline   nominal time of the operations after that / L
-    job     age        how long it has been waiting / L
-    job     outflow    1 if an operation ended in the clock's last move
-    job     change     ln(actual / nominal time) of that operation
-    job     signal_a   label of the machine it needs next, in (-1, 1)
-    job     unit_value w / 4 once the job has been late, 0 before: the price that has been billed
-    job     rate       the next machine's observed speed
-    job     is_turn    1 if it can be started now
-    job     decided    1 if it runs
-    machine urgency    nominal time of the jobs that wait for it / L, at most 1
-    machine slack      1 if idle
-    machine level      nominal time left of what runs on it [2 mean p]
-    machine outflow    1 if an operation ended on it in the clock's last move; change as for a job
-    machine age        how long the operation on it has been running [2 mean p]
-    machine signal_a   its label
-    machine signal_b   operations ended on it / J
-    machine rate       observed speed: nominal / actual time of these, 1 before the first
-    shop    urgency    share of the jobs that are behind their nominal schedule
-    shop    slack      holds left / max_holds
-    shop    level      share of operations not yet started
-    all     progress   share of the episode gone
-    all     last_reward reward of the last choice / 4, within [-10, 10]
-    ======= ========== ===================================================================================
+    ======= =========== ==========================================================================================
+    token   column      quantity
+    ======= =========== ==========================================================================================
+    job     urgency     price x (1 - slack), 0 unless it waits
+    job     slack       max(d - t - nominal work left, 0) / L, at most 1; 0 when done
+    job     level       nominal work left / L
+    job     outflow     1 if an operation ended in the clock's last move
+    job     waiting     nominal time of the next operation, if the job waits for it [2 mean p]
+    job     age         how long it has been waiting, or its operation running / L, at most 10
+    job     unit_value  w once the job has been late, 0 before: the price that has been billed [4], at most 10
+    job     private_a   max(t + nominal work left - d, 0) / L, at most 1; 0 when done
+    job     private_b   nominal time left of the operation that runs [2 mean p]
+    job     private_c   nominal time of the operations after the next / L
+    job     private_d   ln(actual / nominal time) of the operation that ended in the clock's last move
+    job     private_e   label of the machine it needs next, in (-1, 1)
+    job     private_f   the next machine's observed speed
+    machine slack       1 if idle
+    machine level       nominal time left of what runs on it [2 mean p]
+    machine outflow     1 if an operation ended on it in the clock's last move
+    machine waiting     nominal time of the jobs that wait for it [2 mean p]
+    machine age         how long the operation on it has been running [2 mean p]
+    machine private_a   operations ended on it / J
+    machine private_d   ln(actual / nominal time) of the operation that ended in the clock's last move
+    machine private_e   its label
+    machine private_f   observed speed: nominal / actual time of its ended operations, 1 before the first
+    shop    level       holds left / max_holds
+    shop    waiting     share of operations not yet started
+    shop    is_turn     1: the dispatcher may start any job
+    shop    private_a   share of the jobs that are behind their nominal schedule
+    all     progress    share of the episode gone
+    all     last_reward reward of the last choice [4]
+    ======= =========== ==========================================================================================
 
-    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start
-    has ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and its machine's urgency as ``second_urgency``.
+    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start's
+    target is the job. Action J has no target where it holds; where no hold is allowed it is described as the start that
+    it stands for. As it is not always to do nothing, no action has ``is_noop``.
+
+    ======= =========== ==========================================================================================
+    action  column      quantity
+    ======= =========== ==========================================================================================
+    all     amount      1 for a start
+    all     signed      1 for a start: the job waits no longer
+    all     private_a   nominal time of the jobs that wait for its machine [2 mean p]
+    all     private_b   of action J: 1 to hold (or when all is done), -1 to start the job that has been waiting longest
+    ======= =========== ==========================================================================================
 
     Key figures in ``info``, of the clock's last move: ``weighted_tardiness`` [cost]; ``minutes``; ``operations`` ended;
     ``finished_jobs``; ``tardy_jobs`` finished late; ``holds``.
@@ -275,6 +288,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         """``bool[J]``: the job's next operation finds job and machine free."""
         return job_shop.earliest(params.order, self._progress(state)) <= state.clock
 
+    def _longest(self, state: ManufacturingState, startable: chex.Array) -> chex.Array:
+        """``i32[]``: of the jobs that can be started the one that has been waiting longest; ties: the lowest number."""
+        return jnp.argmin(jnp.where(startable, state.ready, jnp.inf)).astype(jnp.int32)
+
     def _may_hold(self, state: ManufacturingState) -> chex.Array:
         """``bool[]``: something runs whose end can be waited for, and a hold is left."""
         return (state.holds > 0) & (state.ready > state.clock).any()
@@ -287,8 +304,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         startable = self._startable(state, params)
         asked = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == action)
         hold = ~asked.any() & self._may_hold(state)
-        waited = jnp.where(startable, state.ready, jnp.inf)
-        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == jnp.argmin(waited).astype(jnp.int32))
+        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == self._longest(state, startable))
         chosen = jnp.where(asked.any(), asked, longest) & ~hold
         shop = Shop(order=params.order, minutes=state.minutes, weight=params.weight, due=params.due)
         after = job_shop.start(shop, self._progress(state), state.clock, chosen)
@@ -343,74 +359,62 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         slack = jnp.where(f.open, (params.due - t - f.work) / length, 0.0)
         startable = self._startable(state, params)
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
-        queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
+        queued = bounded(total(f.queue, nominal, 0) / (2.0 * mean))
         label = (2.0 * jnp.arange(m, dtype=jnp.float32) + 1.0) / m - 1.0
-        last_reward = bounded(REWARD_SCALE * state.last_reward)
-        shared = {"progress": self.progress(state), "last_reward": last_reward}
+        shared = {"progress": self.progress(state), "last_reward": bounded(REWARD_SCALE * state.last_reward)}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
-        tokens = token_table(
-            (
-                "demand",
-                j,
-                {
-                    "urgency": jnp.clip(-slack, 0.0, 1.0),
-                    "slack": jnp.clip(slack, 0.0, 1.0),
-                    "level": f.work / length,
-                    "outflow": f.ended.astype(jnp.float32),
-                    "inflow": f.left / (2.0 * mean),
-                    "private_a": f.later / length,
-                    "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
-                    "age": jnp.minimum(jnp.where(f.queue.any(1), t - state.ready, 0.0) / length, 10.0),
-                    "private_b": bounded(f.outcome),
-                    "private_c": total(f.following, label, 1),
-                    "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
-                    "private_e": jnp.minimum(total(f.following, speed, 1), 10.0),
-                    "is_turn": startable.astype(jnp.float32),
-                    "decided": f.running.astype(jnp.float32),
-                    **shared,
-                },
-            ),
-            (
-                "supplier",
-                m,
-                {
-                    "urgency": queued,
-                    "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
-                    "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
-                    "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
-                    "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
-                    "private_b": bounded(total(f.last, f.outcome[:, None], 0)),
-                    "private_c": label,
-                    "private_d": f.complete.sum(0, dtype=jnp.int32) / j,
-                    "private_e": jnp.minimum(speed, 10.0),
-                    **shared,
-                },
-            ),
-            (
-                "clock",
-                1,
-                {
-                    "urgency": (slack < 0.0).sum(dtype=jnp.int32) / j,
-                    "slack": state.holds / max(self.max_holds, 1),
-                    "level": (j * m - state.started.sum(dtype=jnp.int32)) / (j * m),
-                    **shared,
-                },
-            ),
-        )
-        size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
-        noop = jnp.arange(j + 1, dtype=jnp.int32) == j
+        waits = f.queue.any(1)
+        spare = jnp.clip(slack, 0.0, 1.0)
+        since = jnp.where(f.running, state.began, state.ready)
+        jobs = {
+            "urgency": jnp.where(waits, jnp.where(tardy > 0.0, price, MEAN_WEIGHT) * (1.0 - spare), 0.0),
+            "slack": spare,
+            "level": f.work / length,
+            "outflow": f.ended.astype(jnp.float32),
+            "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
+            "age": jnp.minimum(jnp.where(waits | f.running, t - since, 0.0) / length, 10.0),
+            "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
+            "private_a": jnp.clip(-slack, 0.0, 1.0),
+            "private_b": f.left / (2.0 * mean),
+            "private_c": f.later / length,
+            "private_d": bounded(f.outcome),
+            "private_e": total(f.following, label, 1),
+            "private_f": jnp.minimum(total(f.following, speed, 1), 10.0),
+            **shared,
+        }
+        machines = {
+            "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
+            "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
+            "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
+            "waiting": queued,
+            "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
+            "private_a": f.complete.sum(0, dtype=jnp.int32) / j,
+            "private_d": bounded(total(f.last, f.outcome[:, None], 0)),
+            "private_e": label,
+            "private_f": jnp.minimum(speed, 10.0),
+            **shared,
+        }
+        shop = {
+            "level": state.holds / max(self.max_holds, 1),
+            "waiting": (j * m - state.started.sum(dtype=jnp.int32)) / (j * m),
+            "is_turn": 1.0,
+            "private_a": (slack < 0.0).sum(dtype=jnp.int32) / j,
+            **shared,
+        }
+        start = jnp.arange(j + 1, dtype=jnp.int32) < j
+        longest, refused = self._longest(state, startable), startable.any() & ~self._may_hold(state)
+        starts = (start | refused).astype(jnp.float32)
+        at_machine = total(f.following, queued, 1)
         return make_observation(
-            tokens=tokens,
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=noop,
-                amount=size,
-                signed=size,
-                private_a=jnp.append(total(f.following, queued, 1), 0.0),
-            ),
-            action_target=jnp.where(noop, -1, jnp.arange(j + 1, dtype=jnp.int32)).astype(jnp.int32),
+            tokens=[("demand", j, jobs), ("supplier", m, machines), ("clock", 1, shop)],
+            actions={
+                "amount": starts,
+                "signed": starts,
+                "private_a": jnp.append(at_machine, jnp.where(refused, at_machine[longest], 0.0)),
+                "private_b": jnp.where(start, 0.0, jnp.where(refused, -1.0, 1.0)),
+            },
+            action_target=jnp.append(jnp.arange(j, dtype=jnp.int32), jnp.where(refused, longest, -1)),
             action_mask=jnp.append(startable, True),
         )
 
@@ -443,14 +447,14 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         were tuned on tasks of ``sample_params``.
         """
         del key
-        jobs = observation.tokens[: self.num_jobs]
-        slack, urgency, waiting, price, rate = (
-            jobs[:, TOKEN_COLUMNS.index(name)] for name in ("slack", "urgency", "waiting", "unit_value", "private_e")
+        slack, behind, waiting, price, speed = (
+            observation.column(name)[: self.num_jobs]
+            for name in ("slack", "private_a", "waiting", "unit_value", "private_f")
         )
         # In mean operation times; a lead of 1 leaves the nominal slack less what the machine's speed adds.
         nominal = 2.0 * waiting
-        minutes = jnp.maximum(nominal / rate, 1e-3)
-        ahead = self.num_machines * (slack - urgency) - (minutes - nominal)
+        minutes = jnp.maximum(nominal / speed, 1e-3)
+        ahead = self.num_machines * (slack - behind) - (minutes - nominal)
         index = job_shop.atc_index(jnp.where(price > 0.0, price, MEAN_WEIGHT / TOP_WEIGHT), minutes, ahead, 1.0)
         startable = observation.action_mask[: self.num_jobs]
         best = jnp.argmax(jnp.where(startable, index, -1.0)).astype(jnp.int32)
