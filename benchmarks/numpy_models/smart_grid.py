@@ -22,8 +22,8 @@ from envs_jax.testing.numpy_model import columns, relative
 MOVE = (0, 1, -1)
 WIND_AT, SUN_AT = 6, 9
 SHED, OVER = 1000.0, 100.0
-URGENCY, SLACK, LEVEL, CAPACITY, OUTFLOW, UNIT_VALUE = columns(
-    "urgency", "slack", "level", "capacity", "outflow", "unit_value"
+URGENCY, SLACK, LEVEL, CAPACITY, OUTFLOW, WAITING, UNIT_VALUE = columns(
+    "urgency", "slack", "level", "capacity", "outflow", "waiting", "unit_value"
 )
 SUPPLIER, STORE, CARRIER, MARKET = columns("role_supplier", "role_store", "role_carrier", "role_market")
 SIZE, DRAWN, WEATHER, POWER, MEAN, SPREAD = columns(*(f"private_{letter}" for letter in "abcdef"))
@@ -209,9 +209,14 @@ class LoopModel(numpy_model.LoopModel):
         mean = sum(self.prices) / len(self.prices) if self.prices else 0.0
         for k in range(d):
             out[k, [STORE, LEVEL]] = 1, self.charge[k] / self.full
-            quantum = self.p["capacity"][k] / self.full
-            out[k, URGENCY] = quantum * max(mean - self.local[k], 0.0) if self.charge[k] < self.full else 0.0
-            out[k, SLACK] = min(max(self.local[k] / (mean or 1.0) - 1, 0.0), 1.0)
+            quantum, local = self.p["capacity"][k] / self.full, self.local[k]
+            left = self.num_periods - self.time // self.d
+            if self.charge[k] >= max(left, 1):  # one an hour cannot empty it any more
+                out[k, URGENCY] = quantum * max(local, 0.0)
+            else:
+                out[k, URGENCY] = quantum * max(local - mean, 0.0) if self.charge[k] else 0.0
+                out[k, SLACK] = min(max(1 - local / mean, 0.0), 1.0) if mean > 0 else 0.0
+            out[k, WAITING] = self.charge[k] * quantum / 80
             out[k, [CAPACITY, SIZE]] = self.p["capacity"][k], self.p["capacity"][k] / 80
             out[k, DRAWN], out[k, OUTFLOW] = max(self.drawn[k], 0) / 20, max(-self.drawn[k], 0) / 20
             out[k, UNIT_VALUE], out[k, IS_TURN], out[k, DECIDED] = self.local[k] / 100, k == self.time % d, self.move[k]
@@ -335,6 +340,7 @@ class BatchModel(numpy_model.BatchModel):
     def _show_hour(self) -> None:
         hour = self.time // self.d % 24
         self.stores[..., LEVEL] = self.charge / np.float32(self.full)
+        self.stores[..., WAITING] = self.charge * self.quantum / 80
         self.green_rows[:, 0, LEVEL], self.green_rows[:, 1, LEVEL] = self.blow[self.wind], self.sun[hour]
         self.green_rows[:, 0, WEATHER] = self.winds[self.wind] / 2
         self.green_rows[:, 1, WEATHER] = self.clouds[self.cloud] / 2
@@ -408,8 +414,11 @@ class BatchModel(numpy_model.BatchModel):
         self.highest = price if first else np.maximum(self.highest, price)
         market[:, LEVEL], market[:, UNIT_VALUE] = load / 300, np.clip(price / 100, -10, 10)
         mean = self.total_price / (hour + 1)
-        stores[..., URGENCY] = self.quantum * np.maximum(mean[:, None] - local, 0) * (self.charge < self.full)
-        stores[..., SLACK] = np.clip(local / np.where(mean > 0, mean, 1)[:, None] - 1, 0, 1)
+        late = self.charge >= max(self.num_periods - hour - 1, 1)
+        against = np.where(late, 0, mean[:, None])
+        stores[..., URGENCY] = self.quantum * np.maximum(local - against, 0) * (self.charge > 0)
+        known = np.where(mean > 0, mean, 1)[:, None]
+        stores[..., SLACK] = np.where(late | (mean <= 0)[:, None], 0, np.clip(1 - local / known, 0, 1))
         market[:, MEAN] = np.clip(mean / 100, -10, 10)
         market[:, SPREAD] = np.clip((self.highest - self.lowest) / 100, -10, 10)
         self.table[..., LAST_REWARD] = np.clip(reward / 10, -10, 10)[:, None]

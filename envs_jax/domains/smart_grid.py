@@ -137,12 +137,12 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ====== =========== ====================================================================================
     token  column      quantity
     ====== =========== ====================================================================================
-    store  urgency     $ that charging one quantum saves now: q_d max(mean lambda so far - local price, 0);
-                       0 if it is full
-    store  slack       local price above mean lambda so far [mean lambda so far], at most 1
+    store  urgency     $ that keeping a quantum now loses if power goes back to its mean price, see below
+    store  slack       how far the local price is below mean lambda [mean lambda]; 0 once hours are short
     store  level       charge [full]
     store  capacity    MWh
     store  outflow     fed in in the last hour [20 MW]
+    store  waiting     charge [80 MWh]
     store  unit_value  local price [100 $/MWh]
     store  is_turn     1 if its move is being chosen
     store  decided     m
@@ -171,9 +171,11 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ``carrier``; the system ``market``. The local price is lambda plus the marginal cost of congestion at the storage's
     bus: the derivative of C in what it draws.
 
-    Actions: 0 idle, the no-op, 1 charge, 2 discharge by one quantum; not beyond empty and full. ``signed`` is m: an
-    empty store needs nothing, and so it is power below its mean price that makes charging urgent, and a dear hour that
-    leaves it slack.
+    What waits in a store is energy to be fed in: an empty one needs nothing. A quantum kept loses what the local price
+    is above mean lambda so far, and all of it if it has no later hour in which to be fed in, one an hour.
+
+    Actions: 0 idle, the no-op, 1 charge, 2 discharge by one quantum; not beyond empty and full. ``signed`` is -m:
+    feeding in relieves the store, charging loads it.
 
     Key figures: ``price`` lambda $/MWh, ``net_load`` MW, ``fuel_cost`` $ (with shedding), ``overload``, ``curtailed``,
     ``unserved`` MW.
@@ -393,18 +395,24 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "progress": self.progress(state),
             "last_reward": scaled(state.last_reward, _REWARD),
         }
-        mean = state.prices[0]
-        cheap = jnp.where(state.charge < self.levels - 1, jnp.maximum(mean - state.local_price, 0.0), 0.0)
+        mean, local, size = state.prices[0], state.local_price, params.capacity
+        charge, hours = state.charge.astype(jnp.float32), self.num_periods - self.period(state)
+        # Quanta that could be fed in in this hour, and those of them that no later hour has room for.
+        ready = jnp.minimum(state.charge, 1)
+        last = jnp.clip(state.charge - (hours - 1), 0, ready)
+        lost = jnp.where(last > 0, jnp.maximum(local, 0.0), jnp.maximum(local - mean, 0.0))
+        below = jnp.clip(1.0 - local / jnp.where(mean > 0.0, mean, 1.0), 0.0, 1.0)
         stores = {
-            "urgency": params.capacity / (self.levels - 1) * cheap,
-            "slack": jnp.clip(state.local_price / jnp.where(mean > 0.0, mean, 1.0) - 1.0, 0.0, 1.0),
-            "level": state.charge.astype(jnp.float32) / jnp.float32(self.levels - 1),
-            "capacity": params.capacity,
+            "urgency": size / (self.levels - 1) * jnp.where(ready > 0, lost, 0.0),
+            "slack": jnp.where((last > 0) | (mean <= 0.0), 0.0, below),
+            "level": charge / jnp.float32(self.levels - 1),
+            "capacity": size,
             "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
+            "waiting": scaled(charge / jnp.float32(self.levels - 1) * size, _SIZE),
             "unit_value": scaled(state.local_price, _PRICE),
             "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
-            "private_a": scaled(params.capacity, _SIZE),
+            "private_a": scaled(size, _SIZE),
             "private_b": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
         }
         units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX}
@@ -427,12 +435,12 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         }
         suppliers = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, plants))
         blocks = (("store", self.num_turns, stores), *suppliers, ("carrier", 1, line), ("market", 1, market))
-        charge = state.charge[turn]
+        held = state.charge[turn]
         return make_observation(
             tokens=[(role, rows, values | everywhere) for role, rows, values in blocks],
-            actions={"is_noop": MOVES == 0, "amount": np.abs(MOVES), "signed": MOVES},
+            actions={"is_noop": MOVES == 0, "amount": np.abs(MOVES), "signed": -MOVES},
             action_target=jnp.full((self.num_actions,), turn, jnp.int32),
-            action_mask=jnp.stack([jnp.bool_(True), charge < self.levels - 1, charge > 0]),
+            action_mask=jnp.stack([jnp.bool_(True), held < self.levels - 1, held > 0]),
         )
 
     # ---- what is best ---------------------------------------------------------------------------------------------
