@@ -23,7 +23,7 @@ from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.data import ieee14
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
 
@@ -36,7 +36,7 @@ SUN = np.maximum(np.sin(np.pi * (_HOURS - 6) / 12), 0.0).astype(np.float32)
 _SIN, _COS = (wave(2 * np.pi * _HOURS / 24).astype(np.float32) for wave in (np.sin, np.cos))
 PERSISTENCE = 0.9
 """Of the wind index and of the cloud index from hour to hour."""
-_PRICE, _REWARD, _POWER, _STORE = 100.0, 10.0, 100.0, 20.0  # $/MWh, 100 $, MW and MW that a feature of 1 stands for
+_PRICE, _REWARD, _POWER, _STORE, _SIZE = 100.0, 10.0, 100.0, 20.0, 80.0  # $/MWh, 100 $, MW, MW, MWh of a feature 1
 
 
 @struct.dataclass
@@ -134,27 +134,48 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ``W`` and ``S`` (plants behind the meter), clearness, each storage's ``eta``, the factor ``rating`` on the lines'
     ratings. Shown: charge, this hour's weather, and all that the control room measured in the last hour.
 
-    ========== ======================= =================================================================================
-    column     store (one a storage)   others
-    ========== ======================= =================================================================================
-    urgency    1 - charge / full       line: loading above 1
-    slack      charge / full           unit: 1 - P / Pmax; line: loading below 1
-    level      charge / full           unit: P / Pmax; wind, clear sky: output now / capacity; line: loading;
-                                       market: load / 300 MW
-    capacity   MWh / 80                unit: Pmax / largest
-    inflow     drawn / 20 MW
-    outflow    fed in / 20 MW          wind, sun: power available last hour / 100 MW
-    signal_a                           wind: z / 2; sun: y / 2; market: mean lambda so far / 100
-    signal_b                           market: highest minus lowest lambda so far / 100
-    unit_value local price / 100       market: lambda / 100 $/MWh
-    decided    m
-    ========== ======================= =================================================================================
+    ====== =========== ====================================================================================
+    token  column      quantity
+    ====== =========== ====================================================================================
+    store  urgency     $ that keeping a quantum now loses if power goes back to its mean price, see below
+    store  slack       how far the local price is below mean lambda [mean lambda]; 0 once hours are short
+    store  level       charge [full]
+    store  capacity    MWh
+    store  outflow     fed in in the last hour [20 MW]
+    store  waiting     charge [80 MWh]
+    store  unit_value  local price [100 $/MWh]
+    store  is_turn     1 if its move is being chosen
+    store  decided     m
+    store  private_a   size [80 MWh]
+    store  private_b   drawn in the last hour [20 MW]
+    unit   slack       1 - P / Pmax
+    unit   level       P / Pmax
+    unit   capacity    Pmax [MW]
+    plant  level       wind, clear sky: output now [capacity]
+    plant  private_c   weather now: z / 2 of the wind, y / 2 of the sun
+    plant  private_d   power that was available in the last hour [100 MW]
+    line   urgency     $ that the last hour's overload of a line of 100 MW would cost again
+    line   slack       loading below 1
+    line   level       loading
+    market level       load [300 MW]
+    market unit_value  lambda [100 $/MWh]
+    market private_e   mean lambda so far [100 $/MWh]
+    market private_f   highest minus lowest lambda so far [100 $/MWh]
+    all    cycle_sin   time of day, with cycle_cos
+    all    cycle_cos   see cycle_sin
+    all    progress    share of the episode gone
+    all    last_reward reward of the last period [1000 $]
+    ====== =========== ====================================================================================
 
-    Everywhere ``cycle_*`` (time of day), ``progress``, ``last_reward`` (reward / 10). Five unit tokens and two of wind
-    and sun are ``supplier``, the line loaded most is a ``carrier``, the system a ``market``. The local price is lambda
-    plus the marginal cost of congestion at the storage's bus: the derivative of C in what it draws.
+    Roles: store ``store``, one a storage; five units and two plants, wind and sun, ``supplier``; the line loaded most
+    ``carrier``; the system ``market``. The local price is lambda plus the marginal cost of congestion at the storage's
+    bus: the derivative of C in what it draws.
 
-    Actions: 0 idle, 1 charge, 2 discharge by one quantum; not beyond empty and full.
+    What waits in a store is energy to be fed in: an empty one needs nothing. A quantum kept loses what the local price
+    is above mean lambda so far, and all of it if it has no later hour in which to be fed in, one an hour.
+
+    Actions: 0 idle, the no-op, 1 charge, 2 discharge by one quantum; not beyond empty and full. ``signed`` is -m:
+    feeding in relieves the store, charging loads it.
 
     Key figures: ``price`` lambda $/MWh, ``net_load`` MW, ``fuel_cost`` $ (with shedding), ``overload``, ``curtailed``,
     ``unserved`` MW.
@@ -367,7 +388,6 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         def scaled(value: chex.Array, scale: float) -> chex.Array:
             return bounded(value / scale)
 
-        level = state.charge.astype(jnp.float32) / jnp.float32(self.levels - 1)
         share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
         everywhere = {
             "cycle_sin": jnp.asarray(_SIN)[hour],
@@ -375,44 +395,52 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "progress": self.progress(state),
             "last_reward": scaled(state.last_reward, _REWARD),
         }
+        mean, local, size = state.prices[0], state.local_price, params.capacity
+        charge, hours = state.charge.astype(jnp.float32), self.num_periods - self.period(state)
+        # Quanta that could be fed in in this hour, and those of them that no later hour has room for.
+        ready = jnp.minimum(state.charge, 1)
+        last = jnp.clip(state.charge - (hours - 1), 0, ready)
+        lost = jnp.where(last > 0, jnp.maximum(local, 0.0), jnp.maximum(local - mean, 0.0))
+        below = jnp.clip(1.0 - local / jnp.where(mean > 0.0, mean, 1.0), 0.0, 1.0)
         stores = {
-            "urgency": 1.0 - level,
-            "slack": level,
-            "level": level,
-            "capacity": scaled(params.capacity, 80.0),
-            "inflow": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
+            "urgency": size / (self.levels - 1) * jnp.where(ready > 0, lost, 0.0),
+            "slack": jnp.where((last > 0) | (mean <= 0.0), 0.0, below),
+            "level": charge / jnp.float32(self.levels - 1),
+            "capacity": size,
             "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
+            "waiting": scaled(charge / jnp.float32(self.levels - 1) * size, _SIZE),
             "unit_value": scaled(state.local_price, _PRICE),
             "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
+            "private_a": scaled(size, _SIZE),
+            "private_b": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
         }
-        units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX / ieee14.UNIT_MAX.max()}
-        green = {
+        units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX}
+        plants = {
             "level": jnp.stack([jnp.asarray(self._wind_factor)[state.wind], jnp.asarray(SUN)[hour]]),
-            "outflow": scaled(state.green, _POWER),
             "private_c": jnp.stack([jnp.asarray(self.wind.grid)[state.wind], jnp.asarray(self.cloud.grid)[state.cloud]])
             / 2.0,
+            "private_d": scaled(state.green, _POWER),
         }
         line = {
-            "urgency": jnp.clip(state.loading - 1.0, 0.0, 1.0),
+            "urgency": OVERLOAD_COST * _POWER * jnp.maximum(state.loading - 1.0, 0.0),
             "slack": jnp.clip(1.0 - state.loading, 0.0, 1.0),
             "level": scaled(state.loading, 1.0),
         }
         market = {
             "level": scaled(state.load, 300.0),
-            "private_c": scaled(state.prices[0], _PRICE),
-            "private_d": scaled(state.prices[2] - state.prices[1], _PRICE),
             "unit_value": scaled(state.price, _PRICE),
+            "private_e": scaled(mean, _PRICE),
+            "private_f": scaled(state.prices[2] - state.prices[1], _PRICE),
         }
-        plants = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, green))
-        blocks = (("store", self.num_turns, stores), *plants, ("carrier", 1, line), ("market", 1, market))
-        charge = state.charge[turn]
+        suppliers = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, plants))
+        blocks = (("store", self.num_turns, stores), *suppliers, ("carrier", 1, line), ("market", 1, market))
+        held = state.charge[turn]
         return make_observation(
-            tokens=token_table(*((role, rows, {**values, **everywhere}) for role, rows, values in blocks)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(self.num_actions, is_noop=MOVES == 0, amount=np.abs(MOVES), signed=MOVES),
+            tokens=[(role, rows, values | everywhere) for role, rows, values in blocks],
+            actions={"is_noop": MOVES == 0, "amount": np.abs(MOVES), "signed": -MOVES},
             action_target=jnp.full((self.num_actions,), turn, jnp.int32),
-            action_mask=jnp.stack([jnp.bool_(True), charge < self.levels - 1, charge > 0]),
+            action_mask=jnp.stack([jnp.bool_(True), held < self.levels - 1, held > 0]),
         )
 
     # ---- what is best ---------------------------------------------------------------------------------------------
@@ -468,20 +496,20 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         iteration), then rounded.
         """
         del key
-        column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        mine, sun = jnp.argmax(column["is_turn"]).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
-        price, average, level = column["unit_value"], column["private_c"][-1], column["level"][mine]
+        column = observation.column
+        mine, sun = jnp.argmax(column("is_turn")).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
+        price, average, level = column("unit_value"), column("private_e")[-1], column("level")
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)
         tight = jnp.clip((price[mine] - price[-1]) / mean, -3.0, 3.0)
-        spread = jnp.clip(column["private_d"][-1] / mean, 0.0, 3.0)
-        sin, cos = column["cycle_sin"][0], column["cycle_cos"][0]
-        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column["private_c"][sun - 1])
+        spread = jnp.clip(column("private_f")[-1] / mean, 0.0, 3.0)
+        sin, cos = column("cycle_sin")[0], column("cycle_cos")[0]
+        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column("private_c")[sun - 1])
         day = 0.1 * cos - 0.45 * sin - 0.6 * sin * cos - 0.15 * (cos * cos - sin * sin)
-        now = -0.5 * (column["outflow"][sun] - 0.5) - 0.2 * (column["level"][-2] - 0.7) - 0.2 * (level - 0.5)
+        now = -0.5 * (column("private_d")[sun] - 0.5) - 0.2 * (level[-2] - 0.7) - 0.2 * (level[mine] - 0.5)
         worth = dear + 0.4 * tight + swing + day + now
-        left = (1.0 - column["progress"][0]) * self.num_periods
-        late = left <= 1.4 * level * (self.levels - 1)
+        left = (1.0 - column("progress")[0]) * self.num_periods
+        late = left <= 1.4 * level[mine] * (self.levels - 1)
         charge = (worth < -0.65) & (left > 6.5) & ~late
         discharge = (worth > 0.7) | (late & (dear + tight > -1.1))
         wish = jnp.where(discharge, 2, jnp.where(charge, 1, 0))

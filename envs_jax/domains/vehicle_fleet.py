@@ -24,23 +24,15 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.data import AmodCity
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import (
-    ACTION_COLUMNS,
-    TOKEN_COLUMNS,
-    Observation,
-    make_observation,
-    action_rows,
-    bounded,
-    token_table,
-)
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import fluid_fleet
 
 SMOOTHING = 0.3
 """Weight of the latest requests in the running averages that are shown."""
 TIME_SCALE = 10.0
-"""Periods of driving that one unit of ``age`` stands for."""
+"""Periods of driving that one unit of ``private_b`` stands for."""
 VEHICLE_SCALE = 20.0
-"""Vehicles a region that one unit of ``capacity`` stands for."""
+"""Vehicles a region that one unit of the city's ``private_f`` stands for."""
 
 
 @struct.dataclass
@@ -105,37 +97,41 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     ``t + trip_time + 1``. Serving fares from the highest down is the exact optimum of the matching linear programme
     (most revenue; its only coupling is a region's number of vehicles), ties go to the region of lower number.
 
-    Tokens: N regions, then the city. Numbers of vehicles and trips are in units of the mean fleet per region.
+    Tokens: N regions, then the city. [fleet] is the mean fleet per region, [fare] the public mean fare.
 
     ====== =========== ==========================================================================
     token  column      quantity
     ====== =========== ==========================================================================
-    region urgency     share of last period's requests that were lost
+    region urgency     max(average requests - idle - arriving, 0) x fare: $ missed in a period
     region slack       idle / (idle + average requests)
-    region level       idle vehicles
-    region inflow      vehicles that arrive before the next matching
-    region pipeline    vehicles that arrive later
-    region outflow     trips served from here in the last period
-    region waiting     requests lost in the last period
-    region age         driving time from the region in turn [TIME_SCALE periods]
-    region signal_a    running average of trips asked for from here
-    region signal_b    running average of trips asked for to here
-    region unit_cost   cost of driving here from the region in turn [mean fares]
-    region unit_value  mean fare of the trips last served from here [mean fares]; 1 before any was
+    region level       idle vehicles [fleet]
+    region inflow      vehicles that arrive before the next matching [fleet]
+    region outflow     trips served from here in the last period [fleet]
+    region unit_cost   cost of driving here from the region in turn [fare]
+    region unit_value  mean fare of the trips last served from here [fare]; 1 before any was
     region is_turn     1 if the choice is this region's
-    region decided     vehicles sent here less vehicles sent away so far in this period
-    city   capacity    fleet per region [VEHICLE_SCALE vehicles]
-    city   level       idle vehicles; likewise pipeline (all on the way), outflow, waiting: means over regions
-    city   unit_cost   cost of driving for one period [mean fares]
+    region decided     vehicles sent here less vehicles sent away so far in this period [fleet]
+    region private_a   vehicles that arrive later [fleet]
+    region private_b   driving time from the region in turn [TIME_SCALE periods]
+    region private_c   average requests: running average of trips asked for from here [fleet]
+    region private_d   running average of trips asked for to here [fleet]
+    region private_e   requests lost in the last period [fleet]
+    city   level       idle vehicles, mean over regions [fleet]
+    city   inflow      mean over regions [fleet]
+    city   outflow     mean over regions [fleet]
+    city   unit_cost   cost of driving for one period [fare]
+    city   private_a   vehicles that arrive later, mean over regions [fleet]
+    city   private_e   requests lost in the last period, mean over regions [fleet]
+    city   private_f   fleet per region [VEHICLE_SCALE vehicles]
     all    progress    share of the episode gone
     all    last_reward reward of the last period [tenth of fleet x mean fare]
     ====== =========== ==========================================================================
 
     Roles: region ``place``, city ``clock``. Features without bounds are cut at 10. An action's ``amount`` and
-    ``signed`` are the share sent, its target the region that gets the vehicles.
+    ``signed`` are the share sent, its target the region that gets the vehicles; action 0 keeps them, the no-op.
 
     Shown: vehicles, travel times, cost. Hidden: ``rate`` and ``price``, and so the change of ``rate`` during the
-    episode. Requests from and to each region show in ``signal_a``, ``signal_b``, fares in ``unit_value``.
+    episode. Requests from and to each region show in ``private_c`` and ``private_d``, fares in ``unit_value``.
 
     Key figures in ``info``: ``revenue``, ``trip_cost``, ``rebalancing_cost`` [$]; ``requests``, ``served`` [trips];
     ``driven`` empty [vehicle periods]; ``idle`` after the matching [vehicles].
@@ -396,29 +392,30 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         fleet = jnp.maximum(jnp.sum(params.initial, dtype=jnp.int32), 1).astype(jnp.float32)
         distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0, dtype=jnp.int32)
         driving = params.cost / params.price_scale
+        idle, soon, asked = state.idle.astype(jnp.float32), state.idle + state.arriving[0], state.average[0]
         lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0, dtype=jnp.int32)
-        counts = {"level": state.idle, "inflow": state.arriving[0], "private_a": later}
-        counts |= {"outflow": state.served, "waiting": lost}
+        counts = {"level": state.idle, "inflow": state.arriving[0], "outflow": state.served}
+        counts |= {"private_a": later, "private_e": lost}
         everywhere = {
             "progress": self.progress(state),
             "last_reward": bounded(10.0 * state.last_reward / (fleet * params.price_scale)),
         }
         regions = dict(
-            urgency=lost / jnp.maximum(state.requests, 1),
-            slack=state.idle.astype(jnp.float32) / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
-            age=bounded(distance.astype(jnp.float32) / TIME_SCALE),
-            private_c=bounded(state.average[0] * n / fleet),
-            private_d=bounded(state.average[1] * n / fleet),
+            urgency=jnp.maximum(asked - soon.astype(jnp.float32), 0.0) * state.fare,
+            slack=idle / jnp.maximum(idle + asked, 1.0),
             unit_cost=bounded(driving * distance.astype(jnp.float32)),
             unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
             decided=bounded((state.moved * n).astype(jnp.float32) / fleet),
+            private_b=bounded(distance.astype(jnp.float32) / TIME_SCALE),
+            private_c=bounded(asked * n / fleet),
+            private_d=bounded(state.average[1] * n / fleet),
             **{name: bounded((count * n).astype(jnp.float32) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         city = dict(
-            capacity=bounded(fleet / (n * VEHICLE_SCALE)),
             unit_cost=bounded(driving),
+            private_f=bounded(fleet / (n * VEHICLE_SCALE)),
             **{
                 name: bounded(jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) / fleet)
                 for name, count in counts.items()
@@ -426,9 +423,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             **everywhere,
         )
         return make_observation(
-            tokens=token_table(("place", n, regions), ("clock", 1, city)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(self.num_actions, is_noop=self._is_noop, amount=self._share, signed=self._share),
+            tokens=[("place", n, regions), ("clock", 1, city)],
+            actions={"is_noop": self._is_noop, "amount": self._share, "signed": self._share},
             action_target=self._destinations(turn),
             action_mask=self._legal(self._amounts(own_idle)),
         )
@@ -468,18 +464,18 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         equal-distribution rule.
         """
         del key
-        column = {name: observation.tokens[:-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        described = {name: observation.actions[:, i] for i, name in enumerate(ACTION_COLUMNS)}
-        left = (1.0 - column["progress"]) * self.num_periods
-        target = jnp.minimum(_TARGET_PERIODS, left) * column["private_c"] + _TARGET_FLOOR
-        position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["private_a"]
+        column = lambda name: observation.column(name)[: self.num_regions]  # noqa: E731
+        level, here = column("level"), column("is_turn")
+        left = (1.0 - column("progress")) * self.num_periods
+        target = jnp.minimum(_TARGET_PERIODS, left) * column("private_c") + _TARGET_FLOOR
+        position = level + column("inflow") + _PIPELINE_WEIGHT * column("private_a")
         regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         to = (regions[None, :] == observation.action_target[:, None]).astype(jnp.float32)
-        amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])
-        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - column["is_turn"][None, :]))
-        price = (column["unit_value"] ** _FARE_POWER)[None, :]
+        amount = observation.action_column("amount") * jnp.sum(level * here)
+        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - here[None, :]))
+        price = (column("unit_value") ** _FARE_POWER)[None, :]
         shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * price
-        drive = to @ (_COST_WEIGHT * column["unit_cost"] + _TIME_WEIGHT * column["age"])
+        drive = to @ (_COST_WEIGHT * column("unit_cost") + _TIME_WEIGHT * column("private_b"))
         loss = jnp.sum(shortage, axis=1) + amount * drive
         return jnp.argmin(jnp.where(observation.action_mask, loss, jnp.inf)).astype(jnp.int32)
 
