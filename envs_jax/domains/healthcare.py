@@ -189,7 +189,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     exceptions: ClassVar[Mapping[str, str]] = {
         "serving_the_urgent_pays": "A placement costs 2 to 40, a wait .5 to 2 an epoch: random placements cost more "
         "than the waits that they end.",
-        "the_reference_serves_the_urgent": "The reference places few patients, and by hidden costs, while chance, whose "
+        "the_reference_serves_the_urgent": "The reference places few patients, and by hidden costs; chance, whose "
         "choices grow with the queue, places most of the longest.",
     }
 

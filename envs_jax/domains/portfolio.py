@@ -160,7 +160,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     # Exact for continuous trades; rounding it to the menu is not proven optimal.
     reference_kind: ClassVar[str] = "heuristic"
     exceptions: ClassVar[Mapping[str, str]] = {
-        "the_reference_serves_the_urgent": "The reference holds risk for hidden returns and trades little, while random "
+        "the_reference_serves_the_urgent": "The reference holds risk for hidden returns and trades little; random "
         "trades are large: they shrink large positions and open small ones.",
     }
 
