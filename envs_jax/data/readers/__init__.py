@@ -5,7 +5,7 @@ through :func:`load`. What is wrong is refused as ``<owner>.<field>: <file>:<lin
 <value>``, a ``ValueError`` of one line. docs/own_data.md says of each format what is read, ignored and refused.
 """
 
-from envs_jax.data.readers import job_shop, landing, matpower, series, topology
+from envs_jax.data.readers import job_shop, landing, matpower, series, topology, trips
 from envs_jax.data.readers.text import digest, load, path_of
 
-__all__ = ["digest", "job_shop", "landing", "load", "matpower", "path_of", "series", "topology"]
+__all__ = ["digest", "job_shop", "landing", "load", "matpower", "path_of", "series", "topology", "trips"]

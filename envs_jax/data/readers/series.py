@@ -15,8 +15,8 @@ import numpy as np
 from envs_jax.checks import shown
 from envs_jax.data.readers.text import Word, number, refusal
 
-MOST = 100_000
-"""Rows."""
+MOST, LARGEST_COUNT = 100_000, 127
+"""Rows; units asked for in a period, more of which a table of demand cannot hold."""
 
 
 def parse(
@@ -42,6 +42,18 @@ def parse(
     name = names[-1] if names else f"column {len(lines[0][1])}"
     values = [number(where, Word(cells[-1], at), name, low, high, whole=whole) for at, cells in lines]
     return np.array(values)
+
+
+def parse_counts(text: str, where: str) -> np.ndarray:
+    """Units asked for by period, ``i64[periods]``: whole numbers from 0 to :data:`LARGEST_COUNT`, not all alike.
+
+    Raises:
+      ValueError: as :func:`parse`; for a constant series, of which no law can be made.
+    """
+    counts = parse(text, where, low=0.0, high=LARGEST_COUNT, whole=True, rows=2).astype(int)
+    if np.ptp(counts) == 0:
+        raise refusal(where, 0, "the series", "of at least two different numbers", f"{counts[0]} always")
+    return counts
 
 
 def parse_prices(text: str, where: str) -> np.ndarray:
