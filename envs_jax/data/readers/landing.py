@@ -134,7 +134,7 @@ def parse(text: str, where: str) -> Landing:
         rows[i, 4] = words.take(f"cost per unit late {of}", 0.0)
         for j in range(count):
             rows[i, 5 + j] = words.take_whole(f"separation from aircraft {i + 1} to {j + 1}", 0, LATEST)
-    words.end(f"the list of {count} aircraft")
+    words.end(f"what follows the last of {count} aircraft")
     order = np.argsort(rows[:, 1], kind="stable")
     separation = rows[:, 5:][np.ix_(order, order)]
     np.fill_diagonal(separation, 0.0)

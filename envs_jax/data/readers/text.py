@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
+from envs_jax.checks import refusal as field_refusal
 from envs_jax.checks import shown
 
 LARGEST = 16 * 2**20
@@ -30,10 +31,12 @@ def path_of(value: object) -> object:
 def digest(path: object) -> str | None:
     """Of a file's content, so that a file that has changed is another instance; None if it cannot be read."""
     try:
-        with open(path, "rb") as file:  # type: ignore[call-overload]  # what is no path raises
-            return hashlib.sha256(file.read(LARGEST + 1)).hexdigest()
-    except (OSError, TypeError, ValueError):
-        return None
+        if isinstance(path, str) and os.path.isfile(path):  # a number would be an open file's
+            with open(path, "rb") as file:
+                return hashlib.sha256(file.read(LARGEST + 1)).hexdigest()
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 def load(owner: str, field: str, path: object, parse: Callable[[str, str], ParsedT]) -> ParsedT:
@@ -51,26 +54,26 @@ def load(owner: str, field: str, path: object, parse: Callable[[str, str], Parse
     """
     name = path_of(path)
     if not isinstance(name, str):
-        raise ValueError(f"{owner}.{field} must be the path of a file, got {shown(path)}")
-    where = f"{owner}.{field}: {' '.join(name.split()) or shown(name)}"
+        raise field_refusal(owner, field, "the path of a file", shown(path))
     try:
         file = pathlib.Path(name)
         if file.is_dir():
-            raise ValueError(f"{where} must be a file, is a folder")
+            raise field_refusal(owner, field, "the path of a file", f"a folder: {shown(name)}")
         if not file.is_file():  # nor a pipe or device, which may never end
-            raise ValueError(f"{where} must be a file, there is none")
+            raise field_refusal(owner, field, "the path of a file", f"{shown(name)}, where there is none")
         if (size := file.stat().st_size) > LARGEST:
-            raise ValueError(f"{where} must be of at most {LARGEST} bytes, has {size}")
+            raise field_refusal(owner, field, f"a file of at most {LARGEST} bytes", f"{size}: {shown(name)}")
         content = file.read_bytes()
     except OSError as error:
-        raise ValueError(f"{where} cannot be read: {error.strerror}") from error
+        raise field_refusal(owner, field, "a file that can be read", f"{shown(name)}: {error.strerror}") from error
+    where = f"{owner}.{field}: {' '.join(name.split())}"
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{where}:{line}: must be UTF-8 text, byte {error.start} cannot be read") from error
+        raise refusal(where, line, "the file", "UTF-8 text", f"byte {content[error.start]:#04x}") from error
     if "\0" in text:
-        raise ValueError(f"{where}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: must be text, has a zero byte")
+        raise refusal(where, text.count("\n", 0, text.index("\0")) + 1, "the file", "text", "a zero byte")
     return parse(text.removeprefix(_BYTE_ORDER_MARK), where)
 
 
@@ -141,7 +144,7 @@ class Words:
         """
         if self._next == len(self._words):
             last = self._words[-1].line if self._words else 1
-            raise ValueError(f"{self.where}:{last}: the file ends where {what} should stand")
+            raise refusal(self.where, last, what, "there", "the end of the file")
         self._next += 1
         return number(self.where, self._words[self._next - 1], what, low, high, **bounds)
 
@@ -155,7 +158,7 @@ class Words:
         return self._words[self._next - 1].line if self._next else 1
 
     def end(self, what: str) -> None:
-        """Refuses what is left: ``what`` is complete."""
+        """Refuses what is left; ``what`` names it."""
         if self._next < len(self._words):
             word = self._words[self._next]
-            raise ValueError(f"{self.where}:{word.line}: {what} must end before {shown(word.text)}, which is too much")
+            raise refusal(self.where, word.line, what, "the end of the file", shown(word.text))

@@ -106,7 +106,8 @@ def driving_of(trips: Trips, where: str) -> np.ndarray:
         time = np.minimum(time, time[:, middle, None] + time[None, middle])
     if np.isinf(time).any():
         start, end = np.argwhere(np.isinf(time))[0].tolist()
-        raise refusal(where, 0, "trips", "such that some lead from everywhere to everywhere", f"none {start} to {end}")
+        allowed = "such that some lead from everywhere to everywhere where no driving is given"
+        raise refusal(where, 0, "trips", allowed, f"none from {start} to {end}")
     return np.maximum(time, 1).astype(int)
 
 
