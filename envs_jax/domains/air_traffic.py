@@ -222,6 +222,10 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         self.num_actions = window * num_runways
         self.num_uniforms = num_aircraft
         self._record = record
+        # What the heuristic takes for published, in units of a time feature.
+        self._usual_separation = np.array(SEPARATION) / (SLOT * num_aircraft * _MEAN_SEPARATION)
+        if record is not None:
+            self._usual_separation = record.by_class()[1] / (num_aircraft * record.mean_separation)
 
     @property
     def default_params(self) -> AirTrafficParams:
@@ -253,9 +257,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     def _timetable(self, record: readers.landing.Landing) -> AirTrafficParams:
         """The first n aircraft of a record in every bank; each cost per unit late, from the highest on, an airline."""
         n = self.num_turns
-        wake, blocks = record.classes()
-        separation = np.full((3, 3), record.separation.max())
-        separation[: len(blocks), : len(blocks)] = blocks
+        wake, separation = record.by_class()
         costs = np.unique(record.late)[::-1]
         weight = np.resize(costs[-1], self.num_airlines)
         weight[: len(costs)] = costs
@@ -264,8 +266,6 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         def banks(row: np.ndarray, dtype: jnp.dtype) -> chex.Array:
             return jnp.asarray(np.broadcast_to(row[:n], (self.num_periods, n)), dtype)
 
-        pairs = len(record.target) * (len(record.target) - 1)
-        mean_separation = float(record.separation.sum() / pairs)
         return AirTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             earliest=banks(record.earliest, jnp.float32),
@@ -276,8 +276,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             separation=jnp.asarray(separation, jnp.float32),
             early_ratio=jnp.float32((record.early / record.late)[0]),
             charge_noise=jnp.float32(0.0),
-            time_scale=jnp.float32(n * mean_separation),
-            cost_scale=jnp.float32(n * mean_separation * record.late.mean()),
+            time_scale=jnp.float32(n * record.mean_separation),
+            cost_scale=jnp.float32(n * record.mean_separation * record.late.mean()),
             weight=jnp.asarray(weight, jnp.float32),
             inflation=jnp.float32(1.0),
         )
@@ -287,7 +287,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120}
         slots; class mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45,
-        sigma = 1. With a file of one's own only w and phi are drawn: what is shown is the file's.
+        sigma = 1. With a file w and phi alone are drawn: the timetable is the file's.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
         u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
@@ -314,7 +314,8 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         )
         if self._record is None:
             return drawn
-        return self.default_params.replace(**{name: getattr(drawn, name) for name in self.hidden})
+        kept = self.default_params.replace(charge_noise=drawn.charge_noise)
+        return kept.replace(**{name: getattr(drawn, name) for name in self.hidden})
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: AirTrafficParams) -> AirTrafficState:
         """Everybody waits, nothing has been seen."""
@@ -526,7 +527,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         trusted = _PRIOR_WEIGHT ** (1.0 - _TRUST) * jnp.maximum(observed, 0.1) ** _TRUST
         weight = jnp.where(observed > 0, trusted, _PRIOR_WEIGHT)
         inflation = jnp.where(tower["rate"] > 0, jnp.clip(tower["rate"], *INFLATION), _PRIOR_INFLATION)
-        needed = inflation * jnp.asarray(SEPARATION, jnp.float32) / (SLOT * n * _MEAN_SEPARATION)
+        needed = inflation * jnp.asarray(self._usual_separation, jnp.float32)
         wake = jnp.round(3.0 * (1.0 - column["capacity"])).astype(jnp.int32)
         waiting = column["waiting"] > 0
         rank = _rank(waiting)

@@ -104,6 +104,19 @@ class Landing:
             raise checks.refusal(owner, "num_aircraft + num_airlines", f"at most {TOKENS - 1}", got)
         return aircraft, airlines
 
+    def by_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`classes` with a table of :data:`CLASSES`; classes that no aircraft has keep the largest separation."""
+        wake, blocks = self.classes()
+        table = np.full((CLASSES, CLASSES), self.separation.max())
+        table[: len(blocks), : len(blocks)] = blocks
+        return wake, table
+
+    @property
+    def mean_separation(self) -> float:
+        """Over all pairs of different aircraft."""
+        count = len(self.target)
+        return float(self.separation.sum() / (count * (count - 1)))
+
     def _alike(self, i: int, j: int) -> bool:
         """Whether two aircraft may be exchanged without changing a separation."""
         others = np.setdiff1d(np.arange(len(self.target)), (i, j))
