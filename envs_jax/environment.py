@@ -88,6 +88,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
       own_reward_scale: True where learners get rewards as they are: where episodes may end early, taking a mean off
         would change what is best.
+      data_files: the constructor's arguments that are paths of files.
       num_token_features: columns of a token; only foreign tasks have others than the vocabulary's.
       num_action_features: columns of an action's description, likewise.
     """
@@ -107,6 +108,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     reference_kind: ClassVar[str] = "heuristic"
     horizon_terminates: ClassVar[bool] = True
     own_reward_scale: ClassVar[bool] = False
+    data_files: ClassVar[tuple[str, ...]] = ()
     num_token_features: int = NUM_TOKEN_FEATURES
     num_action_features: int = NUM_ACTION_FEATURES
     _final_observation: bool = False

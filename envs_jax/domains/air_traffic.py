@@ -14,6 +14,7 @@ the separation that pilots and weather really need, phi, are the task's secret; 
 from __future__ import annotations
 
 import math
+import os
 from typing import ClassVar
 
 import chex
@@ -23,6 +24,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, data, sampling
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import aircraft_landing
@@ -168,30 +170,41 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_aircraft: n of a bank, 2 to 20; the reference needs at most 12.
+      num_aircraft: n of a bank, 2 to 20; the reference needs at most 12. By default 8, with ``instance`` all of the
+        file's; fewer are its first in the order of targets.
       num_periods: P, banks.
-      num_airlines: Q, at least 2.
+      num_airlines: Q, at least 2. By default 3, with ``instance`` more if it has more different costs per unit late.
       num_runways: R; the reference needs 1.
-      window: W, at most n; ``num_aircraft`` is no limit.
+      window: W, at most n; ``num_aircraft`` is no limit. By default 6, or n if that is less.
       num_slots: H, slots after a bank's earliest E over which the reference searches; by default as many as banks of
         the tasks need, at least 176.
+      instance: path of an OR-Library file (docs/own_data.md), which is every bank of the default task. Sampled tasks
+        keep all that is shown and draw what is hidden.
     """
 
     name: ClassVar[str] = "air_traffic"
     hidden: ClassVar[tuple[str, ...]] = ("weight", "inflation")
     reward_unit: ClassVar[str] = "scaled delay cost"
     reference_kind: ClassVar[str] = "optimal"
+    data_files: ClassVar[tuple[str, ...]] = ("instance",)
 
     def __init__(
         self,
-        num_aircraft: int = 8,
+        num_aircraft: int | None = None,
         num_periods: int = 8,
-        num_airlines: int = 3,
+        num_airlines: int | None = None,
         num_runways: int = 1,
-        window: int = 6,
+        window: int | None = None,
         num_slots: int | None = None,
+        instance: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        record = None if instance is None else readers.load(self.name, "instance", instance, readers.landing.read)
+        if record is None:
+            num_aircraft = 8 if num_aircraft is None else num_aircraft
+            num_airlines = 3 if num_airlines is None else num_airlines
+        else:
+            num_aircraft, num_airlines = record.sizes(self.name, num_aircraft, num_airlines)
         num_aircraft, num_periods, num_airlines, num_runways = checks.whole_numbers(
             self.name,
             num_aircraft=(num_aircraft, 2, 20),
@@ -199,9 +212,12 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             num_airlines=(num_airlines, 2, 100),
             num_runways=(num_runways, 1, 20),
         )
+        window = min(6, num_aircraft) if window is None else window
         window = checks.whole_number(self.name, "window", window, 2, num_aircraft)
         # A bank's targets are at most 12 slots after its first E and 20 apart; the rest is room for delay.
         needed = 12 + 20 * (num_aircraft - 1) + DELAY
+        if record is not None:
+            needed = max(needed, record.slots(num_aircraft, INFLATION[1]))
         if num_slots is None:
             num_slots = max(176, needed)
         num_slots = checks.whole_number(self.name, "num_slots", num_slots, needed, 4096)
@@ -214,10 +230,17 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         self.num_tokens = num_aircraft + num_airlines + 1
         self.num_actions = window * num_runways
         self.num_uniforms = num_aircraft
+        self._record = record
+        # What the heuristic takes for published, in units of a time feature.
+        self._usual_separation = np.array(SEPARATION) / (SLOT * num_aircraft * _MEAN_SEPARATION)
+        if record is not None:
+            self._usual_separation = record.by_class()[1] / (num_aircraft * record.mean_separation)
 
     @property
     def default_params(self) -> AirTrafficParams:
-        """The first n aircraft of airland1 (n <= 10) or airland3, every bank the same, published separations."""
+        """The file's instance, or the first n aircraft of airland1 (n <= 10) or airland3; every bank the same."""
+        if self._record is not None:
+            return self._timetable(self._record)
         return self.instance(1 if self.num_turns <= 10 else 3)
 
     def instance(self, number: int) -> AirTrafficParams:
@@ -229,39 +252,41 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         Raises:
           ValueError: for another number, too few aircraft in the file, or targets beyond ``num_slots``.
         """
-        record = data.airland(checks.whole_number(self.name, "number", number, 1, 4))
+        record = readers.landing.Landing(**data.airland(checks.whole_number(self.name, "number", number, 1, 4)))
         n = self.num_turns
-        if n > len(record["target"]):
-            allowed = f"at most {len(record['target'])}, all aircraft of airland{number}"
+        if n > len(record.target):
+            allowed = f"at most {len(record.target)}, all aircraft of airland{number}"
             raise checks.refusal(self.name, "num_aircraft", allowed, str(n))
-        span = math.ceil(record["target"][:n].max() - record["earliest"][:n].min())
+        span = math.ceil(record.target[:n].max() - record.earliest[:n].min())
         if span + DELAY > self.num_slots:
             allowed = f"at least {span + DELAY}, for the targets of airland{number}"
             raise checks.refusal(self.name, "num_slots", allowed, str(self.num_slots))
-        light = (record["late"] == 10.0).astype(int)
-        pairs = record["separation"]
-        separation = np.full((3, 3), pairs.max())
-        for a in (0, 1):
-            for b in (0, 1):
-                block = pairs[np.ix_(light == a, light == b)]
-                separation[a, b] = block[block > 0].min()
-        weight = np.full(self.num_airlines, 10.0)
-        weight[0] = 30.0
+        return self._timetable(record)
+
+    def _timetable(self, record: readers.landing.Landing) -> AirTrafficParams:
+        """The first n aircraft of a record in every bank; each cost per unit late, from the highest on, an airline."""
+        n = self.num_turns
+        wake, separation = record.by_class()
+        costs = np.unique(record.late)[::-1]
+        weight = np.resize(costs[-1], self.num_airlines)
+        weight[: len(costs)] = costs
+        airline = np.searchsorted(-costs, -record.late)
 
         def banks(row: np.ndarray, dtype: jnp.dtype) -> chex.Array:
             return jnp.asarray(np.broadcast_to(row[:n], (self.num_periods, n)), dtype)
 
-        mean_separation = float(pairs.sum() / (len(pairs) * (len(pairs) - 1)))
         return AirTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
-            **{name: banks(record[name], jnp.float32) for name in ("earliest", "target", "latest")},
-            wake=banks(light, jnp.int32),
-            airline=banks(light, jnp.int32),
+            earliest=banks(record.earliest, jnp.float32),
+            target=banks(record.target, jnp.float32),
+            latest=banks(record.latest, jnp.float32),
+            wake=banks(wake, jnp.int32),
+            airline=banks(airline, jnp.int32),
             separation=jnp.asarray(separation, jnp.float32),
-            early_ratio=jnp.float32(1.0),
+            early_ratio=jnp.float32((record.early / record.late)[0]),
             charge_noise=jnp.float32(0.0),
-            time_scale=jnp.float32(n * mean_separation),
-            cost_scale=jnp.float32(n * mean_separation * record["late"].mean()),
+            time_scale=jnp.float32(n * record.mean_separation),
+            cost_scale=jnp.float32(n * record.mean_separation * record.late.mean()),
             weight=jnp.asarray(weight, jnp.float32),
             inflation=jnp.float32(1.0),
         )
@@ -271,7 +296,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
 
         Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120}
         slots; class mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45,
-        sigma = 1.
+        sigma = 1. With a file w and phi alone are drawn: the timetable is the file's.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
         u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
@@ -281,7 +306,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         gaps = jnp.minimum(jnp.round(-jnp.log(rows[0]) * (_MEAN_SEPARATION / load)), 20.0).at[:, 0].set(0.0)
         target = 12.0 + jnp.cumsum(gaps, axis=-1)
         low, high = WEIGHTS
-        return AirTrafficParams(
+        drawn = AirTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             earliest=target - sampling.integers(rows[1], 3, 12).astype(jnp.float32),
             target=target,
@@ -296,6 +321,10 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             weight=low * (high / low) ** u[2 : 2 + q],
             inflation=INFLATION[0] + (INFLATION[1] - INFLATION[0]) * u[1],
         )
+        if self._record is None:
+            return drawn
+        kept = self.default_params.replace(charge_noise=drawn.charge_noise)
+        return kept.replace(**{name: getattr(drawn, name) for name in self.hidden})
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: AirTrafficParams) -> AirTrafficState:
         """Everybody waits, nothing has been seen."""
@@ -503,7 +532,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         weight = jnp.where(observed > 0, trusted, _PRIOR_WEIGHT)
         tightness, early_ratio = column("private_a")[-1], column("unit_cost")[-1]
         inflation = jnp.where(tightness > 0, jnp.clip(tightness, *INFLATION), _PRIOR_INFLATION)
-        needed = inflation * jnp.asarray(SEPARATION, jnp.float32) / (SLOT * n * _MEAN_SEPARATION)
+        needed = inflation * jnp.asarray(self._usual_separation, jnp.float32)
         due, early, place = (column(name)[:n] for name in ("private_b", "private_c", "decided"))
         wake = jnp.round(3.0 * (1.0 - column("private_e")[:n])).astype(jnp.int32)
         waiting = column("waiting")[:n] > 0

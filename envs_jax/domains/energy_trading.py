@@ -12,6 +12,7 @@ whose PJM price record is a named instance here; docs/domains/energy_trading.md 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import chex
@@ -22,6 +23,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp
@@ -205,6 +207,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     num_uniforms = 2
     noop_action = 0
     discount_factor = 0.99
+    data_files = ("prices",)
 
     def __init__(
         self,
@@ -212,9 +215,29 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         num_devices: int = 3,
         max_capacity: int = 16,
         num_prices: int = 31,
-        cycle_hours: int = 24,
+        cycle_hours: int | None = None,
+        prices: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Static shapes: hours P, devices D, largest capacity (units), grid points Z, hours C of the price cycle."""
+        """Static shapes, and a file.
+
+        Args:
+          num_periods: hours P.
+          num_devices: D.
+          max_capacity: largest capacity [units].
+          num_prices: grid points Z, odd.
+          cycle_hours: hours C of the price cycle. By default 24, or all of ``prices``; fewer are its first.
+          prices: path of a CSV of hourly prices [$/MWh] (docs/own_data.md): period t of the default task clears at the
+            t-th. Sampled tasks replay them from one of their days on, at another level and height, with noise.
+        """
+        self._record = None
+        if prices is not None:
+            self._record = readers.load(self.name, "prices", prices, readers.series.parse_prices)
+            most = len(self._record)
+            cycle_hours = checks.whole_number(
+                self.name, "cycle_hours", most if cycle_hours is None else cycle_hours, 2, most
+            )
+            self._record = self._record[:cycle_hours]
+        cycle_hours = 24 if cycle_hours is None else cycle_hours
         self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = checks.whole_numbers(
             self.name,
             num_periods=(num_periods, 1, 99_999),
@@ -235,7 +258,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     @property
     def default_params(self) -> EnergyTradingParams:
-        """The canonical market with perfect day-ahead prices and equal lossy devices without wear."""
+        """Equal lossy devices without wear in the file's market, or in the canonical one, day-ahead prices perfect."""
+        canonical = self._canonical()
+        return canonical if self._record is None else self._replay(canonical, self._record)
+
+    def _canonical(self) -> EnergyTradingParams:
         d = self.num_devices
         profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours, dtype=jnp.int32) % 24]
         full = min(10, self.max_capacity)
@@ -273,7 +300,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         day_ahead = reference_price + two_peak[hours % 24] + 5.0 * sampling.normal(by_hour)
         share = next(one)
         shape = ((1.0 - share) * two_peak + share * solar)[(hours + sampling.integers(next(one), -8, 8)) % 24]
-        return EnergyTradingParams(
+        drawn = EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=capacity,
             power=power,
@@ -288,6 +315,15 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             efficiency=between(next(per_device), 0.70, 0.97),
             wear_cost=between(next(per_device), 0.0, 12.0),
         )
+        return drawn if self._record is None else self._node(drawn, u[:9])
+
+    def _node(self, drawn: EnergyTradingParams, uniforms: chex.Array) -> EnergyTradingParams:
+        """A sampled task in the record's market: another day to begin with, level x U(.5, 1.5), height x U(.5, 1.5)."""
+        own = self.default_params
+        start = 24 * sampling.integers(uniforms[2], 0, max(self.cycle_hours // 24, 1) - 1)
+        mean, days = own.reference_price, jnp.roll(own.profile, -start)
+        profile = mean * (0.5 + uniforms[3]) + (0.5 + uniforms[4]) * (days - mean)
+        return drawn.replace(reference_price=mean, day_ahead=own.day_ahead, profile=profile)
 
     def replay_params(self, prices: Sequence[float]) -> EnergyTradingParams:
         """A record such as :func:`envs_jax.data.pjm_prices` as a task: period ``t`` clears at ``prices[t]``.
@@ -298,10 +334,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
           ValueError: for prices that are not so many finite numbers [$/MWh].
         """
         checks.numbers(self.name, "prices", prices, shape=(self.cycle_hours,), per="one an hour of cycle_hours")
+        return self._replay(self._canonical(), prices)
+
+    def _replay(self, params: EnergyTradingParams, prices: Sequence[float] | np.ndarray) -> EnergyTradingParams:
         record = np.asarray(prices, np.float32)
         mean = jnp.float32(record.mean())
         zero, profile = jnp.float32(0.0), jnp.asarray(np.roll(record, 1))  # period t clears hour t + 1 of the cycle
-        certain = self.default_params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)
+        certain = params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)
         return certain.replace(reference_price=mean, day_ahead=jnp.full_like(profile, mean))
 
     # ---- the world ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ weighted tardiness, in mean nominal operation times.
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 import chex
@@ -25,6 +26,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, data, sampling
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import job_shop
@@ -158,23 +160,41 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     (breakdowns): all recalled, none re-read. Machine factors and hidden weights are choices made here.
 
     Args:
-      num_jobs: J; J + M at most 31.
-      num_machines: M.
+      num_jobs: J; J + M at most 31. By default 6, or what ``instance`` has.
+      num_machines: M, likewise.
       max_holds: holds per episode; 0 is the classical class of non-delay schedules.
+      instance: path of a job-shop file (docs/own_data.md), the default task with tightness 1.3. Sampled tasks keep all
+        that is shown and draw what is hidden.
     """
 
     name: ClassVar[str] = "manufacturing"
     hidden: ClassVar[tuple[str, ...]] = ("weight", "factor", "repair_share", "repair_time", "variation")
     reward_unit: ClassVar[str] = "weighted mean operation times"
+    data_files: ClassVar[tuple[str, ...]] = ("instance",)
 
-    def __init__(self, num_jobs: int = 6, num_machines: int = 6, max_holds: int = 2) -> None:
+    def __init__(
+        self,
+        num_jobs: int | None = None,
+        num_machines: int | None = None,
+        max_holds: int = 2,
+        instance: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
+        self._file = None if instance is None else readers.load(self.name, "instance", instance, readers.job_shop.parse)
+        jobs, machines = (6, 6) if self._file is None else self._file.route.shape
+        num_jobs, num_machines = (
+            jobs if num_jobs is None else num_jobs,
+            machines if num_machines is None else num_machines,
+        )
         num_jobs, num_machines, max_holds = checks.whole_numbers(
             self.name, num_jobs=(num_jobs, 1, 30), num_machines=(num_machines, 1, 30), max_holds=(max_holds, 0, 10_000)
         )
         if num_jobs + num_machines > 31:
             total = f"{num_jobs} + {num_machines} = {num_jobs + num_machines}"
             raise checks.refusal(self.name, "num_jobs + num_machines", "at most 31", total)
+        if self._file is not None and (num_jobs, num_machines) != (jobs, machines):
+            allowed = f"the file's {jobs} and {machines}"
+            raise checks.refusal(self.name, "num_jobs, num_machines", allowed, f"{num_jobs}, {num_machines}")
         self.num_jobs = num_jobs
         self.num_machines = num_machines
         self.max_holds = max_holds
@@ -188,11 +208,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     @property
     def default_params(self) -> ManufacturingParams:
-        """ft06, la01 or ft10 if J x M is 6x6, 10x5 or 10x10, else Taillard's instance of ta01's seeds; tightness 1.3.
+        """The file's; else ft06, la01, ft10 (J x M 6x6, 10x5, 10x10) or Taillard's of ta01's seeds; tightness 1.3.
 
         Machines run as planned: f = 1, no breakdowns, no variation.
         """
         shape = (self.num_jobs, self.num_machines)
+        if self._file is not None:
+            return self.instance(self._file.route, self._file.minutes)
         if shape in PUBLISHED:
             return self.instance(*data.job_shop(PUBLISHED[shape]))
         return self.instance(*job_shop.taillard(jnp.int32(TA01_SEEDS[0]), jnp.int32(TA01_SEEDS[1]), *shape))
@@ -238,7 +260,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         )
 
     def sample_params(self, key: chex.PRNGKey) -> ManufacturingParams:
-        """One task: an instance of Taillard's generator on machines of its own.
+        """One task: an instance of Taillard's generator, or the file's jobs and due dates, on machines of its own.
 
         Tightness ~ U(1.2, 1.7), w_j 1, 2 or 4 alike, f_m ~ logU(1/2, 2), A_m ~ U(0, .05), R ~ U(1, 2) mean operation
         times, cv ~ U(.02, .2).
@@ -248,7 +270,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         seeds = 1 + (u[:2] * (job_shop.MODULUS - 256)).astype(jnp.int32)
         route, minutes = job_shop.taillard(seeds[0], seeds[1], j, m)
         weight = 2.0 ** jnp.floor(3.0 * u[5 + 2 * m :])
-        task = self.instance(route, minutes, 1.2 + 0.5 * u[2], weight)
+        if self._file is None:
+            task = self.instance(route, minutes, 1.2 + 0.5 * u[2], weight)
+        else:
+            task = self.default_params.replace(weight=weight)
         return task.replace(
             factor=4.0 ** (u[5 : 5 + m] - 0.5),
             repair_share=0.05 * u[5 + m : 5 + 2 * m],

@@ -18,6 +18,7 @@ Where and when orders come (orders, source), where they go (destination) and f, 
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 import chex
@@ -27,7 +28,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
-from envs_jax.data import cim
+from envs_jax.data import cim, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import keep_shares, liner_services
@@ -175,19 +176,37 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
       num_periods: weeks, the first without choices.
       season: whether the default task's orders rise and fall as from level 0.3 on.
       scarce: whether its vessels are those of level 0.2 on.
+      topology: path of a MARO topology (docs/own_data.md) in place of all three; P + V at most 31. Sampled tasks keep
+        what is shown and draw the trade, for as many containers.
     """
 
     name: ClassVar[str] = "maritime"
     hidden: ClassVar[tuple[str, ...]] = ("orders", "source", "destination", "shipper_days", "consignee_days")
     reward_unit: ClassVar[str] = "thousand containers"
     reference_kind: ClassVar[str] = "heuristic"
+    data_files: ClassVar[tuple[str, ...]] = ("topology",)
 
-    def __init__(self, network: str = "5p", num_periods: int = 17, season: bool = False, scarce: bool = False) -> None:
+    def __init__(
+        self,
+        network: str = "5p",
+        num_periods: int = 17,
+        season: bool = False,
+        scarce: bool = False,
+        topology: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
         network = checks.one_of(self.name, "network", network, cim.NETWORKS)
         num_periods = checks.whole_number(self.name, "num_periods", num_periods, 2, 10_000)
         season, scarce = (checks.flag(self.name, *field) for field in (("season", season), ("scarce", scarce)))
-        self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
+        read = readers.topology
+        self._own = topology is not None
+        if self._own and (network, season, scarce) != ("5p", False, False):
+            got = f"network={network!r}, season={season}, scarce={scarce} beside topology"
+            raise checks.refusal(self.name, "network, season, scarce", "left out with a topology", got)
+        self.trade = (
+            readers.load(self.name, "topology", topology, read.read) if self._own else read.shipped(network, season)
+        )
+        self.network, self.season, self.scarce = self.trade.network, season, scarce
         p, v = len(self.network.ports), len(self.network.vessels)
         self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
         self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
@@ -199,21 +218,20 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     @property
     def default_params(self) -> MaritimeParams:
-        """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
-        net, p = self.network, self.num_ports
-        days = jnp.ones((p,), jnp.float32)
+        """The file's; or the published network at level 0.0, at 0.3 with ``season`` and ``scarce``: orders vary."""
+        net, trade = self.network, self.trade
         return MaritimeParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=jnp.asarray(net.capacity[int(self.scarce)], jnp.float32),
-            start=jnp.asarray([int(share * cim.CONTAINERS) for share in net.start], jnp.float32),
-            move_cost=jnp.float32(0.05),
-            order_noise=jnp.float32(0.0),
-            source_noise=jnp.zeros((p,), jnp.float32),
-            orders=jnp.asarray(cim.orders(self.season), jnp.float32),
+            start=jnp.asarray([int(share * trade.containers) for share in net.start], jnp.float32),
+            move_cost=jnp.float32(trade.move_cost),
+            order_noise=jnp.float32(trade.order_noise),
+            source_noise=jnp.asarray(trade.source_noise, jnp.float32),
+            orders=jnp.asarray(trade.orders, jnp.float32),
             source=jnp.tile(jnp.asarray(net.source, jnp.float32), (WEEKS, 1)),
             destination=jnp.asarray([net.lanes.get(lane, 0.0) for lane in self.services.lanes], jnp.float32),
-            shipper_days=days,
-            consignee_days=days,
+            shipper_days=jnp.asarray(trade.shipper_days, jnp.float32),
+            consignee_days=jnp.asarray(trade.consignee_days, jnp.float32),
         )
 
     def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
@@ -233,11 +251,14 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         share = (0.025 + 0.02 * u[0]) * (weight / weight.sum())
         rate = share[None, :] * (1.0 + (0.5 + 0.5 * swing)[None, :] * wave)
         share = -jnp.log(rest[:lanes])
+        shown = {
+            "capacity": jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
+            "order_noise": jnp.float32(0.1),
+            "source_noise": jnp.full((p,), 0.8, jnp.float32),
+        }
         return self.default_params.replace(
-            capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
-            order_noise=jnp.float32(0.1),
-            source_noise=jnp.full((p,), 0.8, jnp.float32),
-            orders=cim.CONTAINERS * jnp.repeat(rate.sum(-1), WEEK),
+            **({} if self._own else shown),
+            orders=self.trade.containers * jnp.repeat(rate.sum(-1), WEEK),
             source=rate / rate.sum(-1, keepdims=True),
             destination=share / (share @ self.services.from_port)[self.services.origin],
             shipper_days=sampling.integers(packing, 1, MAX_DELAY).astype(jnp.float32),

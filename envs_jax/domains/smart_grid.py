@@ -11,6 +11,7 @@ Storages, wind, sun and the tasks are choices made here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import chex
@@ -21,13 +22,14 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
-from envs_jax.data import ieee14
+from envs_jax.data import ieee14, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
 
-WIND_BUS, SOLAR_BUS = 6, 9
+FLAT = 1e-4
+"""$/MW^2h, least slope of a unit's costs: of units of constant incremental cost, where the model needs a slope."""
 SHED_COST, OVERLOAD_COST = 1000.0, 100.0
 """$ per MWh of load not served, and per MWh above a line's rating."""
 _HOURS = np.arange(24)
@@ -186,10 +188,15 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     Args:
       num_periods: hours P.
-      storage_buses: bus of each storage, from 1 to 14; one to four storages.
+      storage_buses: bus of each storage, by number; one to four storages.
       levels: charges a storage can have, full and empty included. Periods x weather x joint charges of all storages
         are at most 2^30.
       num_wind, num_cloud: grid points of the weather's two indices, at most 99.
+      wind_bus, solar_bus: where wind and sun feed in.
+      case: path of a MATPOWER case (docs/own_data.md) in place of the 14-bus network. Its buses are those that the
+        three arguments above name. Storages, wind and sun are as many times larger as its load is.
+      demand: path of a CSV of hourly loads [MW], whole days from midnight; their mean by hour of the day is the default
+        task's profile, and the shape of sampled ones.
     """
 
     name = "smart_grid"
@@ -204,6 +211,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     num_uniforms = num_reset_uniforms = 2
     noop_action = 0
     discount_factor = 0.99
+    data_files = ("case", "demand")
 
     def __init__(
         self,
@@ -212,6 +220,10 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         levels: int = 5,
         num_wind: int = 5,
         num_cloud: int = 3,
+        wind_bus: int = 6,
+        solar_bus: int = 9,
+        case: str | os.PathLike[str] | None = None,
+        demand: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         num_periods, levels, num_wind, num_cloud = checks.whole_numbers(
@@ -221,16 +233,33 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             num_wind=(num_wind, 1, 99),
             num_cloud=(num_cloud, 1, 99),
         )
-        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, len(ieee14.BUS_LOAD), (1, 4))
+        read = readers.matpower
+        self.grid = read.shipped() if case is None else readers.load(self.name, "case", case, read.parse)
+        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, int(self.grid.bus.max()), (1, 4))
+        named = {f"storage_buses[{i}]": bus for i, bus in enumerate(buses)}
+        at = self.grid.places(self.name, named | {"wind_bus": wind_bus, "solar_bus": solar_bus})
         # The reference's plan holds a byte for each of these.
         entries = {"num_periods": num_periods, "num_wind": num_wind, "num_cloud": num_cloud}
         checks.product(self.name, entries | {f"levels^{len(buses)}": levels ** len(buses)}, 2**30)
         self.num_periods, self.storage_buses, self.levels = num_periods, buses, levels
         self.num_turns = len(buses)
-        self.num_tokens = self.num_turns + len(ieee14.UNIT_BUS) + 4
+        self.num_units = len(self.grid.unit_bus)
+        self.num_tokens = self.num_turns + self.num_units + 4
+        if self.num_tokens > 32:
+            allowed = f"with at most {28 - self.num_turns} units beside {self.num_turns} storages"
+            raise checks.refusal(self.name, "case", allowed, f"{self.num_units} units in service")
         self.network = dc_network.network(
-            ieee14.LINES, ieee14.REACTANCE, ieee14.UNIT_BUS, (WIND_BUS, SOLAR_BUS), ieee14.BUS_LOAD, buses
+            self.grid.lines, self.grid.reactance, self.grid.unit_bus, at[-2:], self.grid.load, at[:-2]
         )
+        # The two largest units are those that tasks take out of service in part; the others' fuel is dear.
+        self._large = np.isin(np.arange(self.num_units), np.argsort(-self.grid.unit_max, kind="stable")[:2])
+        self.size = float(self.grid.load.sum() / ieee14.BUS_LOAD.sum())
+        self.shapes = ieee14.LOAD_SHAPES / 100.0
+        if demand is not None:
+            day = readers.load(self.name, "demand", demand, readers.series.parse_days)
+            if day.max() > (most := self.grid.unit_max.sum()):
+                raise checks.refusal(self.name, "demand", f"at most {most:g} MW, what all units give", f"{day.max():g}")
+            self.shapes = day[None] / self.grid.load.sum()
         self.wind, self.cloud = (backward_dp.rouwenhorst(PERSISTENCE, size) for size in (num_wind, num_cloud))
         self._wind_factor = (1.0 / (1.0 + np.exp(0.5 - 1.2 * self.wind.grid))).astype(np.float32)
 
@@ -238,13 +267,13 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     @property
     def default_params(self) -> SmartGridParams:
-        """The published network: MATPOWER's costs, PGLib's ratings, a winter weekday of the RTS, no wind and no sun."""
-        ones = jnp.ones((len(ieee14.UNIT_BUS),), jnp.float32)
+        """The network as published or in the file, a winter weekday of the RTS or the file's load, no wind, no sun."""
+        ones = jnp.ones((self.num_units,), jnp.float32)
         return SmartGridParams(
             max_steps_in_episode=jnp.int32(self.horizon),
-            capacity=jnp.asarray([80.0 if bus == 3 else 40.0 for bus in self.storage_buses], jnp.float32),
+            capacity=self.size * jnp.asarray([80.0 if bus == 3 else 40.0 for bus in self.storage_buses], jnp.float32),
             initial_charge=jnp.zeros((self.num_turns,), jnp.int32),
-            profile=jnp.asarray(ieee14.LOAD_SHAPES[0] / 100.0, jnp.float32),
+            profile=jnp.asarray(self.shapes[0], jnp.float32),
             fuel=ones,
             available=ones,
             wind_capacity=jnp.float32(0.0),
@@ -252,7 +281,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             clearness=jnp.float32(0.7),
             efficiency=jnp.full((self.num_turns,), 0.9, jnp.float32),
             rating=jnp.float32(1.0),
-            **_supply(ones, ones),
+            **self._supply(ones, ones),
         )
 
     def sample_params(self, key: chex.PRNGKey) -> SmartGridParams:
@@ -262,23 +291,35 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 13 + self.num_turns)
-        shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
+        n = self.num_units
+        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 + n + self.num_turns)
+        fuel, (first, second, *plants), efficiency = u[2 : 2 + n], u[2 + n : 8 + n], u[8 + n :]
+        shape = jnp.asarray(self.shapes / self.shapes.max(-1, keepdims=True), jnp.float32)
+        large = jnp.asarray(self._large)
+        in_service = jnp.where(jnp.cumsum(large, dtype=jnp.int32) == 1, 0.3 + 0.4 * first, 0.3 + 0.7 * second)
         params = self.default_params.replace(
-            profile=(0.9 + 0.4 * u[1]) * shape,
-            fuel=jnp.concatenate([0.8 + 0.4 * u[2:4], 1.0 + 3.0 * u[4:7]]),
-            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7], jnp.float32) * u[7:9], jnp.ones(3, jnp.float32)]),
-            wind_capacity=160.0 * u[9],
-            solar_capacity=240.0 * u[10],
-            clearness=0.4 + 0.6 * u[11],
-            rating=0.4 + 0.4 * u[12],
-            efficiency=0.8 + 0.17 * u[13:],
+            profile=(0.9 + 0.4 * u[1]) * shape[sampling.integers(u[0], 0, len(self.shapes) - 1)],
+            fuel=jnp.where(large, 0.8 + 0.4 * fuel, 1.0 + 3.0 * fuel),
+            available=jnp.where(large, in_service, 1.0),
+            wind_capacity=self.size * 160.0 * plants[0],
+            solar_capacity=self.size * 240.0 * plants[1],
+            clearness=0.4 + 0.6 * plants[2],
+            rating=0.4 + 0.4 * plants[3],
+            efficiency=0.8 + 0.17 * efficiency,
         )
         return self.with_supply(params)
 
     def with_supply(self, params: SmartGridParams) -> SmartGridParams:
         """``params`` with the supply curve of its ``fuel`` and ``available``: call it after replacing either."""
-        return params.replace(**_supply(params.fuel, params.available))
+        return params.replace(**self._supply(params.fuel, params.available))
+
+    def _supply(self, fuel: chex.Array, available: chex.Array) -> dict[str, chex.Array]:
+        """The derived fields of :class:`SmartGridParams`."""
+        slopes = np.stack([np.maximum(self.grid.unit_cost[:, 0], FLAT), self.grid.unit_cost[:, 1]])
+        quadratic, linear = (fuel * jnp.asarray(side, jnp.float32) for side in slopes)
+        high = available * jnp.asarray(self.grid.unit_max, jnp.float32)
+        curve = economic_dispatch.merit_order(quadratic, linear, jnp.zeros_like(high), high)
+        return {f"supply_{name}": table for name, table in curve._asdict().items()}
 
     def average_task(self, params: SmartGridParams, population: SmartGridParams) -> SmartGridParams:
         """Mean hidden parameters, with the supply curve rebuilt from the means (not averaged)."""
@@ -303,7 +344,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             wind=sampling.categorical(uniforms[0], jnp.asarray(self.wind.law)),
             cloud=sampling.categorical(uniforms[1], jnp.asarray(self.cloud.law)),
             green=jnp.zeros((2,), jnp.float32),
-            output=jnp.zeros((len(ieee14.UNIT_BUS),), jnp.float32),
+            output=jnp.zeros((self.num_units,), jnp.float32),
             drawn=zeros,
             prices=jnp.zeros((3,), jnp.float32),
             local_price=zeros,
@@ -324,7 +365,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         sky = jnp.clip(params.clearness + 0.2 * jnp.asarray(self.cloud.grid)[cloud], 0.0, 1.0)
         sun = params.solar_capacity * jnp.asarray(SUN)[hour % 24] * sky
         blown = params.wind_capacity * jnp.asarray(self._wind_factor)[wind]
-        return jnp.float32(ieee14.BUS_LOAD.sum()) * params.profile[hour % 24], jnp.stack([blown, sun])
+        return jnp.float32(self.grid.load.sum()) * params.profile[hour % 24], jnp.stack([blown, sun])
 
     def draw(self, params: SmartGridParams, move: chex.Array) -> chex.Array:
         """What moves ``i32[..., D]`` draw from the grid, ``f32[..., D]`` [MW]."""
@@ -336,7 +377,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         self, params: SmartGridParams, load: chex.Array, green: chex.Array, draws: chex.Array
     ) -> tuple[chex.Array, dc_network.Hour]:
         """Rewards ``f32[A]`` [100 $] of alternative ``draws f32[A, D]`` in one hour, and the hours that they make."""
-        rating = params.rating * jnp.asarray(ieee14.RATING, jnp.float32)
+        rating = params.rating * jnp.asarray(self.grid.rating, jnp.float32)
         saved, hours = dc_network.compare(
             self.network, self.supply(params), load, green, draws, rating, SHED_COST, OVERLOAD_COST
         )
@@ -372,7 +413,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             green=green,
             output=hour.dispatch.output,
             drawn=draw,
-            loading=jnp.max(jnp.abs(hour.flow) / jnp.asarray(ieee14.RATING, jnp.float32)) / params.rating,
+            loading=jnp.max(jnp.abs(hour.flow) / jnp.asarray(self.grid.rating, jnp.float32)) / params.rating,
             price=price,
             prices=jnp.stack([mean, lowest, jnp.maximum(price, highest)]),
             local_price=price + dc_network.congestion_price(self.network, hour, OVERLOAD_COST),
@@ -388,12 +429,12 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         def scaled(value: chex.Array, scale: float) -> chex.Array:
             return bounded(value / scale)
 
-        share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
+        share = state.output / jnp.asarray(self.grid.unit_max, jnp.float32)
         everywhere = {
             "cycle_sin": jnp.asarray(_SIN)[hour],
             "cycle_cos": jnp.asarray(_COS)[hour],
             "progress": self.progress(state),
-            "last_reward": scaled(state.last_reward, _REWARD),
+            "last_reward": scaled(state.last_reward, _REWARD * self.size),
         }
         mean, local, size = state.prices[0], state.local_price, params.capacity
         charge, hours = state.charge.astype(jnp.float32), self.num_periods - self.period(state)
@@ -407,33 +448,33 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "slack": jnp.where((last > 0) | (mean <= 0.0), 0.0, below),
             "level": charge / jnp.float32(self.levels - 1),
             "capacity": size,
-            "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
-            "waiting": scaled(charge / jnp.float32(self.levels - 1) * size, _SIZE),
+            "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE * self.size),
+            "waiting": scaled(charge / jnp.float32(self.levels - 1) * size, _SIZE * self.size),
             "unit_value": scaled(state.local_price, _PRICE),
             "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
-            "private_a": scaled(size, _SIZE),
-            "private_b": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
+            "private_a": scaled(size, _SIZE * self.size),
+            "private_b": scaled(jnp.maximum(state.drawn, 0.0), _STORE * self.size),
         }
-        units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX}
+        units = {"slack": 1.0 - share, "level": share, "capacity": self.grid.unit_max}
         plants = {
             "level": jnp.stack([jnp.asarray(self._wind_factor)[state.wind], jnp.asarray(SUN)[hour]]),
             "private_c": jnp.stack([jnp.asarray(self.wind.grid)[state.wind], jnp.asarray(self.cloud.grid)[state.cloud]])
             / 2.0,
-            "private_d": scaled(state.green, _POWER),
+            "private_d": scaled(state.green, _POWER * self.size),
         }
         line = {
-            "urgency": OVERLOAD_COST * _POWER * jnp.maximum(state.loading - 1.0, 0.0),
+            "urgency": OVERLOAD_COST * _POWER * self.size * jnp.maximum(state.loading - 1.0, 0.0),
             "slack": jnp.clip(1.0 - state.loading, 0.0, 1.0),
             "level": scaled(state.loading, 1.0),
         }
         market = {
-            "level": scaled(state.load, 300.0),
+            "level": scaled(state.load, 300.0 * self.size),
             "unit_value": scaled(state.price, _PRICE),
             "private_e": scaled(mean, _PRICE),
             "private_f": scaled(state.prices[2] - state.prices[1], _PRICE),
         }
-        suppliers = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, plants))
+        suppliers = (("supplier", self.num_units, units), ("supplier", 2, plants))
         blocks = (("store", self.num_turns, stores), *suppliers, ("carrier", 1, line), ("market", 1, market))
         held = state.charge[turn]
         return make_observation(
@@ -497,7 +538,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         """
         del key
         column = observation.column
-        mine, sun = jnp.argmax(column("is_turn")).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
+        mine, sun = jnp.argmax(column("is_turn")).astype(jnp.int32), self.num_turns + self.num_units + 1
         price, average, level = column("unit_value"), column("private_e")[-1], column("level")
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)
@@ -514,11 +555,3 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         discharge = (worth > 0.7) | (late & (dear + tight > -1.1))
         wish = jnp.where(discharge, 2, jnp.where(charge, 1, 0))
         return jnp.where(observation.action_mask[wish], wish, 0).astype(jnp.int32)
-
-
-def _supply(fuel: chex.Array, available: chex.Array) -> dict[str, chex.Array]:
-    """The derived fields of :class:`SmartGridParams`."""
-    quadratic, linear = (fuel * jnp.asarray(side, jnp.float32) for side in ieee14.UNIT_COST.T)
-    high = available * jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
-    curve = economic_dispatch.merit_order(quadratic, linear, jnp.zeros_like(high), high)
-    return {f"supply_{name}": table for name, table in curve._asdict().items()}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 
 import chex
 import jax.numpy as jnp
@@ -27,9 +28,10 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
-from envs_jax.references import base_stock
+from envs_jax.references import base_stock, tilted_law
 
 DEMAND_RANGE = (0.75, 6.0)
 """Mean demand of a task [units/period], log-uniform."""
@@ -177,7 +179,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
       max_lead_time: longest lead time [periods]; tasks draw from 1 up to it.
       max_adjustment: largest |x| [units].
       max_demand: end of the demand table [units]; the law is rescaled to it. It also sizes the reference's grid, for
-        mean demands whose table is about as roomy as the default one is for the busiest task.
+        mean demands whose table is about as roomy as the default one is for the busiest task. By default 31, or the
+        largest of ``demand``.
+      demand: path of a CSV of units asked for by period (docs/own_data.md). How often each number occurs is the default
+        task's law of demand. That of a sampled task is the same, tilted exponentially to another mean.
     """
 
     name = "supply_chain"
@@ -185,6 +190,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     ingredients = ("demand_mean",)
     reward_unit = "money"
     reference_kind = "heuristic"
+    data_files = ("demand",)
 
     def __init__(
         self,
@@ -192,15 +198,19 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         num_periods: int = 32,
         max_lead_time: int = 3,
         max_adjustment: int = 6,
-        max_demand: int = 31,
+        max_demand: int | None = None,
+        demand: str | os.PathLike[str] | None = None,
     ):
+        observed = None if demand is None else readers.load(self.name, "demand", demand, readers.series.parse_counts)
+        largest = 31 if observed is None else int(observed.max())
+        least = checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL) if observed is None else largest
         num_stages, num_periods, max_lead_time, max_adjustment, max_demand = checks.whole_numbers(
             self.name,
             num_stages=(num_stages, 1, 8),
             num_periods=(num_periods, 1, 10_000),
             max_lead_time=(max_lead_time, 1, 8),
             max_adjustment=(max_adjustment, 1, 15),
-            max_demand=(max_demand, checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL), 127),
+            max_demand=(largest if max_demand is None else max_demand, least, 127),
         )
         self.num_turns = num_stages
         self.num_periods = num_periods
@@ -219,6 +229,21 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         fitting = (math.sqrt(9.0 + MAX_GRID) - 3.0) ** 2
         mean = max(DEMAND_RANGE[1] * longest, min(roomy * longest, fitting))
         self.grid_size = math.ceil(mean + 6.0 * math.sqrt(mean))
+        self.nominal_demand, self.demand_range = NOMINAL_DEMAND, DEMAND_RANGE
+        self._observed = None
+        if observed is not None:
+            self._observed = np.bincount(observed, minlength=max_demand + 1) / len(observed)
+            self.nominal_demand = float(observed.mean())
+            self.demand_range = _range(observed)
+            mean = self.demand_range[1] * longest
+            deviation = tilted_law.spread(self._observed, self.demand_range[1]) * math.sqrt(longest)
+            self.grid_size = math.ceil(mean + 6.0 * deviation) + 3
+            if self.grid_size > MAX_GRID:
+                allowed = (
+                    f"small enough for levels of at most {MAX_GRID} over {longest} periods (count in larger units)"
+                )
+                got = f"a mean of {self.nominal_demand:g}, which needs {self.grid_size}"
+                raise checks.refusal(self.name, "demand", allowed, got)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -273,6 +298,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         stock = checks.numbers(self.name, "start", start, 0.0, 1e3, shape=(2,), per="lowest and highest")
         if stock is not None and stock[0] > stock[1]:
             raise checks.refusal(self.name, "start", "increasing", checks.shown(start))
+        if self._observed is not None:
+            checks.number(self.name, "demand_mean", demand_mean, *self.demand_range)
+            return
         checks.poisson_table(self.name, "demand_mean", mean, self.max_demand, "max_demand")
         if mean is None or echelon is None or lead is None or backlog is None:
             return
@@ -287,20 +315,27 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             raise checks.refusal(self.name, "demand_mean x lead_time", allowed, got)
 
     def _law(self, demand_mean: chex.Numeric) -> chex.Array:
-        cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
+        if self._observed is None:
+            cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
+        else:
+            cdf = jnp.cumsum(tilted_law.tilted(self._observed, demand_mean))
         return cdf / cdf[..., -1:]
 
     @property
     def default_params(self) -> SupplyChainParams:
-        """Poisson(5), echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
+        """Poisson(5) or the file's law, echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
         n = self.num_turns
-        return self.instance(5.0, jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32), 9.0)
+        stages = jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32)
+        if self._observed is None:
+            return self.instance(5.0, *stages, 9.0)
+        task = self.instance(self.nominal_demand, *stages, 9.0, self.nominal_demand)
+        return task.replace(demand_cdf=jnp.asarray(np.cumsum(self._observed), jnp.float32))
 
     def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
         n = self.num_turns
         u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
-        low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
+        low, high = jnp.log(jnp.asarray((self.demand_range, BACKLOG_COST_RANGE), jnp.float32)).T
         mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE
         return self.instance(
@@ -308,7 +343,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             low + (high - low) * u[2 : 2 + n],
             sampling.integers(u[2 + n :], 1, self.max_lead_time),
             cost,
-            NOMINAL_DEMAND,
+            self.nominal_demand,
             (2.0, 3.0),
         )
 
@@ -516,3 +551,10 @@ def _need(rate: chex.Array, lead: chex.Array) -> chex.Array:
     """Stock that covers ``lead`` periods of demand at ``rate`` with two standard deviations of safety [units]."""
     mean = rate * lead
     return mean + 2.0 * jnp.sqrt(mean)
+
+
+def _range(observed: np.ndarray) -> tuple[float, float]:
+    """Mean demands of tasks: half to twice the observed one, a tenth of the way off the ends of what occurs."""
+    mean = float(observed.mean())
+    low, high = (end + 0.1 * (mean - end) for end in (float(observed.min()), float(observed.max())))
+    return max(0.5 * mean, low), min(2.0 * mean, high)

@@ -12,6 +12,7 @@ docs/domains/vehicle_fleet.md says what was checked, and names the fluid model o
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
-from envs_jax.data import AmodCity
+from envs_jax.data import AmodCity, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import fluid_fleet
@@ -151,27 +152,52 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     Args:
       rows: of the grid of regions; generated tasks have Manhattan distances on it. N = rows x columns, 2 or more.
       columns: of the grid.
-      num_periods: P.
+      num_periods: P. By default 20, or all of ``demand``; fewer are its first.
       fractions: increasing shares in (0, 1] that can be sent; at most 32 actions in all.
       max_travel_time: longest travel time [periods], L - 1; by default that of generated tasks, twice the diameter.
-      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there.
+      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there. By
+        default 48, or as many as the tasks of ``demand`` need.
+      vehicles: of each region at the start of the default task.
+      driving_cost: of the default task, $ per vehicle and period.
+      demand: path of a CSV of trips (docs/own_data.md), the default task's city in place of a grid. Sampled tasks keep
+        what is shown; their demand and fares are the file's, times a factor of each region (1/2 to 3/2), of each pair.
+      driving: path of a CSV of the periods that empty vehicles drive; by default the shortest way over recorded trips.
     """
 
     name: ClassVar[str] = "vehicle_fleet"
     hidden: ClassVar[tuple[str, ...]] = ("rate", "price")
     reward_unit: ClassVar[str] = "$"
     reference_kind: ClassVar[str] = "heuristic"
+    data_files: ClassVar[tuple[str, ...]] = ("demand", "driving")
 
     def __init__(
         self,
         rows: int = 2,
         columns: int = 3,
-        num_periods: int = 20,
+        num_periods: int | None = None,
         fractions: Sequence[float] = (0.5, 1.0),
         max_travel_time: int | None = None,
-        max_requests: int = 48,
+        max_requests: int | None = None,
+        vehicles: int = 15,
+        driving_cost: float = 0.6,
+        demand: str | os.PathLike[str] | None = None,
+        driving: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        self._city = None
+        self._vehicles = checks.whole_number(self.name, "vehicles", vehicles, 0, 2**16)
+        self._driving_cost = checks.number(self.name, "driving_cost", driving_cost, 0.0)
+        if demand is not None:
+            self._city = readers.trips.city(self.name, demand, driving, num_periods, self._vehicles, self._driving_cost)
+            if (rows, columns) != (2, 3):
+                raise checks.refusal(self.name, "rows, columns", "left out with demand", f"{rows}, {columns}")
+            rows, columns, num_periods = 1, len(self._city.move_time), len(self._city.requests)
+        elif driving is not None:
+            raise checks.refusal(self.name, "driving", "left out without demand", checks.shown(driving))
+        num_periods = 20 if num_periods is None else num_periods
+        busiest = 0.0 if self._city is None else 2.25 * float(self._city.requests.max())  # of what a task may ask for
+        if max_requests is None:
+            max_requests = min(max(48, checks.poisson_quantile(busiest, 1.0 - checks.TAIL) + 1), 128)
         rows, columns, num_periods, max_requests = checks.whole_numbers(
             self.name,
             rows=(rows, 1, 32),
@@ -180,6 +206,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             max_requests=(max_requests, 2, 128),
         )
         n, longest = rows * columns, 2 * (rows + columns - 2)
+        if self._city is not None:
+            longest = int(max(self._city.trip_time.max(), self._city.move_time.max()))
         if n < 2:
             raise checks.refusal(self.name, "rows x columns", "at least 2 regions", f"{rows} x {columns} = {n}")
         count = len(fractions) if isinstance(fractions, list | tuple) or getattr(fractions, "ndim", 0) == 1 else 0
@@ -206,6 +234,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         self._share = np.concatenate([[0.0], np.repeat(shares, n - 1)]).astype(np.float32)
         self._other = np.concatenate([[0], np.tile(np.arange(n - 1), len(shares))])
         self._is_noop = np.arange(actions) == self.noop_action
+        checks.poisson_table(self.name, "demand", busiest, max_requests - 1, "max_requests - 1")
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -229,13 +258,16 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
         Its draws are fixed: the regions' demand alternates between the ends of 1 -+ .2, fares are the mean of U(1, 3)
         times (time + 1). Driving costs .2 $ a minute, a period is three. There are 15 vehicles a region; demand keeps
-        three quarters of them on trips.
+        three quarters of them on trips. With a file it is the file's city.
         """
+        if self._city is not None:
+            return self.city_params(self._city)
         time = np.maximum(self._distance, 1)
         law = self._away * np.exp(-0.25 * time)
         law = np.where(np.arange(self.num_regions) % 2 == 0, 0.8, 1.2)[:, None] * law / law.sum(1, keepdims=True)
         rate = 0.75 * 15 * self.num_regions * law / np.sum(law * time)
-        return self._task(initial=15, cost=0.6, rate=rate, price=2.0 * (time + 1.0), move_time=time)
+        fleet = {"initial": self._vehicles, "cost": self._driving_cost}
+        return self._task(**fleet, rate=rate, price=2.0 * (time + 1.0), move_time=time)
 
     def sample_params(self, key: chex.PRNGKey) -> VehicleFleetParams:
         """Draws a city. Public: grid, vehicles, driving cost. Hidden: demand, when and how it changes, fares.
@@ -247,6 +279,10 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         n = self.num_regions
         u = sampling.uniforms(key, sampling.TASK_INDEX, 6 + 6 * n + n * n)
         one, by_end, by_pair = u[:6], u[6 : 6 + 6 * n].reshape(3, 2, n), u[6 + 6 * n :].reshape(n, n)
+        if self._city is not None:
+            own, (start, end) = self.default_params, 0.5 + by_end[0]
+            rate = own.rate * start[None, :, None] * end[None, None, :]
+            return own.replace(rate=rate, price=own.price * (0.5 + by_pair)[None])
         per_region = 10 + 5 * sampling.integers(one[0], 0, 2)
         time = jnp.maximum(sampling.integers(one[1], 1, 2) * self._distance.astype(jnp.int32), 1)
         laws = -jnp.log(by_end)  # normalised, Dirichlet(1)
