@@ -162,5 +162,5 @@ def random_actions(observation: Observation, key: chex.PRNGKey) -> chex.Array:
     # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
     upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
     legal = upto[..., -1]
-    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
+    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1], jnp.float32) * legal), legal - 1)
     return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)

@@ -215,7 +215,7 @@ class FlatObservation(_View):
             "token_mask": (0.0, 1.0),
             "actions": (-BOUND, BOUND),
             "action_mask": (0.0, 1.0),
-            "action_target": (-1.0 / self.env.num_tokens, 1.0 - 1.0 / self.env.num_tokens),
+            "action_target": (np.float32(-1) / np.float32(self.env.num_tokens), 1.0),
         }
         low, high = np.empty((2, self.size), np.float32)
         for part, where in self.layout.items():

@@ -43,6 +43,7 @@ def calls(env: ResourceEnv) -> list[Call]:
         ("solve", env.solve, (params,)),
         ("reference_action", env.reference_action, (plan, state, params, key)),
         ("heuristic_action", env.heuristic_action, (seen, key)),
+        ("sample_action", env.sample_action, (key, seen)),
         ("average_task", env.average_task, (params, population)),
     ]
 
@@ -103,7 +104,7 @@ def faults_under_shard_map(env: ResourceEnv) -> list[str]:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
 
     def episode(params: Any, key: chex.PRNGKey) -> Any:
-        def body(carry: Any, _: None) -> Any:
+        def body(carry: Any, nothing: None) -> Any:
             seen, state = carry
             action = env.heuristic_action(seen, key)
             seen, state, reward, *_ = env.step(key, state, action, params)
