@@ -127,8 +127,14 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """The faithful instance: published constants, no hidden variation."""
         raise NotImplementedError
 
-    def sample_params(self, key: chex.PRNGKey) -> ParamsT:
-        """Draws one task."""
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ParamsT:
+        """Draws one task from the uniforms that :meth:`task_uniforms` gives for ``(key, split, count)``.
+
+        Args:
+          key: of the task.
+          split: "all" draws from the whole of the domain's ranges, "inside" and "outside" from their middle and their
+            ends: who trains on ``inside`` extrapolates on ``outside``.
+        """
         raise NotImplementedError
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ParamsT) -> StateT:
@@ -190,6 +196,19 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     def horizon(self) -> int:
         """Choices per episode."""
         return self.num_periods * self.num_turns
+
+    def task_uniforms(self, key: chex.PRNGKey, split: str, count: int) -> chex.Array:
+        """``f32[count]`` uniforms from which a task is drawn, by inversion.
+
+        Of ``inside`` tasks every one lies in (0.1, 0.9), of ``outside`` tasks every one in the tenths at either end:
+        each number of the task is then beyond all that ``inside`` tasks have, and still within what the domain was made
+        for. Where a number is whole or names something, the two splits may share values.
+
+        Raises:
+          ValueError: for an unknown split.
+        """
+        checks.one_of(self.name, "split", split, sampling.TASK_SPLITS)
+        return sampling.stretched(sampling.uniforms(key, sampling.TASK_INDEX, count), split)
 
     def clock(self, key: chex.PRNGKey) -> dict[str, chex.Array]:
         """The common leaves of an initial state."""
