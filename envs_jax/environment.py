@@ -200,7 +200,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     def task_uniforms(self, key: chex.PRNGKey, split: str, count: int) -> chex.Array:
         """``f32[count]`` uniforms from which a task is drawn, by inversion.
 
-        Of ``inside`` tasks every one lies in (0.1, 0.9), of ``outside`` tasks every one in the tenths at either end:
+        Of ``inside`` tasks every one lies from 0.1 to 0.9, of ``outside`` tasks every one in the tenths at either end:
         each number of the task is then beyond all that ``inside`` tasks have, and still within what the domain was made
         for. Where a number is whole or names something, the two splits may share values.
 

@@ -59,7 +59,7 @@ def uniforms(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
 
 
 def stretched(uniform: chex.Array, split: str) -> chex.Array:
-    """Uniforms moved to a part of (0, 1), elementwise: ``inside`` is its middle, ``outside`` the :data:`RIM` at each end.
+    """Uniforms moved to a part of (0, 1), elementwise: ``inside`` its middle, ``outside`` the :data:`RIM` at each end.
 
     Both keep the order of uniforms, so that inversion stays monotone; ``all`` changes nothing.
     """

@@ -6,8 +6,6 @@ Schulman et al. 2017, in the shape of PureJaxRL: everything in one jitted progra
 side, two small networks. Illegal actions act as the no-op, so the network needs no mask.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any, NamedTuple
 

@@ -234,14 +234,14 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             **_supply(ones, ones),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> SmartGridParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SmartGridParams:
         """One task; every draw is uniform (docs/domains/smart_grid.md says why these ranges).
 
         A season and a day of the RTS, peak .9 to 1.3 of 259 MW; fuel factors of units 1-2 .8 to 1.2, of units 3-5 1 to
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 13 + self.num_turns)
+        u = self.task_uniforms(key, split, 13 + self.num_turns)
         shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
         params = self.default_params.replace(
             profile=(0.9 + 0.4 * u[1]) * shape,

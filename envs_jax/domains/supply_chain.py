@@ -282,10 +282,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         n = self.num_turns
         return self.instance(5.0, jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32), 9.0)
 
-    def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
         n = self.num_turns
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
+        u = self.task_uniforms(key, split, 2 + 2 * n)
         low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
         mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE

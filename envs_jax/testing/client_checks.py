@@ -1,7 +1,8 @@
-"""Checks of what gymnax's clients meet: spaces, sampling of legal actions, views, the horizon. Nothing is compiled."""
+"""Checks of what gymnax's clients meet: splits of tasks, spaces, sampling of legal actions, views, the horizon."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.adapters.views import DictObservation, FlatObservation
-from envs_jax.testing.evidence import Evidence
+from envs_jax.testing.evidence import TASKS, Evidence, leaves, quick_jit
 from envs_jax.testing.requirements import require, require_equal
+
+SPLITS = ("inside", "outside")
+
+
+def tasks_can_be_drawn_inside_and_outside(k: Evidence) -> None:
+    """``sample_params`` takes ``split``: finite tasks of the same types, of other parts of the ranges."""
+    require("split" in inspect.signature(k.env.sample_params).parameters, "sample_params takes no split")
+    keys = jax.random.split(jax.random.key(1), TASKS)
+    drawn = quick_jit(lambda keys: [jax.vmap(lambda key, s=s: k.env.sample_params(key, split=s))(keys) for s in SPLITS])
+    stacks = dict(zip(SPLITS, drawn(keys), strict=True))
+    for split, stack in stacks.items():
+        chex.assert_trees_all_equal_shapes_and_dtypes(stack, k.tasks)
+        for path, x in leaves(stack).items():
+            require(np.isfinite(x).all(), f"{path} is not finite in a task drawn {split}")
+    for one, other in (("inside", "outside"), ("inside", "all"), ("outside", "all")):
+        tasks = [k.tasks if split == "all" else stacks[split] for split in (one, other)]
+        same = all(np.array_equal(x, y) for x, y in zip(*(leaves(t).values() for t in tasks), strict=True))
+        require(not same, f"tasks drawn {one} and {other} are the same: sample_params does not use task_uniforms")
 
 
 def spaces_and_values_are_of_one_type(k: Evidence) -> None:

@@ -464,6 +464,7 @@ CHECKS: dict[str, Check] = {
         states_its_sizes_and_kinds,
         tasks_are_arrays_of_one_structure,
         average_task_replaces_hidden_fields_only,
+        client_checks.tasks_can_be_drawn_inside_and_outside,
         a_client_steps_through_the_time_limit,
         info_is_small_unless_asked,
         reset_and_step_agree_on_every_leafs_type,

@@ -1,6 +1,7 @@
 """Clients of gymnax and Gymnasium: wrappers, spaces and copies work on views of a domain as on gymnax's own tasks."""
 
 import copy
+import functools
 import importlib.util
 import pathlib
 import pickle
@@ -10,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnax.environments import spaces as gymnax_spaces
 from gymnax.wrappers import FlattenObservationWrapper, GymnaxToGymWrapper, LogWrapper
 
 import envs_jax
 from envs_jax import spaces
 from envs_jax.adapters import DictObservation, FlatObservation, GymnasiumEnv
+from envs_jax.testing import CHECKS, DomainError
+from envs_jax.testing.evidence import Evidence
 from tests.envs_jax.toys import Toy
 
 ENV, PARAMS = envs_jax.make("supply_chain", num_stages=2, num_periods=2)
@@ -237,6 +241,50 @@ def test_a_tree_without_arrays_has_no_space():
         spaces.of_tree({"a": "text"})
 
 
+# ---- the kit's checks of all this ---------------------------------------------------------------------------------
+
+
+class Planted(type(ENV)):
+    """What a domain may get wrong towards clients, one fault at a time."""
+
+    fault = ""
+
+    def sample_params(self, key, split="all"):
+        return super().sample_params(key, "all" if self.fault == "split" else split)
+
+    def is_truncated(self, state, params):
+        return state.time >= (params.max_steps_in_episode if self.fault == "horizon" else self.horizon)
+
+    def observation_space(self, params=None):
+        space = super().observation_space(params)
+        return gymnax_spaces.Dict(space.spaces) if self.fault == "space" else space
+
+    def sample_action(self, key, observation):
+        mask = observation.action_mask | (self.fault == "masks")
+        return super().sample_action(key, observation.replace(action_mask=mask))
+
+
+@functools.cache
+def evidence():
+    return Evidence(Planted(num_stages=2, num_periods=2))
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "message"),
+    [
+        ("split", "tasks_can_be_drawn_inside_and_outside", "sample_params does not use task_uniforms"),
+        ("horizon", "the_horizon_is_the_constructors", "max_steps_in_episode moves the horizon"),
+        ("space", "spaces_and_values_are_of_one_type", "observation_space samples a OrderedDict, not a Observation"),
+        ("masks", "legal_actions_can_be_sampled", "an illegal action is sampled"),
+    ],
+)
+def test_a_fault_towards_clients_is_named(fault, check, message, monkeypatch):
+    CHECKS[check](evidence())
+    monkeypatch.setattr(Planted, "fault", fault)
+    with pytest.raises(DomainError, match=message):
+        CHECKS[check](evidence())
+
+
 # ---- a client that knows gymnax alone -------------------------------------------------------------------------------
 
 
@@ -248,14 +296,14 @@ def test_random_actions_are_exported_and_take_any_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["supply_chain", "cloud_scheduling", "smart_grid"])
+@pytest.mark.parametrize("name", ["supply_chain", "cloud_scheduling", "smart_city"])
 def test_ppo_on_flat_observations_beats_random_choices(name):
     path = pathlib.Path(__file__).parents[2] / "docs/examples/ppo_flat.py"
     specification = importlib.util.spec_from_file_location("ppo_flat", path)
     client = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(client)
     env, params = envs_jax.make(name)
-    train = client.make_train(FlatObservation(env), params, updates=10)
+    train = client.make_train(FlatObservation(env), params, updates=16)
     fast = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
     _, returns = jax.jit(train, compiler_options=fast)(KEY)
 
