@@ -295,6 +295,14 @@ def test_random_actions_are_exported_and_take_any_batch():
     assert envs_jax.random_actions(batch, KEY).shape == (2, 3)
 
 
+def test_the_quickstart_of_the_docs_runs():
+    text = (pathlib.Path(__file__).parents[2] / "docs/clients.md").read_text(encoding="utf-8")
+    names = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["flat"].shape == (64, names["env"].size)
+    assert names["info"]["illegal_actions"].sum() == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["supply_chain", "cloud_scheduling", "smart_city"])
 def test_ppo_on_flat_observations_beats_random_choices(name):
