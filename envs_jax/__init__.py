@@ -3,8 +3,21 @@
 from envs_jax.domains import make, register, registered
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
+from envs_jax.spaces import random_actions
+from envs_jax.tasks import load_tasks
 
 VERSION = "2.0"
 """Of observations and rewards: results of different versions cannot be compared (``docs/changelog.md``)."""
 
-__all__ = ["VERSION", "EnvParams", "EnvState", "Observation", "ResourceEnv", "make", "register", "registered"]
+__all__ = [
+    "VERSION",
+    "EnvParams",
+    "EnvState",
+    "Observation",
+    "ResourceEnv",
+    "load_tasks",
+    "make",
+    "random_actions",
+    "register",
+    "registered",
+]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.rollout import RecurrentAct, state_axes
+from envs_jax.spaces import random_actions
 
 PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
@@ -22,17 +23,6 @@ def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvP
     over_episodes = jax.vmap(env.reference_action, in_axes=(None, axes, None, 0))
     keys = jax.random.split(key, state.last_reward.shape)
     return jax.vmap(over_episodes, in_axes=(0, axes, 0, 0))(plan, state, params, keys)
-
-
-def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-    """Uniform over legal actions: ``i32`` of the observation's batch shape."""
-    mask = seen.action_mask
-    count = mask.shape[-1]
-    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
-    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
-    legal = upto[..., -1]
-    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
-    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
 
 
 def memory(env: ResourceEnv, *batch: int) -> Any:

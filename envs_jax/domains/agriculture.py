@@ -251,7 +251,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             rain_depth=jnp.float32(8.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> AgricultureParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> AgricultureParams:
         """One task.
 
         Crops of ``fao56.CROPS`` and soils of ``fao56.SOILS`` at random, root depth and available water uniform in their
@@ -260,7 +260,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         requirement.
         """
         f, days = self.num_fields, self.num_periods
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 * f + 4)
+        u = self.task_uniforms(key, split, 8 * f + 4)
         per_field, (eto, chance, depth, budget) = u[: 8 * f].reshape(8, f), u[8 * f :]
         crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
         soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)

@@ -291,7 +291,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             inflation=jnp.float32(1.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> AirTrafficParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> AirTrafficParams:
         """One task: a timetable of P banks, airlines of very different cost, and a separation (docs give the reasons).
 
         Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120}
@@ -299,7 +299,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         sigma = 1. With a file w and phi alone are drawn: the timetable is the file's.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
+        u = self.task_uniforms(key, split, 2 + q + 5 * p * n)
         rows = u[2 + q :].reshape(5, p, n)
         load = 1.0 + u[0]
         # A gap of 20 slots sets two aircraft apart anyhow; the cap bounds the grid that the reference searches.

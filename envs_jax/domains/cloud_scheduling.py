@@ -225,13 +225,13 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             longest=jnp.where(long, 15, 3).astype(jnp.int32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> CloudSchedulingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> CloudSchedulingParams:
         """One task: every kind its own mean duration, log-uniform on [1, 12] ticks, give or take 30 %.
 
         Rate ~ U(.3, .9), shares of kinds ~ Dirichlet(2), of dominant resources ~ Dirichlet(5).
         """
         m, r = self.num_slots, self.num_resources
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 3 * m + 5 * r)
+        u = self.task_uniforms(key, split, 1 + 3 * m + 5 * r)
         mean = 12.0 ** u[1 : 1 + m]
         # A gamma variable of whole shape n is minus the logarithm of the product of n uniforms.
         shares = -jnp.log(u[1 + m : 1 + 3 * m]).reshape(2, m).sum(0)

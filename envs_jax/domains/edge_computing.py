@@ -205,13 +205,13 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             device_speed=jnp.float32(NOMINAL_DEVICE),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> EdgeComputingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> EdgeComputingParams:
         """One task: hidden rates of the stated ranges; the kind of graph is one of the published combinations' values.
 
         ccr from {.3, .4, .5}, fat and density from {.4, .5, .6, .7, .8}; noise_sd .1.
         """
         s = self.num_servers
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * s)
+        u = self.task_uniforms(key, split, 4 + 2 * s)
         tenths = (
             sampling.integers(u[:3], jnp.asarray((3, 4, 4), jnp.int32), jnp.asarray((5, 8, 8), jnp.int32)).astype(
                 jnp.float32

@@ -282,10 +282,10 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             wear_cost=jnp.zeros((d,), jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> EnergyTradingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> EnergyTradingParams:
         """Draws devices and a node. Public: devices, the hub's prices. Hidden: the node's own prices, losses, wear."""
         d, hours = self.num_devices, jnp.arange(self.cycle_hours, dtype=jnp.int32)
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 9 + 4 * d + self.cycle_hours)
+        u = self.task_uniforms(key, split, 9 + 4 * d + self.cycle_hours)
         one, per_device, by_hour = iter(u[:9]), iter(u[9 : 9 + 4 * d].reshape(4, d)), u[9 + 4 * d :]
 
         def between(uniform: chex.Array, low: float, high: float) -> chex.Array:

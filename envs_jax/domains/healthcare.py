@@ -303,10 +303,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """The nominal hospital."""
         return self.instance()
 
-    def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> HealthcareParams:
         """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
         w, e = self.num_wards, self.epochs_per_day
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 * w + w * w + 1 + 2 * e)
+        u = self.task_uniforms(key, split, 4 * w + w * w + 1 + 2 * e)
         by_ward, pairs, rest = u[: 4 * w].reshape(4, w), u[4 * w : 4 * w + w * w], u[4 * w + w * w :]
 
         def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:

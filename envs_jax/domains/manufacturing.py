@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import checks, data, sampling
+from envs_jax import checks, data
 from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
@@ -259,14 +259,14 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             variation=jnp.float32(0.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> ManufacturingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ManufacturingParams:
         """One task: an instance of Taillard's generator, or the file's jobs and due dates, on machines of its own.
 
         Tightness ~ U(1.2, 1.7), w_j 1, 2 or 4 alike, f_m ~ logU(1/2, 2), A_m ~ U(0, .05), R ~ U(1, 2) mean operation
         times, cv ~ U(.02, .2).
         """
         j, m = self.num_jobs, self.num_machines
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 5 + 2 * m + j)
+        u = self.task_uniforms(key, split, 5 + 2 * m + j)
         seeds = 1 + (u[:2] * (job_shop.MODULUS - 256)).astype(jnp.int32)
         route, minutes = job_shop.taillard(seeds[0], seeds[1], j, m)
         weight = 2.0 ** jnp.floor(3.0 * u[5 + 2 * m :])

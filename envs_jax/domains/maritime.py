@@ -234,7 +234,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             consignee_days=jnp.asarray(trade.consignee_days, jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> MaritimeParams:
         """Draws the trade: which ports export, when their seasons are, where the goods go, how long f and g are.
 
         Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall
@@ -242,7 +242,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         nu = .8. Vessels carry 9000 to 15000 containers (shown).
         """
         p, lanes = self.num_ports, self.num_lanes
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 6 * p + lanes + self.num_turns)
+        u = self.task_uniforms(key, split, 1 + 6 * p + lanes + self.num_turns)
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS

@@ -326,12 +326,12 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Symmetric flows with connectivity 1/2, sure success and equal weights, .9 packets a slot in all."""
         return self.instance(0.9 * self.num_turns / self.num_flows, connectivity=0.5)
 
-    def sample_params(self, key: chex.PRNGKey) -> NetworkTrafficParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> NetworkTrafficParams:
         """Draws everything that is hidden, and which flow is of which class (see the constants above).
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + NUM_CLASSES + 5 * self.num_flows)
+        u = self.task_uniforms(key, split, 2 + NUM_CLASSES + 5 * self.num_flows)
         order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)

@@ -206,14 +206,14 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
             mean_reversion=jnp.where(slow, 0.03, 0.3).astype(jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> PortfolioParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> PortfolioParams:
         """One task: signals strong enough that a few episodes identify them (see docs/domains/portfolio.md).
 
         gamma ~ U(.3, .8), lambda ~ logU(.2, 2), c ~ U(0, .5); even factors fast, phi ~ U(.2, .5), loadings
         N(0, .4^2); odd factors slow, phi ~ U(.05, .2), loadings N(0, .3^2). Trade unit 3/8, limit 4.5 risk units.
         """
         n, k = self.num_assets, self.num_factors
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 3 + k + n * k)
+        u = self.task_uniforms(key, split, 3 + k + n * k)
         slow = jnp.arange(k, dtype=jnp.int32) % 2 == 1
         low, high = jnp.where(slow, 0.05, 0.2), jnp.where(slow, 0.2, 0.5)
         return self.default_params.replace(

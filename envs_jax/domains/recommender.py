@@ -256,14 +256,14 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             interest_step=jnp.float32(0.3),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> RecommenderParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> RecommenderParams:
         """One task: one user, in session after session, on a site whose topics' qualities are unknown.
 
         Q is the published vector, permuted and scaled by U(.5, 1): unpermuted there would be nothing to learn.
         u_g ~ U(-1, 1); logit choice; beta, y and the budget uniform in the preset's ranges.
         """
         g, p, default = self.num_topics, self.preset, self.default_params
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * g)
+        u = self.task_uniforms(key, split, 4 + 2 * g)
 
         def between(uniform: chex.Array, ends: tuple[float, float]) -> chex.Array:
             return ends[0] + (ends[1] - ends[0]) * uniform

@@ -233,14 +233,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             occupancy=jnp.ones((GRID, PHASES), jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> SmartCityParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SmartCityParams:
         """One task.
 
         demand ~ U(.6, 1.6) by side, left ~ U(.1, .35), right ~ U(.1, .3), saturation ~ U(3.5, 6) by phase, lost ~
         U(.2, .6); each phase carries bus lines with probability .3: occupancy ~ U(6, 16), and U(1, 2) otherwise.
         Queues start on 0 .. 4 vehicles.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 7 + 3 * self.num_tokens)
+        u = self.task_uniforms(key, split, 7 + 3 * self.num_tokens)
         saturation, buses, persons = u[7:].reshape(3, GRID, PHASES)
         return self.default_params.replace(
             start_queue=jnp.int32(4),

@@ -284,7 +284,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             **self._supply(ones, ones),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> SmartGridParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SmartGridParams:
         """One task; every draw is uniform (docs/domains/smart_grid.md says why these ranges).
 
         A season and a day of the RTS, peak .9 to 1.3 of 259 MW; fuel factors of units 1-2 .8 to 1.2, of units 3-5 1 to
@@ -292,7 +292,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
         n = self.num_units
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 + n + self.num_turns)
+        u = self.task_uniforms(key, split, 8 + n + self.num_turns)
         fuel, (first, second, *plants), efficiency = u[2 : 2 + n], u[2 + n : 8 + n], u[8 + n :]
         shape = jnp.asarray(self.shapes / self.shapes.max(-1, keepdims=True), jnp.float32)
         large = jnp.asarray(self._large)

@@ -331,10 +331,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         task = self.instance(self.nominal_demand, *stages, 9.0, self.nominal_demand)
         return task.replace(demand_cdf=jnp.asarray(np.cumsum(self._observed), jnp.float32))
 
-    def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
         n = self.num_turns
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
+        u = self.task_uniforms(key, split, 2 + 2 * n)
         low, high = jnp.log(jnp.asarray((self.demand_range, BACKLOG_COST_RANGE), jnp.float32)).T
         mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE

@@ -269,7 +269,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         fleet = {"initial": self._vehicles, "cost": self._driving_cost}
         return self._task(**fleet, rate=rate, price=2.0 * (time + 1.0), move_time=time)
 
-    def sample_params(self, key: chex.PRNGKey) -> VehicleFleetParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> VehicleFleetParams:
         """Draws a city. Public: grid, vehicles, driving cost. Hidden: demand, when and how it changes, fares.
 
         Trips start and end by independent laws that are uniform on the simplex; both are drawn anew at two periods, of
@@ -277,7 +277,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         are U(1, 3) times (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
         """
         n = self.num_regions
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 6 + 6 * n + n * n)
+        u = self.task_uniforms(key, split, 6 + 6 * n + n * n)
         one, by_end, by_pair = u[:6], u[6 : 6 + 6 * n].reshape(3, 2, n), u[6 + 6 * n :].reshape(n, n)
         if self._city is not None:
             own, (start, end) = self.default_params, 0.5 + by_end[0]

@@ -169,9 +169,9 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         ones = jnp.ones((self.num_levels,), jnp.float32)
         return self.instance(ones, ones, 9.0 * ones, 3.0 * ones)
 
-    def sample_params(self, key: chex.PRNGKey) -> WarehouseParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> WarehouseParams:
         """One task: lam ~ U(.3, 2.5), p ~ U(3, 15), K ~ U(0, 6), h ~ U(.5, 1.5), each level by itself."""
-        draws = sampling.uniforms(key, sampling.TASK_INDEX, 4 * self.num_levels).reshape(4, self.num_levels)
+        draws = self.task_uniforms(key, split, 4 * self.num_levels).reshape(4, self.num_levels)
         ranges = (RATE_RANGE, SHORTAGE_RANGE, ORDER_COST_RANGE, HOLDING_RANGE)
         rates, shortage, order_cost, holding = (
             low + (high - low) * u for (low, high), u in zip(ranges, draws, strict=True)

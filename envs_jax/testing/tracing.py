@@ -45,6 +45,7 @@ def calls(env: ResourceEnv) -> list[Call]:
         ("reference_action", env.reference_action, (plan, state, params, key)),
         ("heuristic_start", env.heuristic_start, ()),
         ("heuristic_step", env.heuristic_step, (memory, seen, key)),
+        ("sample_action", env.sample_action, (key, seen)),
         ("average_task", env.average_task, (params, population)),
     ]
 
@@ -105,7 +106,7 @@ def faults_under_shard_map(env: ResourceEnv) -> list[str]:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
 
     def episode(params: Any, key: chex.PRNGKey) -> Any:
-        def body(carry: Any, _: None) -> Any:
+        def body(carry: Any, nothing: None) -> Any:
             seen, state, memory = carry
             action, memory = env.heuristic_step(memory, seen, key)
             seen, state, reward, *_ = env.step(key, state, action, params)
