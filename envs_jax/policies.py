@@ -12,7 +12,7 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.rollout import Act, state_axes
 
-PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
+PolicyName = Literal["random", "noop", "urgent", "heuristic", "average", "reference"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 
@@ -33,6 +33,32 @@ def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
     legal = upto[..., -1]
     rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
     return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
+
+
+def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> chex.Array:
+    """Serves the most urgent, else does nothing: a rule that knows the vocabulary and no domain, and learns nothing.
+
+    The legal action of the largest ``(urgency - slack)[target] x signed``, the first of equal ones; an action without
+    a target has 0. Where none is above 0, the no-op if there is a real one (``is_noop``).
+
+    Args:
+      observation: with any leading dimensions.
+      key: unused; here so that the rule can stand where a heuristic does.
+
+    Returns:
+      ``i32`` of the observation's batch shape.
+    """
+    del key
+    target = observation.action_target
+    need = observation.column("urgency") - observation.column("slack")
+    # A sum over entities instead of a gather, which is slow in batches on accelerators; no target, no term.
+    at_target = target[..., None] == jnp.arange(need.shape[-1], dtype=jnp.int32)
+    value = jnp.sum(jnp.where(at_target, need[..., None, :], 0.0), axis=-1) * observation.action_column("signed")
+    value = jnp.where(observation.action_mask, value, -jnp.inf)
+    noop = observation.action_mask & (observation.action_column("is_noop") == 1.0)
+    idle = jnp.any(noop, axis=-1) & (jnp.max(value, axis=-1) <= 0.0)
+    chosen = jnp.where(idle, jnp.argmax(noop, axis=-1), jnp.argmax(value, axis=-1))
+    return chosen.astype(jnp.int32)
 
 
 def actions(
@@ -60,6 +86,8 @@ def actions(
         return random_actions(seen, key)
     if name == "noop":
         return jnp.full(batch, env.noop_action, jnp.int32)
+    if name == "urgent":
+        return urgent_action(seen)
     if name == "heuristic":
         return jax.vmap(jax.vmap(env.heuristic_action))(seen, jax.random.split(key, batch))
     return reference_actions(env, plan, state, tasks, key)
