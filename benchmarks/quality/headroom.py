@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish
+from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish, worlds
 
 HEADER = """\
 Returns J are means over {tasks} tasks x {episodes} episodes of each domain with common random numbers (seed {seed}),
 undiscounted and with the noise-free expected reward where a domain states one. Scores are pooled over tasks; in
 brackets the 95 % interval of a bootstrap over tasks. *Average* is the reference policy planned for the mean hidden
 parameters of {population} other tasks. *Urgent* knows the vocabulary and no domain, and learns nothing: it takes the
-action of the largest (urgency - slack) x signed, or does nothing. Headroom = 1 - max(heuristic, average). A reference that is itself a heuristic
-is marked +: scores above 1 are then possible.
+action of the largest (urgency - slack) x signed, or does nothing. Headroom = 1 - max(heuristic, average). A reference
+that is itself a heuristic is marked +: scores above 1 are then possible.
 """
 
 
@@ -164,6 +164,7 @@ def document(stored: dict[str, Any]) -> str:
     asked = stored["settings"]
     arguments = chosen(stored, settings(Config()))
     text = f"# Adaptation headroom\n\n`python -m benchmarks.quality.headroom{arguments}`\n\n{HEADER.format(**asked)}\n"
+    text += worlds(stored)
     return text + table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
 
 

@@ -161,8 +161,6 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     exceptions: ClassVar[Mapping[str, str]] = {
         "serving_the_urgent_pays": "A server with most room is off, and to wake it costs a setup, often more than a "
         "place in the queue of a running one saves.",
-        "the_reference_serves_the_urgent": "Jobs wait where servers run, and there the reference sends more than "
-        "chance does: to fast servers, and to few, because each that is off costs a setup.",
     }
     reference_kind: ClassVar[str] = "heuristic"
 

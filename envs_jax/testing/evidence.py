@@ -83,13 +83,15 @@ class Trial(NamedTuple):
     """Policies on a batch of tasks.
 
     Attributes:
-      seen, action: of the reference, ``[T, TASKS, EPISODES, ...]``.
+      seen: in play that does not follow what is seen: choices that were random in another episode are repeated, and
+        are no-ops where they are not legal, ``[T, TASKS, EPISODES, ...]``.
+      choice: what the reference would choose there.
       returns: ``f64[TASKS, EPISODES]`` of no-op, heuristic and reference, on the same noise.
       random: ``f64[TASKS]`` returns of random choices on the noise of the first episode.
     """
 
     seen: Observation
-    action: np.ndarray
+    choice: np.ndarray
     returns: dict[str, np.ndarray]
     random: np.ndarray
 
@@ -139,7 +141,10 @@ class Evidence:
 
     @functools.cached_property
     def play(self) -> Callable[[EnvParams, chex.PRNGKey], engine.Step]:
-        """Steps ``[T, TASKS, policies, EPISODES]`` of all :data:`POLICIES` for tasks and keys."""
+        """Steps ``[T, TASKS, policies, EPISODES]`` of all :data:`POLICIES` for tasks and keys.
+
+        Their ``notes`` are what the reference would choose in the state, whoever plays.
+        """
         env, replayed = self.env, self.action
 
         @quick_jit
@@ -148,12 +153,13 @@ class Evidence:
             rules = [policies.policy(env, name, params) for name in names]
             which = jnp.repeat(jnp.arange(len(POLICIES)), EPISODES)
 
-            def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+            def act(seen: Any, states: Any, carry: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
                 replay = jnp.asarray(replayed)[:, states[0].time, None]
                 chosen = [replay, *(rule(seen, states, key)[0] for rule in rules)]
-                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),)
+                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),), chosen[-1], carry
 
-            (steps,), _ = engine.rollout((env,), (params,), (jnp.tile(keys, len(POLICIES)),), act, keys[0, 0])
+            everyone = (jnp.tile(keys, len(POLICIES)),)
+            (steps,), *_ = engine.recurrent_rollout((env,), (params,), everyone, act, (), keys[0, 0])
             apart = (env.horizon, TASKS, len(POLICIES), EPISODES)
             return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(*apart, *x.shape[3:]), steps)
 
@@ -265,16 +271,16 @@ class Evidence:
     @functools.cached_property
     def trials(self) -> list[Trial]:
         """All policies on :data:`TRIED` batches of tasks."""
-        found, last = [], POLICIES.index("reference")
+        found, replay = [], POLICIES.index("replay")
         for index in range(TRIED):
             tasks, keys = self.batch(index)
             steps = self.played if index == 0 else self.play(tasks, keys)
             _, (*_, info) = self._episodes(tasks, keys[:, 0], self._luck)
             totals = np.asarray(steps.info["expected_reward"], np.float64).sum(0)
             returns = {name: totals[:, place] for place, name in enumerate(POLICIES) if name != "replay"}
-            seen, action = jax.tree.map(lambda x: np.asarray(x)[:, :, last], (steps.observation, steps.action))
+            seen, choice = jax.tree.map(lambda x: np.asarray(x)[:, :, replay], (steps.observation, steps.notes))
             chance = np.asarray(info["expected_reward"], np.float64).sum(1)
-            found.append(Trial(seen, action, returns, chance))
+            found.append(Trial(seen, choice, returns, chance))
         return found
 
     def swapped(self, *fields: str) -> EnvParams:

@@ -8,6 +8,7 @@ them. What a domain may differ in, with a reason, is in :attr:`envs_jax.Resource
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -229,7 +230,7 @@ def private_columns_are_contiguous(k: Evidence) -> None:
 def documents_its_columns(k: Evidence) -> None:
     """The tables of the class docstring list the columns that are set, and no other."""
     try:
-        documented = read(k.env.name, type(k.env).__doc__)
+        documented = read(k.env.name, inspect.getdoc(type(k.env)))
     except ValueError as error:
         raise DomainError(str(error)) from error
     tokens, actions = columns_that_are_set(k)

@@ -96,14 +96,17 @@ def serving_of_the_reference(k: Evidence) -> Interval | None:
     negative where the reference loads it more than chance would. Ranks are taken over all choices and candidates of a
     task's episodes, so it counts both whom the reference serves and when. Random play has 0. None if the urgency of
     candidates never varies.
+
+    The reference is asked in the states of others' play, blind to what is seen. Along its own, urgency would be what it
+    has left over: whom it serves best has none, whom it rightly neglects has most.
     """
     found: list[float] = []
-    for seen, action, *_ in k.trials:
+    for seen, choice, *_ in k.trials:
         signed = np.asarray(seen.action_column("signed"), np.float64)
         entities = range(seen.tokens.shape[-2])
-        served = np.stack([excess(np.where(seen.action_target == i, signed, 0.0), seen, action) for i in entities], -1)
+        served = np.stack([excess(np.where(seen.action_target == i, signed, 0.0), seen, choice) for i in entities], -1)
         urgency, candidate = seen.column("urgency"), seen.column("is_candidate") > 0
-        for task in range(action.shape[1]):
+        for task in range(choice.shape[1]):
             may = candidate[:, task]
             value = correlation(ranks(urgency[:, task][may]), served[:, task][may])
             found += [] if value is None else [value]
