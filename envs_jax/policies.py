@@ -24,17 +24,6 @@ def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvP
     return jax.vmap(over_episodes, in_axes=(0, axes, 0, 0))(plan, state, params, keys)
 
 
-def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-    """Uniform over legal actions: ``i32`` of the observation's batch shape."""
-    mask = seen.action_mask
-    count = mask.shape[-1]
-    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
-    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
-    legal = upto[..., -1]
-    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
-    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
-
-
 def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> chex.Array:
     """Serves the most urgent, else does nothing: a rule that knows the vocabulary and no domain, and learns nothing.
 
@@ -61,6 +50,17 @@ def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> 
     return chosen.astype(jnp.int32)
 
 
+def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
+    """Uniform over legal actions: ``i32`` of the observation's batch shape."""
+    mask = seen.action_mask
+    count = mask.shape[-1]
+    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
+    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
+    legal = upto[..., -1]
+    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
+    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
+
+
 def actions(
     env: ResourceEnv,
     name: PolicyName,
@@ -82,12 +82,12 @@ def actions(
       key: of this choice.
     """
     batch = seen.token_mask.shape[:2]
+    if name == "urgent":
+        return urgent_action(seen)
     if name == "random":
         return random_actions(seen, key)
     if name == "noop":
         return jnp.full(batch, env.noop_action, jnp.int32)
-    if name == "urgent":
-        return urgent_action(seen)
     if name == "heuristic":
         return jax.vmap(jax.vmap(env.heuristic_action))(seen, jax.random.split(key, batch))
     return reference_actions(env, plan, state, tasks, key)

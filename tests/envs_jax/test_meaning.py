@@ -10,7 +10,7 @@ from envs_jax import sampling
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS
 from envs_jax.testing import DomainError, check_domain, documentation, meaning, signs
 from envs_jax.testing.evidence import Evidence
-from tests.envs_jax.toys import Queues
+from tests.envs_jax.queues import Queues
 
 MEANT = (*meaning.CHECKS, "expected_reward_is_the_mean_reward")
 
