@@ -28,7 +28,7 @@ DRAWS = 128
 """Episodes a task that the mean reward is taken over: of 8 tasks and P periods each, 1024 P periods."""
 BATCHES = 8
 """Batches of other tasks that the signs of columns are judged on; on :data:`TRIED` of them the policies play."""
-TRIED = 3
+TRIED = 2
 LUCKS = 4
 """Random episodes of each of their tasks."""
 

@@ -40,6 +40,9 @@ WRONG_SIDE = -2.0
 EXCUSABLE = ("serving_the_urgent_pays", "the_reference_serves_the_urgent")
 """Checks that :attr:`envs_jax.ResourceEnv.exceptions` may name."""
 
+BY_SIZE = "0 by default"
+"""What a table says of a column that is only set by other sizes of the domain than the registered ones."""
+
 LookCheck = Callable[[Evidence, Look], None]
 
 
@@ -235,15 +238,14 @@ def documents_its_columns(k: Evidence) -> None:
         raise DomainError(str(error)) from error
     tokens, actions = columns_that_are_set(k)
     tokens -= set(DERIVED)
-    if not documented.actions:  # the notes say what the strict ones are
-        private = sorted(actions & set(PRIVATE_ACTION_COLUMNS))
-        require(not private, f"{', '.join(private)} of actions is set, but there is no table of actions")
-        actions = set()
-    for of, used in (("tokens", tokens), ("actions", actions)):
+    # What the strict columns of actions are may be said in words beside the table.
+    for of, used, needed in (("tokens", tokens, tokens), ("actions", actions, actions & set(PRIVATE_ACTION_COLUMNS))):
         listed = documented.columns(of)
-        missing, idle = sorted(used - listed), sorted(listed - used)
+        by_size = {line.column for line in getattr(documented, of) if BY_SIZE in line.quantity}
+        missing, idle = sorted(needed - listed), sorted(listed - used - by_size)
         require(not missing, f"the table of {of} lacks {', '.join(missing)}, not always 0")
-        require(not idle, f"the table of {of} lists {', '.join(idle)}, which is 0 in all that was played")
+        message = f"the table of {of} lists {', '.join(idle)}, which is 0 in all that was played; if other sizes of "
+        require(not idle, message + f"the domain set it, say {BY_SIZE!r} in its line")
 
 
 def urgent_entities_have_little_slack(k: Evidence) -> None:
@@ -287,13 +289,13 @@ def _hold_or_excuse(k: Evidence, name: str, holds: bool, message: str) -> None:
 
 
 def the_heuristic_reads_what_is_shown(k: Evidence) -> None:
-    """Its choices depend on columns, none of which is always 0; it earns more than chance, and no less than no-op."""
+    """Its choices depend on columns, none of which is always 0; it earns more than chance, and not less than no-op."""
     reads = k.heuristic_reads
     require(any(reads.values()), "the heuristic's choices depend on no column")
     for part, used in zip(("tokens", "actions"), columns_that_are_set(k), strict=True):
         idle = [name for name in reads[part] if name not in used]
         require(not idle, f"the heuristic reads {', '.join(idle)} of {part}, which is always 0: is it another column?")
-    for other, least in (("random", "low"), ("noop", "high")):
+    for other, least in (("random", "mean"), ("noop", "high")):
         gain = signs.heuristic_against(k, other)
         message = f"the heuristic earns {gain} more than {other} choices: does it read the right columns? It reads "
         require(getattr(gain, least) > 0, message + ", ".join((*reads["tokens"], *reads["actions"])))

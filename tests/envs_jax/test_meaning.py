@@ -170,7 +170,11 @@ FAULTS = {
     "a gap": ("private_columns_are_contiguous", set_token("private_b", 1.0, 0), "private_a is always 0"),
     "not documented": ("documents_its_columns", set_token("age", 1.0, 0), "lacks age"),
     "never set": ("documents_its_columns", scaled("level", 0.0), "lists level"),
-    "not documented action": ("documents_its_columns", set_action("private_a", 1.0, 1), "no table of actions"),
+    "not documented action": (
+        "documents_its_columns",
+        set_action("private_a", 1.0, 1),
+        "table of actions lacks private_a",
+    ),
     "slack of the urgent": ("urgent_entities_have_little_slack", slack_of_urgency, "rise together"),
 }
 
