@@ -269,10 +269,13 @@ def serving_the_urgent_pays(k: Evidence) -> None:
 def the_reference_serves_the_urgent(k: Evidence) -> None:
     """The more urgent an entity, the more the reference gives it beyond chance: correlation above 0 by its interval."""
     found = signs.serving_of_the_reference(k)
-    message = (
-        f"the reference does not serve urgent entities more than chance does: the correlation of urgency with signed "
-        f"towards an entity is {found}, mean over tasks"
-    )
+    message = "what legal actions concern never differs in urgency or slack, so that nothing can be served first"
+    if found is not None:
+        message = (
+            "the reference does not serve urgent entities more than chance does: the correlation of urgency with "
+            f"signed towards an entity is {found}, mean over tasks"
+        )
+    message += "; if there is a reason, say so in `exceptions`"
     _hold_or_excuse(k, "the_reference_serves_the_urgent", found is not None and found.low > 0, message)
 
 

@@ -94,8 +94,8 @@ def serving_of_the_reference(k: Evidence) -> Interval | None:
 
     In every choice, of every entity that a legal action may concern: the excess of ``signed`` towards it, which is
     negative where the reference loads it more than chance would. Ranks are taken over all choices and candidates of a
-    task's episodes, so it counts both whom the reference serves and when. Random play has 0. None if the urgency of
-    candidates never varies.
+    task's episodes, so it counts both whom the reference serves and when. Random play has 0. Where the urgency of
+    candidates never varies, as that of suppliers, ranks are those of less slack; None if that does not vary either.
 
     The reference is asked in the states of others' play, blind to what is seen. Along its own, urgency would be what it
     has left over: whom it serves best has none, whom it rightly neglects has most.
@@ -105,11 +105,12 @@ def serving_of_the_reference(k: Evidence) -> Interval | None:
         signed = np.asarray(seen.action_column("signed"), np.float64)
         entities = range(seen.tokens.shape[-2])
         served = np.stack([excess(np.where(seen.action_target == i, signed, 0.0), seen, choice) for i in entities], -1)
-        urgency, candidate = seen.column("urgency"), seen.column("is_candidate") > 0
+        candidate = seen.column("is_candidate") > 0
         for task in range(choice.shape[1]):
             may = candidate[:, task]
-            value = correlation(ranks(urgency[:, task][may]), served[:, task][may])
-            found += [] if value is None else [value]
+            needs = (ranks(need[:, task][may]) for need in (seen.column("urgency"), -seen.column("slack")))
+            values = (correlation(need, served[:, task][may]) for need in needs if need.any())
+            found += [value for value in values if value is not None][:1]
     return Interval.of(found)
 
 
