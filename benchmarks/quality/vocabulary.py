@@ -24,10 +24,8 @@ PAGE = "docs/vocabulary.md"
 WITHOUT_EXCHANGE: dict[str, str] = {
     "air_traffic": "aircraft stand in the order of their targets, and action 0 is the first of them",
     "maritime": "ports are told apart by the network of services, which is fixed",
-    "recommender": "topics are a table of the task, and slates of them are numbered",
     "smart_city": "intersections are told apart by their place in the grid",
     "supply_chain": "the chain is serial: a stage is told apart by its place",
-    "vehicle_fleet": "regions are told apart by their travel times, which are the city's",
     "warehouse": "levels are told apart by their place",
 }
 """Domains without a test that two entities which are exchanged exchange rows and nothing else, and why."""
@@ -50,8 +48,9 @@ SIGNS = """\
 - *t*: of (urgency - slack) of the target x signed on the returns of random play (discounted expected rewards of the
   next eight periods, {tasks} tasks x {episodes} episodes, clustered by episode). Below -2 a domain must say why acting
   costs more than it serves there.
-- *Served*: correlation of an entity's urgency (rank) with what the reference gives it beyond chance, mean over
-  {tried} tasks with 95 % interval. Above 0 the reference serves the urgent more than random play does.
+- *Served*: correlation of an entity's urgency (rank; where it cannot differ, that of less slack) with what the
+  reference would give it beyond chance in the states of play that does not look, mean over {tried} tasks with 95 %
+  interval. Above 0 the reference serves the urgent more than random play does.
 - *Slack*: rank correlation of urgency and slack over entities of a role and times; it should not be positive.
 - *Reads*: columns on which the heuristic's choices depend.
 - *Exchange*: the test that two entities which are exchanged exchange rows and nothing else.
@@ -98,11 +97,10 @@ def class_of(root: pathlib.Path, name: str, of: str) -> tuple[str | None, dict[s
     tree = ast.parse((root / "envs_jax" / "domains" / f"{name}.py").read_text(encoding="utf-8"))
     (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == of)
     for statement in node.body:
-        target = statement.target if isinstance(statement, ast.AnnAssign) else None
-        if isinstance(statement, ast.Assign):
-            (target,) = statement.targets
-        if isinstance(target, ast.Name) and target.id == "exceptions":
-            return ast.get_docstring(node), ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if any(isinstance(target, ast.Name) and target.id == "exceptions" for target in targets):
+                return ast.get_docstring(node), ast.literal_eval(statement.value)
     return ast.get_docstring(node), {}
 
 
@@ -117,9 +115,11 @@ def exchange_tests(root: pathlib.Path, name: str) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; bars within cells are escaped."""
+    """Markdown; bars within cells are escaped, the double ticks of docstrings are single ones."""
     lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("``", "`") for cell in line) + " |\n" for line in lines
+    )
 
 
 def _interval(found: Sequence[float] | None) -> str:
@@ -182,18 +182,18 @@ def document(root: pathlib.Path, stored: Mapping[str, Any]) -> str:
         parts.append(f"### {name}\n\n{shown}")
     counts = {"tasks": evidence.BATCHES * evidence.TASKS, "episodes": evidence.LUCKS}
     parts.append(SIGNS.format(**counts, tried=evidence.TRIED * evidence.TASKS))
-    rows = []
+    measured: list[Sequence[str]] = []
     for name in said:
         one = stored.get(name)
         tests = ", ".join(f"`{test}`" for test in exchange_tests(root, name))
         exchange = tests or WITHOUT_EXCHANGE.get(name, "untested")
         if one is None:
-            rows.append((f"`{name}`", *["not measured"] * 4, exchange))
+            measured.append((f"`{name}`", *["not measured"] * 4, exchange))
             continue
         reads = ", ".join(f"`{column}`" for part in ("tokens", "actions") for column in one["reads"][part])
         t = "-" if one["t"] is None else f"{one['t']:.1f}"
-        rows.append((f"`{name}`", t, _interval(one["served"]), _interval(one["slack"]), reads, exchange))
-    parts.append(table(("domain", "t", "served", "slack", "the heuristic reads", "exchange"), rows))
+        measured.append((f"`{name}`", t, _interval(one["served"]), _interval(one["slack"]), reads, exchange))
+    parts.append(table(("domain", "t", "served", "slack", "the heuristic reads", "exchange"), measured))
     reasons = [
         f"- `{n}`, {check.replace('_', ' ')}: {why}\n" for n, (_, own) in classes.items() for check, why in own.items()
     ]

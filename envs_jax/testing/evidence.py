@@ -213,7 +213,8 @@ class Evidence:
         seen = jax.tree.map(lambda x: x[some], seen)
         keys, draw = jax.random.split(jax.random.key(10), STATES), np.random.default_rng(0)
         choose = quick_jit(jax.vmap(self.env.heuristic_action))
-        own, order, found = np.asarray(choose(seen, keys)), draw.permutation(STATES), {}
+        own, order = np.asarray(choose(seen, keys)), draw.permutation(STATES)
+        found: dict[str, list[str]] = {}
         for part, names in (("tokens", TOKEN_COLUMNS), ("actions", ACTION_COLUMNS)):
             found[part] = []
             for index, name in enumerate(names):

@@ -31,8 +31,8 @@ def improvements(k: Evidence) -> list[str]:
     """
     faults: list[str] = []
     other = {name: [t.returns[name] - t.returns["reference"] for t in k.trials] for name in ("noop", "heuristic")}
-    for name, gains in other.items():
-        faults += _above(f"the {name} policy", np.concatenate(gains).mean(-1), 3.0)
+    for name, by_batch in other.items():
+        faults += _above(f"the {name} policy", np.concatenate(by_batch).mean(-1), 3.0)
     faults += _above("random play", np.concatenate([t.random - t.returns["reference"][:, 0] for t in k.trials]), 3.0)
     play, solve = deviating(k), quick_jit(jax.vmap(k.env.solve))
     plan = solve(k.tasks)
@@ -44,17 +44,19 @@ def improvements(k: Evidence) -> list[str]:
     for what, believed in (("the average task", average), ("another task", rolled)):
         _, total = play(solve(believed), believed, k.tasks, keys, never, keys[0, 0])
         faults += _above(f"the reference planned for {what}", (total - base).mean(-1), 3.0)
-    gain, chosen, instead = [], [], []
+    gain: list[np.ndarray] = []
+    chosen: list[np.ndarray] = []
+    instead: list[np.ndarray] = []
     for index in range(ROUNDS):
         one, luck = jax.random.split(jax.random.fold_in(jax.random.key(9), index))
         when = np.asarray(jax.random.randint(one, (TASKS, DEVIATING), 0, k.env.horizon))
         actions, total = play(plan, k.tasks, k.tasks, keys, jnp.asarray(when), luck)
-        own, new = (np.take_along_axis(x, when[None], 0)[0] for x in (base_actions, actions))
-        deviates = own != new
+        before, after = (np.take_along_axis(x, when[None], 0)[0] for x in (base_actions, actions))
+        deviates = before != after
         gain.append((total - base)[deviates])
-        chosen.append(new[deviates])
-        instead.append(own[deviates])
-    gains, new, own = (np.concatenate(x) for x in (gain, chosen, instead))
+        chosen.append(after[deviates])
+        instead.append(before[deviates])
+    gains, new, own = np.concatenate(gain), np.concatenate(chosen), np.concatenate(instead)
     scale = 1e-5 * float(np.abs(base).mean())
     kinds = {"one other choice": (np.ones(new.shape, bool), 3.0)}
     kinds["one choice of a larger number"], kinds["one choice of a smaller number"] = (new > own, 4.0), (new < own, 4.0)
