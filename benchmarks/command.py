@@ -18,7 +18,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 ConfigT = TypeVar("ConfigT")
 
-NAMES = pathlib.Path(__file__).parents[1] / "envs_jax" / "domains" / "names.py"
+WORLDS = pathlib.Path(__file__).parents[1] / "envs_jax"
+NAMES = WORLDS / "domains" / "names.py"
 
 
 def refuse(error: object) -> NoReturn:
@@ -37,6 +38,12 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> str:
 def registry() -> dict[str, Any]:
     """``DOMAINS`` and ``EXTRAS`` of the registry, by its path: importing the package loads gymnax, several seconds."""
     return runpy.run_path(str(NAMES))
+
+
+def version() -> str:
+    """``envs_jax.VERSION``, likewise by its path."""
+    found: str = runpy.run_path(str(WORLDS / "version.py"))["VERSION"]
+    return found
 
 
 def check_domains(names: Sequence[str]) -> None:

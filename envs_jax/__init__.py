@@ -5,9 +5,7 @@ from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.spaces import random_actions
 from envs_jax.tasks import load_tasks
-
-VERSION = "2.0"
-"""Of observations and rewards: results of different versions cannot be compared (``docs/changelog.md``)."""
+from envs_jax.version import VERSION
 
 __all__ = [
     "VERSION",

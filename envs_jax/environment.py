@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import chex
@@ -86,6 +87,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
       reward_unit: unit of the reward.
       hidden: the fields of ``EnvParams`` that an agent must not see; they never enter observation or mask.
       reference_kind: "optimal" if ``reference_action`` is the exact optimum of this environment, else "heuristic".
+      exceptions: checks of signs (``envs_jax.testing.meaning.EXCUSABLE``) that do not hold here, by name, each with a
+        sentence that says why; ``docs/vocabulary.md`` prints it.
       horizon_terminates: whether nothing is worth anything after the horizon: it is part of the task, and progress is
         observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
       own_reward_scale: True where learners get rewards as they are: where episodes may end early, taking a mean off
@@ -108,6 +111,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     ingredients: ClassVar[tuple[str, ...]] = ()
     reward_unit: ClassVar[str] = "1"
     reference_kind: ClassVar[str] = "heuristic"
+    exceptions: ClassVar[Mapping[str, str]] = {}
     horizon_terminates: ClassVar[bool] = True
     own_reward_scale: ClassVar[bool] = False
     data_files: ClassVar[tuple[str, ...]] = ()

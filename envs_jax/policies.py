@@ -13,7 +13,7 @@ from envs_jax.observation import Observation
 from envs_jax.rollout import RecurrentAct, state_axes
 from envs_jax.spaces import random_actions
 
-PolicyName = Literal["random", "noop", "heuristic", "average", "reference"]
+PolicyName = Literal["random", "noop", "urgent", "heuristic", "average", "reference"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 
 
@@ -33,6 +33,32 @@ def memory(env: ResourceEnv, *batch: int) -> Any:
 def heuristic_actions(env: ResourceEnv, memory: Any, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
     """The heuristic's choices ``i32[B, E]`` and what it remembers then, ``[B, E, ...]``."""
     return jax.vmap(jax.vmap(env.heuristic_step))(memory, seen, jax.random.split(key, seen.token_mask.shape[:2]))
+
+
+def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> chex.Array:
+    """Serves the most urgent, else does nothing: a rule that knows the vocabulary and no domain, and learns nothing.
+
+    The legal action of the largest ``(urgency - slack)[target] x signed``, the first of equal ones; an action without
+    a target has 0. Where none is above 0, the no-op if there is a real one (``is_noop``).
+
+    Args:
+      observation: with any leading dimensions.
+      key: unused; here so that the rule can stand where a heuristic does.
+
+    Returns:
+      ``i32`` of the observation's batch shape.
+    """
+    del key
+    target = observation.action_target
+    need = observation.column("urgency") - observation.column("slack")
+    # A sum over entities instead of a gather, which is slow in batches on accelerators; no target, no term.
+    at_target = target[..., None] == jnp.arange(need.shape[-1], dtype=jnp.int32)
+    value = jnp.sum(jnp.where(at_target, need[..., None, :], 0.0), axis=-1) * observation.action_column("signed")
+    value = jnp.where(observation.action_mask, value, -jnp.inf)
+    noop = observation.action_mask & (observation.action_column("is_noop") == 1.0)
+    idle = jnp.any(noop, axis=-1) & (jnp.max(value, axis=-1) <= 0.0)
+    chosen = jnp.where(idle, jnp.argmax(noop, axis=-1), jnp.argmax(value, axis=-1))
+    return chosen.astype(jnp.int32)
 
 
 def actions(
@@ -56,6 +82,8 @@ def actions(
       plan: ``env.solve`` of them; only ``average`` and ``reference`` need it.
       key: of this choice.
     """
+    if name == "urgent":
+        return urgent_action(seen)
     if name == "random":
         return random_actions(seen, key)
     if name == "noop":

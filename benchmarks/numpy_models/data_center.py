@@ -123,7 +123,7 @@ class LoopModel(numpy_model.LoopModel):
         job = out[-1]
         job[[DEMAND, IS_TURN]] = 1.0
         job[[URGENCY, WAITING]] = self.w_t, queued / 16
-        job[[LEVEL, OUTFLOW, AGE]] = min(self.power / 16, 10.0), sum(self.finished) / 8, min(self.gap, 10.0)
+        job[[LEVEL, OUTFLOW, AGE]] = min(self.power / 16, 10.0), min(sum(self.finished) / 8, 10.0), min(self.gap, 10.0)
         job[[UNIT_COST, UNIT_VALUE]] = min(self.w_e / 4, 10.0), min(self.w_t, 10.0)
         out[:, PROGRESS] = min(self.time / self.num_periods, 1.0)
         out[:, LAST_REWARD] = min(max(self.last_reward / 10, -10.0), 10.0)
@@ -240,7 +240,7 @@ class BatchModel(numpy_model.BatchModel):
         rows[self.farm, to, LAST_CHOICE] = 1
         job[:, URGENCY], job[:, WAITING] = self.w_t, waiting.sum(1) / 16
         job[:, LEVEL], job[:, AGE] = np.minimum(power / 16, 10), np.minimum(gap, 10)
-        job[:, OUTFLOW] = finished.sum(1) / 8
+        job[:, OUTFLOW] = np.minimum(finished.sum(1) / 8, 10.0)
         self.table[..., PROGRESS] = min(self.time / self.num_periods, 1.0)
         self.table[..., LAST_REWARD] = np.clip(reward / 10, -10, 10)[:, None]
         relative(self.table)

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.quality import headroom
-from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish
+from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish, worlds
 
 Kind = Literal["foresight bound", "relaxation", "best found"]
 
@@ -267,7 +267,7 @@ def document(stored: dict[str, Any]) -> str:
     rows = table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
     without = "".join(f"- **{name}**: {reason}\n" for name, reason in WITHOUT.items())
     head = HEADER.format(**stored["settings"])
-    return f"# Bounds\n\n{shown}\n\n{head}\n{rows}\n## Domains without one\n\n{without}"
+    return f"# Bounds\n\n{shown}\n\n{head}\n{worlds(stored)}{rows}\n## Domains without one\n\n{without}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """How much knowing the task is worth: ``python -m benchmarks.quality.headroom``.
 
-For every domain the returns of five policies on the same tasks and the same noise: random, no-op, the heuristic that
-sees only what an agent sees, the reference planned for the *average* task, and the reference. The score of a policy is
+For every domain the returns of six policies on the same tasks and the same noise: random, no-op, *urgent* (serves the
+most urgent entity, else does nothing: :func:`envs_jax.policies.urgent_action`), the heuristic that sees only what an
+agent sees, the reference planned for the *average* task, and the reference. The score of a policy is
 ``sum (J - floor) / sum (J_reference - floor)`` over tasks, floor = max(random, no-op) of each. Adaptation headroom is
 one minus the better score of heuristic and average: what is left for somebody who learns the task to gain.
 
@@ -19,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish
+from benchmarks.quality.store import chosen, kept, load, merged, prepare, publish, worlds
 
 HEADER = """\
 Returns J are means over {tasks} tasks x {episodes} episodes of each domain with common random numbers (seed {seed}),
 undiscounted and with the noise-free expected reward where a domain states one. Scores are pooled over tasks; in
 brackets the 95 % interval of a bootstrap over tasks. *Average* is the reference policy planned for the mean hidden
-parameters of {population} other tasks. Headroom = 1 - max(heuristic, average). A reference that is itself a heuristic
-is marked +: scores above 1 are then possible.
+parameters of {population} other tasks. *Urgent* knows the vocabulary and no domain, and learns nothing: it takes the
+action of the largest (urgency - slack) x signed, or does nothing. Headroom = 1 - max(heuristic, average). A reference
+that is itself a heuristic is marked +: scores above 1 are then possible.
 """
 
 
@@ -63,7 +65,7 @@ class Row:
 
     Attributes:
       domain: its name, marked + where the reference is a heuristic.
-      policy: random, noop, heuristic, average or reference.
+      policy: random, noop, urgent, heuristic, average or reference.
       mean_return: J in the domain's ``unit``.
       unit: of the return.
       score: pooled score, with the ends of its interval.
@@ -100,9 +102,12 @@ def measure(name: str, config: Config) -> list[Row]:
     env, _ = envs_jax.make(name)
     tasks, population, keys = frozen(env, config)
     found = scoring.reference_returns(env, tasks, keys)
-    average = scoring.returns(env, "average", tasks, keys, population).mean(-1)
+    others = {
+        "urgent": scoring.returns(env, "urgent", tasks, keys).mean(-1),
+        "average": scoring.returns(env, "average", tasks, keys, population).mean(-1),
+    }
     returns = {
-        policy: np.asarray(average if policy == "average" else getattr(found, policy), np.float64)
+        policy: np.asarray(others[policy] if policy in others else getattr(found, policy), np.float64)
         for policy in policies.POLICIES
     }
     floor = np.maximum(returns["random"], returns["noop"])
@@ -159,6 +164,7 @@ def document(stored: dict[str, Any]) -> str:
     asked = stored["settings"]
     arguments = chosen(stored, settings(Config()))
     text = f"# Adaptation headroom\n\n`python -m benchmarks.quality.headroom{arguments}`\n\n{HEADER.format(**asked)}\n"
+    text += worlds(stored)
     return text + table([Row(**row) for row in entry["rows"]] for entry in stored["domains"].values())
 
 

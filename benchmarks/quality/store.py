@@ -1,7 +1,8 @@
 """Results that a benchmark keeps as JSON beside its page, so that one more domain needs no run of all.
 
-The file holds ``settings`` (what results must share to stand in one table), ``asked`` (domains named on the command
-line; none means all) and ``domains``, which maps a name to whatever was measured there.
+The file holds ``version`` of the worlds (:data:`envs_jax.VERSION`; results of a time that stated none lack it),
+``settings`` (what results must share to stand in one table), ``asked`` (domains named on the command line; none means
+all) and ``domains``, which maps a name to whatever was measured there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from benchmarks import command
 from benchmarks.command import prepare_folder
 
 
@@ -52,9 +54,13 @@ def kept(stored: dict[str, Any], settings: dict[str, Any], measured: Iterable[st
     """Stored domains that stay beside the ``measured`` ones.
 
     Raises:
-      ValueError: if they have other settings.
+      ValueError: if they have other settings, or are of another version of the worlds.
     """
     left = [name for name in stored["domains"] if name not in set(measured)]
+    if left and (theirs := stored.get("version", "1.0")) != (ours := command.version()):
+        raise ValueError(
+            f"stored of worlds {theirs}, not {ours}: {', '.join(left)}; measure all or choose another --out"
+        )
     if left and stored["settings"] != settings:
         raise ValueError(f"stored with other settings {stored['settings']}: {', '.join(left)}; choose another --out")
     return left
@@ -75,10 +81,16 @@ def merged(
     names = sorted(domains, key=lambda name: order.get(name, len(order)))
     everything = everything or bool(left and not stored["asked"])
     return {
+        "version": command.version(),
         "settings": settings,
         "asked": [] if everything else names,
         "domains": {name: domains[name] for name in names},
     }
+
+
+def worlds(stored: dict[str, Any]) -> str:
+    """A line that says the version of the worlds; empty for results of a time that stated none."""
+    return f"Worlds of version {stored['version']}.\n\n" if "version" in stored else ""
 
 
 def chosen(stored: dict[str, Any], default: dict[str, Any]) -> str:

@@ -42,7 +42,22 @@ class ReservoirParams(EnvParams):
 
 class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
     """One choice a period: action a releases a units; more than there are is illegal, 0 is the no-op.
-    The one token (role ``store``): urgency ``1 - x / 10``, slack and level ``x / 10``, inflow ``w / 4``, unit_cost c.
+
+    ===== =========== ==================================================
+    token column      quantity
+    ===== =========== ==================================================
+    store urgency     c times what the heaviest rain would spill
+    store slack       1 - x / 10
+    store level       x / 10
+    store capacity    10 units
+    store inflow      w, the last rain [4 units]
+    store unit_cost   c
+    store is_turn     1
+    store progress    share of the episode gone
+    store last_reward reward of the last period [value of a first unit]
+    ===== =========== ==================================================
+
+    Roles: ``store``. An action's ``amount`` and ``signed`` are a / 3: to release relieves the store.
     """
 
     name = "reservoir"
@@ -60,9 +75,9 @@ class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
         return ReservoirParams(jnp.int32(self.horizon), jnp.float32(0.25), jnp.float32(0.5))
 
     def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ReservoirParams:
-        """Wetness ~ U(0, .7), spill cost ~ U(0, 1)."""
+        """Wetness ~ U(.2, .9), spill cost ~ U(0, 1)."""
         u = self.task_uniforms(key, split, 2)
-        return self.default_params.replace(wetness=0.7 * u[0], spill_cost=u[1])
+        return self.default_params.replace(wetness=0.2 + 0.7 * u[0], spill_cost=u[1])
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ReservoirParams) -> ReservoirState:
         """Any level is as likely as another."""
@@ -87,11 +102,13 @@ class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
         """See the class."""
         level, action = state.level.astype(jnp.float32) / CAPACITY, jnp.arange(self.num_actions, dtype=jnp.int32)
         rain, share = state.rain.astype(jnp.float32) / STORMS, action.astype(jnp.float32) / MOST
-        water = {"urgency": 1.0 - level, "slack": level, "level": level, "inflow": rain, "unit_cost": params.spill_cost}
-        water |= {"is_turn": 1.0, "progress": self.progress(state), "last_reward": state.last_reward}
+        spill = params.spill_cost * jnp.maximum(state.level + STORMS - CAPACITY, 0).astype(jnp.float32)
+        water = {"urgency": spill, "slack": 1.0 - level, "level": level, "capacity": CAPACITY, "inflow": rain}
+        water |= {"unit_cost": params.spill_cost, "is_turn": 1.0}
+        water |= {"progress": self.progress(state), "last_reward": state.last_reward}
         return make_observation(
             tokens=[("store", 1, water)],
-            actions={"is_noop": action == 0, "amount": share, "signed": -share},
+            actions={"is_noop": action == 0, "amount": share, "signed": share},
             action_target=jnp.zeros((self.num_actions,), jnp.int32),
             action_mask=action <= state.level,
         )

@@ -7,6 +7,7 @@ in the system cost money, and so does the energy of setup and work, times what i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import chex
@@ -107,7 +108,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     server  private_d    1 if the last job went there
     job     urgency      w_T: one job waits
     job     level        mean power of the farm since the last arrival [1.6 kW], at most 10
-    job     outflow      jobs finished by all servers since the last arrival [8]
+    job     outflow      jobs finished by all servers since the last arrival [8], at most 10
     job     waiting      jobs of all servers not in service [16]
     job     age          time since the last arrival [s], at most 10
     job     unit_cost    w_E [4]
@@ -157,6 +158,10 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         "cooling",
     )
     reward_unit: ClassVar[str] = "delay and energy cost"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "serving_the_urgent_pays": "A server with most room is off, and to wake it costs a setup, often more than a "
+        "place in the queue of a running one saves.",
+    }
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(self, num_servers: int = 6, num_periods: int = 128, queue: int = 24) -> None:
@@ -352,7 +357,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         job = dict(
             urgency=params.delay_price,
             level=jnp.minimum(state.power / 16.0, 10.0),
-            outflow=jnp.sum(state.finished, dtype=jnp.int32).astype(jnp.float32) / 8.0,
+            outflow=jnp.minimum(jnp.sum(state.finished, dtype=jnp.int32).astype(jnp.float32) / 8.0, 10.0),
             waiting=jnp.sum(waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
             age=jnp.minimum(state.gap, 10.0),
             unit_cost=jnp.minimum(0.25 * params.energy_price, 10.0),

@@ -1,6 +1,7 @@
 """Public checks for whoever writes a domain of their own: what it must satisfy, and agreement with NumPy models."""
 
-from envs_jax.testing.conformance import CHECKS, DomainError, check_domain
+from envs_jax.testing.checks import CHECKS, check_domain
+from envs_jax.testing.conformance import DomainError
 from envs_jax.testing.numpy_model import (
     BatchModel,
     LoopModel,

@@ -7,24 +7,33 @@ vmapped episodes, one plays all policies in lockstep.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax import policies
+from envs_jax import policies, sampling
 from envs_jax import rollout as engine
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import Observation
+from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS, Observation
 
 TASKS, EPISODES = 8, 3
 POLICIES = ("replay", "noop", "heuristic", "reference")
 """Policies played on the same keys; ``replay`` repeats the random choices of the plain episodes."""
 DRAWS = 128
-"""Episodes a task that the mean reward is taken over."""
+"""Episodes a task that the mean reward is taken over: of 8 tasks and P periods each, 1024 P periods."""
+BATCHES = 8
+"""Batches of other tasks that the signs of columns are judged on; on :data:`TRIED` of them the policies play."""
+TRIED = 2
+LUCKS = 4
+"""Random episodes of each of their tasks."""
+
+STATES = 512
+"""States in which the heuristic is asked what it reads."""
 
 # These programs run for milliseconds: halving LLVM's work on them halves the time of all checks.
 quick_jit = functools.partial(
@@ -35,6 +44,56 @@ quick_jit = functools.partial(
 def leaves(tree: Any) -> dict[str, np.ndarray]:
     """Leaves by their paths, as NumPy arrays."""
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+class Look(NamedTuple):
+    """Everything that was seen in some way of playing, flat: ``[n, ...]``.
+
+    Attributes:
+      play: in words.
+      seen: the observations.
+      time, task: of each, ``i[n]``.
+      last_reward: the state's, ``f32[n]``.
+    """
+
+    play: str
+    seen: Observation
+    time: np.ndarray
+    task: np.ndarray
+    last_reward: np.ndarray
+
+    @classmethod
+    def flat(cls, play: str, seen: Observation, last_reward: np.ndarray, time: np.ndarray, tasks_first: bool) -> Look:
+        """Of observations ``[TASKS, T, ...]``, or ``[T, TASKS, ...]``, at times ``i[T]``."""
+        tasks, times = np.arange(TASKS), np.asarray(time)
+        task, when = np.meshgrid(tasks, times, indexing="ij") if tasks_first else np.meshgrid(tasks, times)
+        flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), seen)
+        return cls(play, flat, when.ravel(), task.ravel(), np.asarray(last_reward).ravel())
+
+
+class RandomPlay(NamedTuple):
+    """Random episodes of a batch of tasks: what was seen, chosen and earned, ``[TASKS, T, ...]``."""
+
+    seen: Observation
+    action: np.ndarray
+    expected_reward: np.ndarray
+
+
+class Trial(NamedTuple):
+    """Policies on a batch of tasks.
+
+    Attributes:
+      seen: in play that does not follow what is seen: choices that were random in another episode are repeated, and
+        are no-ops where they are not legal, ``[T, TASKS, EPISODES, ...]``.
+      choice: what the reference would choose there.
+      returns: ``f64[TASKS, EPISODES]`` of no-op, heuristic and reference, on the same noise.
+      random: ``f64[TASKS]`` returns of random choices on the noise of the first episode.
+    """
+
+    seen: Observation
+    choice: np.ndarray
+    returns: dict[str, np.ndarray]
+    random: np.ndarray
 
 
 class Evidence:
@@ -52,8 +111,10 @@ class Evidence:
 
     def __init__(self, env: ResourceEnv) -> None:
         self.env, self.default = env, env.default_params
-        self.tasks = quick_jit(jax.vmap(env.sample_params))(jax.random.split(jax.random.key(1), TASKS))
+        self.sample = quick_jit(jax.vmap(env.sample_params))
+        self.tasks = self.sample(jax.random.split(jax.random.key(1), TASKS))
         self.keys = jax.random.split(jax.random.key(2), (TASKS, EPISODES))
+        self._luck = jnp.broadcast_to(jax.random.key(3), TASKS)
         self._episodes = quick_jit(jax.vmap(self._random_episode))
         played = self.random_episodes(self.tasks)
         (self.final, self.end), (self.seen, self.state, self.action, self.reward, *rest) = played
@@ -64,8 +125,7 @@ class Evidence:
 
         Choices are functions of what is seen: as long as that is the same, so are they.
         """
-        luck = jnp.broadcast_to(jax.random.key(3), TASKS)
-        return jax.device_get(self._episodes(tasks, self.keys[:, 0], luck))
+        return jax.device_get(self._episodes(tasks, self.keys[:, 0], self._luck))
 
     def _random_episode(self, params: EnvParams, key: chex.PRNGKey, luck: chex.PRNGKey) -> Any:
         env = self.env
@@ -81,7 +141,10 @@ class Evidence:
 
     @functools.cached_property
     def play(self) -> Callable[[EnvParams, chex.PRNGKey], engine.Step]:
-        """Steps ``[T, TASKS, policies, EPISODES]`` of all :data:`POLICIES` for tasks and keys."""
+        """Steps ``[T, TASKS, policies, EPISODES]`` of all :data:`POLICIES` for tasks and keys.
+
+        Their ``notes`` are what the reference would choose in the state, whoever plays.
+        """
         env, replayed = self.env, self.action
 
         @quick_jit
@@ -95,7 +158,7 @@ class Evidence:
                 for rule in rules:
                     (action,), _, carry = rule(seen, states, carry, key)
                     chosen.append(action)
-                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),), (), carry
+                return (jnp.choose(which, chosen, mode="clip").astype(jnp.int32),), chosen[-1], carry
 
             repeated = jnp.tile(keys, len(POLICIES))
             memory = policies.memory(env, *repeated.shape)
@@ -121,6 +184,108 @@ class Evidence:
             reward.append(np.asarray(paid, np.float64)[:, last])
             expected.append(np.asarray(info["expected_reward"], np.float64)[:, last])
         return np.stack(reward), np.stack(expected)
+
+    def looks_at(self, where: str, random: Any, steps: engine.Step) -> list[Look]:
+        """What random choices saw, to the end, and in their first episode the policies that ``steps`` are of."""
+        (final, end), (seen, state, *_) = random
+        times = np.arange(self.env.horizon)
+        found = [Look.flat(f"random play{where}", seen, state.last_reward, times, True)]
+        final = jax.tree.map(lambda x: x[:, None], final)
+        found.append(Look.flat(f"the end of random play{where}", final, end.last_reward, times[-1:] + 1, True))
+        for place, name in enumerate(POLICIES):
+            if name != "replay":
+                one = jax.tree.map(lambda x, at=place: np.asarray(x)[:, :, at, 0], steps.observation)
+                paid = np.asarray(steps.state.last_reward)[:, :, place, 0]
+                found.append(Look.flat(f"play of {name}{where}", one, paid, times, False))
+        return found
+
+    @functools.cached_property
+    def looks(self) -> list[Look]:
+        """Random episodes and those of the policies."""
+        random = (self.final, self.end), (self.seen, self.state)
+        return self.looks_at("", random, self.played)
+
+    @functools.cached_property
+    def heuristic_reads(self) -> dict[str, list[str]]:
+        """Columns of ``tokens`` and ``actions`` on which the heuristic's choices depend.
+
+        Found by exchanging a column's values between states of random play, by random numbers if it is always 0.
+        """
+        seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.seen)
+        some = np.linspace(0, len(seen.tokens) - 1, STATES).astype(int)
+        seen = jax.tree.map(lambda x: x[some], seen)
+        keys, draw = jax.random.split(jax.random.key(10), STATES), np.random.default_rng(0)
+        choose = quick_jit(jax.vmap(self.env.heuristic_action))
+        own, order = np.asarray(choose(seen, keys)), draw.permutation(STATES)
+        found: dict[str, list[str]] = {}
+        for part, names in (("tokens", TOKEN_COLUMNS), ("actions", ACTION_COLUMNS)):
+            found[part] = []
+            for index, name in enumerate(names):
+                table = getattr(seen, part).copy()
+                column = table[..., index]
+                table[..., index] = column[order] if column.any() else draw.random(column.shape)
+                if (np.asarray(choose(seen.replace(**{part: table}), keys)) != own).any():
+                    found[part].append(name)
+        return found
+
+    @functools.cached_property
+    def corners(self) -> EnvParams:
+        """Tasks whose uniforms are as near to 0 or 1 as any can be: all, every other one, half of them, any of them."""
+        ends = np.float32(2.0**-24), np.float32(1.0 - 2.0**-24)
+        uniforms, asked = sampling.uniforms, []
+
+        def at_a_corner(which: chex.Array, key: chex.PRNGKey) -> EnvParams:
+            def extreme(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
+                if isinstance(index, jax.core.Tracer) or int(index) != sampling.TASK_INDEX:
+                    return uniforms(key, index, count)
+                asked.append(count)
+                place = np.arange(count)
+                rules = [place < 0, place % 2 > 0, place < (count + 1) // 2]
+                some = np.random.default_rng(0).random((TASKS - 2 * len(rules), count)) < 0.5
+                high = np.concatenate([np.stack([up for rule in rules for up in (rule, ~rule)]), some])
+                return jnp.where(jnp.asarray(high)[which], ends[1], ends[0])
+
+            with mock.patch.object(sampling, "uniforms", extreme):
+                return self.env.sample_params(key)
+
+        keys = jax.random.split(jax.random.key(7), TASKS)
+        tasks = quick_jit(jax.vmap(at_a_corner))(jnp.arange(TASKS), keys)
+        if not asked:
+            raise AssertionError("sample_params draws no sampling.uniforms of TASK_INDEX")
+        return tasks
+
+    def batch(self, index: int) -> tuple[EnvParams, chex.PRNGKey]:
+        """Tasks and keys ``[TASKS, EPISODES]`` of episodes: :attr:`tasks` for 0, then others."""
+        if index == 0:
+            return self.tasks, self.keys
+        own, episodes = jax.random.split(jax.random.fold_in(jax.random.key(5), index))
+        return self.sample(jax.random.split(own, TASKS)), jax.random.split(episodes, (TASKS, EPISODES))
+
+    def random_choices(self) -> Iterator[list[RandomPlay]]:
+        """A batch of tasks at a time, :data:`LUCKS` episodes of random choices: other noise, other luck in each."""
+        for index in range(BATCHES):
+            tasks, _ = self.batch(index)
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(6), index), (2, LUCKS, TASKS))
+            plays = []
+            for noise, luck in zip(*keys, strict=True):
+                _, (seen, _, action, _, _, _, info) = self._episodes(tasks, noise, luck)
+                plays.append(RandomPlay(*jax.device_get((seen, action, info["expected_reward"]))))
+            yield plays
+
+    @functools.cached_property
+    def trials(self) -> list[Trial]:
+        """All policies on :data:`TRIED` batches of tasks."""
+        found, replay = [], POLICIES.index("replay")
+        for index in range(TRIED):
+            tasks, keys = self.batch(index)
+            steps = self.played if index == 0 else self.play(tasks, keys)
+            _, (*_, info) = self._episodes(tasks, keys[:, 0], self._luck)
+            totals = np.asarray(steps.info["expected_reward"], np.float64).sum(0)
+            returns = {name: totals[:, place] for place, name in enumerate(POLICIES) if name != "replay"}
+            seen, choice = jax.tree.map(lambda x: np.asarray(x)[:, :, replay], (steps.observation, steps.notes))
+            chance = np.asarray(info["expected_reward"], np.float64).sum(1)
+            found.append(Trial(seen, choice, returns, chance))
+        return found
 
     def swapped(self, *fields: str) -> EnvParams:
         """Every task with the named fields of the next one."""

@@ -21,6 +21,9 @@ def note_versions(folder: RunFolder, now: dict[str, object]) -> None:
     changed = [key for key in now if key != "command" and before.get(key) != now[key]]
     if changed:
         folder.notify(f"{', '.join(changed)} changed since this run was started; scores may differ in the last bits")
+    if "worlds" in changed:
+        theirs = before.get("worlds", "1.0")
+        folder.notify(f"observations or rewards are those of worlds {now['worlds']}, not {theirs}: start a new run")
 
 
 def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder, signals: Signals) -> Measured:

@@ -124,7 +124,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def versions(devices: Iterable[Any]) -> dict[str, Any]:
-    """What a result depends on beside the configuration: versions, devices, source."""
+    """What a result depends on beside the configuration: versions, of the worlds too, devices, source."""
+    from envs_jax.version import VERSION
+
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -136,6 +138,7 @@ def versions(devices: Iterable[Any]) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": found,
+        "worlds": VERSION,
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": cores(),
