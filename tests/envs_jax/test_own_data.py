@@ -428,6 +428,60 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_what_is_wrong(name, fi
     refused(functools.partial(made, name, **{field: tmp_path / "bad"}), f"{name}.", *parts)
 
 
+PARSERS = {
+    "airland1.txt": readers.landing.read,
+    "ft06.txt": readers.job_shop.parse,
+    "ta01.txt": readers.job_shop.parse,
+    "case14.m": readers.matpower.parse,
+    "cim_toy_4p.yml": readers.topology.read,
+    "pjm_rt_lmp.csv": readers.series.parse_prices,
+    "beer_game.csv": readers.series.parse_counts,
+    "san_francisco_trips.csv": readers.trips.parse,
+    "san_francisco_driving.csv": readers.trips.parse_driving,
+}
+SPLINTERS = [
+    "",
+    "-",
+    "e9",
+    "nan",
+    "1e400",
+    "'",
+    '"',
+    "[",
+    "}",
+    ":",
+    "\n",
+    "%",
+    ";",
+    "*a",
+    "...",
+    "½",
+    "\r",
+    "99999999999",
+    "0",
+]
+
+
+@hypothesis.given(
+    file=st.sampled_from(sorted(PARSERS)),
+    at=st.floats(0, 1, exclude_max=True),
+    cut=st.sampled_from([0, 1, 3, 30]),
+    piece=st.sampled_from(SPLINTERS),
+)
+@hypothesis.settings(max_examples=100)
+def test_whatever_stands_in_a_file_it_is_read_or_refused_in_one_line(file, at, cut, piece):
+    text = (FOLDER / file).read_text()
+    place = int(at * len(text))
+    try:
+        PARSERS[file](text[:place] + piece + text[place + cut :], "here")
+    except ValueError as error:
+        message = str(error)
+        assert message.startswith("here")
+        assert " must be " in message
+        assert "\n" not in message
+        assert len(message) < 300
+
+
 def test_sizes_that_do_not_fit_are_refused_with_what_the_file_has(tmp_path):
     make = envs_jax.make
     shop = tmp_path / "shop.txt"
@@ -587,7 +641,7 @@ SMALL = {
     "smart_grid": {"num_periods": 24, "storage_buses": (3, 9), "levels": 3},
     "maritime": {"num_periods": 5},
     "energy_trading": {"num_periods": 12},
-    "supply_chain": {"num_stages": 2},
+    "supply_chain": {"num_stages": 2, "num_periods": 24},
     "vehicle_fleet": {"num_periods": 6},
 }
 
@@ -599,6 +653,9 @@ def test_a_domain_keeps_its_contract_with_a_file(name, tmp_path):
     if name == "maritime":  # a file without noise has no other episodes for other keys, which the contract wants
         given["topology"] = tmp_path / "noisy.yml"
         given["topology"].write_text(noisy((FOLDER / "cim_toy_4p.yml").read_text()))
+    if name == "supply_chain":  # of which some tasks ask for twice as much as usual, so that stocks do run out
+        given["demand"] = tmp_path / "counts.csv"
+        given["demand"].write_text("\n".join("0123421059"))
     check_domain(made(name, **given)[0])
 
 
