@@ -99,13 +99,12 @@ def candidates_are_what_legal_actions_concern(k: Evidence, look: Look) -> None:
 
 @of_all_that_is_seen
 def the_noop_means_doing_nothing(k: Evidence, look: Look) -> None:
-    """``is_noop`` is 1 for ``noop_action`` in all states or in none, and says neither amount nor direction there."""
+    """``is_noop`` is 1 for ``noop_action`` alone, and only where that does nothing: no amount, no direction."""
     marked = look.seen.action_column("is_noop")
     require_all(np.isin(marked, (0, 1)), look, "is_noop is neither 0 nor 1")
     others = np.delete(marked, k.env.noop_action, -1)
     require_all((others == 0).all(-1), look, f"is_noop is 1 for another action than noop_action {k.env.noop_action}")
     own = marked[:, k.env.noop_action]
-    require_all(own == k.looks[0].seen.action_column("is_noop")[0, k.env.noop_action], look, "is_noop changes")
     for name in ("amount", "signed"):
         value = np.where(own == 1, look.seen.action_column(name)[:, k.env.noop_action], 0.0)
         require_all(value == 0, look, f"{name} of doing nothing is not 0", value)
