@@ -17,10 +17,11 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import environment
+from gymnax.environments import spaces as gymnax_spaces
 
-from envs_jax import arrays, sampling
-from envs_jax.observation import BOUND, NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
+from envs_jax import arrays, checks, sampling, spaces
+from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observation
 
 
 @struct.dataclass
@@ -45,7 +46,8 @@ class EnvParams:
     """A task. Every leaf is an array, so tasks can be stacked and vmapped.
 
     Attributes:
-      max_steps_in_episode: ``i32[]`` choices per episode, ``num_periods * num_turns``.
+      max_steps_in_episode: ``i32[]`` choices per episode, ``num_periods * num_turns``: it tells gymnax's clients the
+        horizon, which is part of the environment's shapes. The constructor's ``num_periods`` sets it, nothing else.
     """
 
     max_steps_in_episode: chex.Array
@@ -91,6 +93,7 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         observed. False where an episode is a window of a longer one, so that learners bootstrap beyond it.
       own_reward_scale: True where learners get rewards as they are: where episodes may end early, taking a mean off
         would change what is best.
+      data_files: the constructor's arguments that are paths of files.
       num_token_features: columns of a token; only foreign tasks have others than the vocabulary's.
       num_action_features: columns of an action's description, likewise.
     """
@@ -111,15 +114,16 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     exceptions: ClassVar[Mapping[str, str]] = {}
     horizon_terminates: ClassVar[bool] = True
     own_reward_scale: ClassVar[bool] = False
+    data_files: ClassVar[tuple[str, ...]] = ()
     num_token_features: int = NUM_TOKEN_FEATURES
     num_action_features: int = NUM_ACTION_FEATURES
     _final_observation: bool = False
 
     def __repr__(self) -> str:
-        """Name and sizes."""
+        """Name, tokens, actions, horizon."""
         return (
-            f"{type(self).__name__}({self.name!r}: {self.num_tokens} tokens, {self.num_actions} actions, "
-            f"{self.num_turns} turns x {self.num_periods} periods)"
+            f"{type(self).__name__}({self.name!r}: {self.num_tokens} tokens, {self.num_actions} actions, horizon "
+            f"{self.horizon} = {self.num_turns} turns x {self.num_periods} periods)"
         )
 
     # ---- what a domain states -------------------------------------------------------------------------------------
@@ -129,8 +133,14 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """The faithful instance: published constants, no hidden variation."""
         raise NotImplementedError
 
-    def sample_params(self, key: chex.PRNGKey) -> ParamsT:
-        """Draws one task."""
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ParamsT:
+        """Draws one task from the uniforms that :meth:`task_uniforms` gives for ``(key, split, count)``.
+
+        Args:
+          key: of the task.
+          split: "all" draws from the whole of the domain's ranges, "inside" and "outside" from their middle and their
+            ends: who trains on ``inside`` extrapolates on ``outside``.
+        """
         raise NotImplementedError
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ParamsT) -> StateT:
@@ -172,8 +182,19 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         raise NotImplementedError
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """The strongest known rule that sees only what an agent sees: ``i32[]``."""
+        """The strongest known rule that sees only what an agent sees now: ``i32[]``.
+
+        A rule that learns within the episode states :meth:`heuristic_start` and :meth:`heuristic_step` instead.
+        """
         raise NotImplementedError
+
+    def heuristic_start(self) -> Any:
+        """What the heuristic remembers before an episode: arrays of fixed shapes; nothing by default."""
+        return ()
+
+    def heuristic_step(self, memory: Any, observation: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
+        """The heuristic's choice ``i32[]`` and what it remembers then, of this episode alone."""
+        return self.heuristic_action(observation, key), memory
 
     def average_task(self, params: ParamsT, population: ParamsT) -> ParamsT:
         """``params`` with its hidden fields replaced by their mean over a stacked ``population`` of tasks.
@@ -192,6 +213,19 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
     def horizon(self) -> int:
         """Choices per episode."""
         return self.num_periods * self.num_turns
+
+    def task_uniforms(self, key: chex.PRNGKey, split: str, count: int) -> chex.Array:
+        """``f32[count]`` uniforms from which a task is drawn, by inversion.
+
+        Of ``inside`` tasks every one lies from 0.1 to 0.9, of ``outside`` tasks every one in the tenths at either end:
+        each number of the task is then beyond all that ``inside`` tasks have, and still within what the domain was made
+        for. Where a number is whole or names something, the two splits may share values.
+
+        Raises:
+          ValueError: for an unknown split.
+        """
+        checks.one_of(self.name, "split", split, sampling.TASK_SPLITS)
+        return sampling.stretched(sampling.uniforms(key, sampling.TASK_INDEX, count), split)
 
     def clock(self, key: chex.PRNGKey) -> dict[str, chex.Array]:
         """The common leaves of an initial state."""
@@ -255,11 +289,47 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         observation, state = self._apply_transition_gradient_policy(self.observe(key, state, action, params), state)
         return arrays.vary_like((observation, state, reward, jnp.bool_(False), info), given)
 
-    @functools.partial(jax.jit, static_argnames=("self",))
+    def reset(self, key: chex.PRNGKey, params: ParamsT | None = None) -> tuple[Observation, StateT]:
+        """Gymnax's reset.
+
+        Raises:
+          ValueError: as :meth:`check_params`.
+        """
+        self.check_params(params)
+        return super().reset(key, params)
+
     def step(
         self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT | None = None
     ) -> tuple[Observation, StateT, chex.Array, chex.Array, chex.Array, dict[str, Any]]:
-        """Gymnax's step, which begins the next episode at the end of one; see the class on ``final_observation``."""
+        """Gymnax's step, which begins the next episode at the end of one; see the class on ``final_observation``.
+
+        Raises:
+          ValueError: as :meth:`check_params`.
+        """
+        self.check_params(params)
+        return self._step(key, state, action, params)
+
+    def check_params(self, params: ParamsT | None) -> None:
+        """Refuses a stack of tasks, and a horizon that is not the environment's.
+
+        Under a trace the horizon has no value yet and is not checked; it has no effect there either.
+
+        Raises:
+          ValueError: says what is allowed.
+        """
+        if params is None:
+            return
+        steps = params.max_steps_in_episode
+        if jnp.ndim(steps):
+            raise checks.refusal(self.name, "params", "one task; use jax.vmap over several", f"{jnp.shape(steps)}")
+        if not isinstance(steps, jax.core.Tracer) and int(steps) != self.horizon:
+            allowed = f"{self.horizon}, its horizon; the constructor's num_periods (now {self.num_periods}) sets it"
+            raise checks.refusal(self.name, "max_steps_in_episode", allowed, checks.shown(int(steps)))
+
+    @functools.partial(jax.jit, static_argnames=("self",))
+    def _step(
+        self, key: chex.PRNGKey, state: StateT, action: chex.Array, params: ParamsT | None = None
+    ) -> tuple[Observation, StateT, chex.Array, chex.Array, chex.Array, dict[str, Any]]:
         *outputs, info = super().step(key, state, action, params)
         if not self._final_observation:
             del info["final_observation"]
@@ -286,21 +356,28 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         del state, params
         return jnp.bool_(False)
 
-    def action_space(self, params: ParamsT | None = None) -> spaces.Discrete:
-        """All action indices; which are legal is in the observation's ``action_mask``."""
+    def is_truncated(self, state: StateT, params: ParamsT) -> chex.Array:
+        """At the horizon: the environment's, of which ``params.max_steps_in_episode`` is a copy."""
         del params
-        return spaces.Discrete(self.num_actions)
+        return state.time >= self.horizon
 
-    def observation_space(self, params: ParamsT | None = None) -> spaces.Dict:
-        """Shapes and bounds of an :class:`Observation`: features are about [-1, 1] and never leave [-10, 10]."""
+    def action_space(self, params: ParamsT | None = None) -> gymnax_spaces.Discrete:
+        """All action indices; which are legal is in the observation's ``action_mask``, see :meth:`sample_action`."""
         del params
-        n, a = self.num_tokens, self.num_actions
-        return spaces.Dict(
-            {
-                "tokens": spaces.Box(-BOUND, BOUND, (n, self.num_token_features), jnp.float32),
-                "token_mask": spaces.Box(0, 1, (n,), jnp.bool_),
-                "actions": spaces.Box(-BOUND, BOUND, (a, self.num_action_features), jnp.float32),
-                "action_target": spaces.Box(-1, n - 1, (a,), jnp.int32),
-                "action_mask": spaces.Box(0, 1, (a,), jnp.bool_),
-            }
-        )
+        return gymnax_spaces.Discrete(self.num_actions)
+
+    def sample_action(self, key: chex.PRNGKey, observation: Observation) -> chex.Array:
+        """Uniform over legal actions: ``i32`` of the observation's batch shape, ``[]`` for a single one."""
+        return spaces.random_actions(observation, key)
+
+    def observation_space(self, params: ParamsT | None = None) -> spaces.ObservationSpace:
+        """A ``Dict`` space of :class:`Observation`: features are about [-1, 1] and never leave [-10, 10]."""
+        del params
+        columns = (self.num_token_features, self.num_action_features)
+        return spaces.ObservationSpace(self.num_tokens, columns[0], self.num_actions, columns[1], self.noop_action)
+
+    def state_space(self, params: ParamsT | None = None) -> spaces.Record:
+        """A ``Dict`` space of the state's leaves by shape and dtype: no bounds are promised, samples mean nothing."""
+        shapes = jax.eval_shape(lambda: self.default_params) if params is None else params
+        _, state = jax.eval_shape(self.reset_env, jax.eval_shape(lambda: jax.random.key(0)), shapes)
+        return spaces.of_tree(state)

@@ -159,7 +159,7 @@ def make_observation(
       actions: columns of the actions' descriptions, each a scalar or ``f32[A]``.
       action_target: ``i32[A]`` the token an action concerns, -1 for none.
       action_mask: ``bool[A]`` which actions are legal.
-      token_mask: ``bool[N]`` which tokens exist; all by default.
+      token_mask: ``bool[N]`` which tokens exist, all by default; the columns of the others are 0.
 
     Raises:
       ValueError: for a role or column outside the vocabulary, or a column that is filled in here.
@@ -187,8 +187,9 @@ def make_observation(
         "is_candidate": jnp.any(concerned & (action_mask & (is_noop == 0.0))[None, :], axis=-1).astype(jnp.float32),
         **{f"role_{role}": _column("on", [(n, {"on": float(own == role)}) for own, n, _ in tokens]) for role in ROLES},
     }
+    table = jnp.stack([filled[c] if c in filled else _column(c, blocks) for c in TOKEN_COLUMNS], axis=-1)
     return Observation(
-        tokens=jnp.stack([filled[c] if c in filled else _column(c, blocks) for c in TOKEN_COLUMNS], axis=-1),
+        tokens=table if token_mask is None else jnp.where(token_mask[:, None], table, 0.0),
         token_mask=jnp.ones((total,), bool) if token_mask is None else token_mask,
         actions=jnp.stack([_column(c, [(num_actions, actions)]) for c in ACTION_COLUMNS], axis=-1),
         action_target=action_target,

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation
-from envs_jax.rollout import Act, state_axes
+from envs_jax.rollout import RecurrentAct, state_axes
+from envs_jax.spaces import random_actions
 
 PolicyName = Literal["random", "noop", "urgent", "heuristic", "average", "reference"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
@@ -50,15 +51,14 @@ def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> 
     return chosen.astype(jnp.int32)
 
 
-def random_actions(seen: Observation, key: chex.PRNGKey) -> chex.Array:
-    """Uniform over legal actions: ``i32`` of the observation's batch shape."""
-    mask = seen.action_mask
-    count = mask.shape[-1]
-    # Running counts as a product with a triangle of ones: exact, and on CPU several times faster than a cumulative sum.
-    upto = mask.astype(jnp.float32) @ jnp.triu(jnp.ones((count, count), jnp.float32))
-    legal = upto[..., -1]
-    rank = jnp.minimum(jnp.floor(jax.random.uniform(key, mask.shape[:-1]) * legal), legal - 1)
-    return jnp.sum(upto <= rank[..., None], axis=-1, dtype=jnp.int32)
+def memory(env: ResourceEnv, *batch: int) -> Any:
+    """What the heuristic remembers before an episode, of a batch of episodes: leaves ``[*batch, ...]``."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *jnp.shape(leaf))), env.heuristic_start())
+
+
+def heuristic_actions(env: ResourceEnv, memory: Any, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
+    """The heuristic's choices ``i32[B, E]`` and what it remembers then, ``[B, E, ...]``."""
+    return jax.vmap(jax.vmap(env.heuristic_step))(memory, seen, jax.random.split(key, seen.token_mask.shape[:2]))
 
 
 def actions(
@@ -70,31 +70,29 @@ def actions(
     plan: Any,
     key: chex.PRNGKey,
 ) -> chex.Array:
-    """What a named policy chooses in a lockstep batch: ``i32[B, E]``.
+    """What a named policy without a memory chooses in a lockstep batch: ``i32[B, E]``.
 
     Args:
       env: the domain.
-      name: of the policy. ``average`` is the reference on the ``plan`` and ``tasks`` that it believes in.
+      name: of the policy, all but the heuristic. ``average`` is the reference on the ``plan`` and ``tasks`` that it
+        believes in.
       seen: observations ``[B, E, ...]``.
       state: states ``[B, E, ...]``, the clock not batched.
       tasks: stacked tasks ``[B]``.
       plan: ``env.solve`` of them; only ``average`` and ``reference`` need it.
       key: of this choice.
     """
-    batch = seen.token_mask.shape[:2]
     if name == "urgent":
         return urgent_action(seen)
     if name == "random":
         return random_actions(seen, key)
     if name == "noop":
-        return jnp.full(batch, env.noop_action, jnp.int32)
-    if name == "heuristic":
-        return jax.vmap(jax.vmap(env.heuristic_action))(seen, jax.random.split(key, batch))
+        return jnp.full(seen.token_mask.shape[:2], env.noop_action, jnp.int32)
     return reference_actions(env, plan, state, tasks, key)
 
 
-def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: EnvParams | None = None) -> Act:
-    """An :data:`~envs_jax.rollout.Act` of one domain that follows a named policy.
+def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: EnvParams | None = None) -> RecurrentAct:
+    """A :data:`~envs_jax.rollout.RecurrentAct` of one domain that follows a named policy; its carry is :func:`memory`.
 
     Args:
       env: the domain.
@@ -114,9 +112,13 @@ def policy(env: ResourceEnv, name: PolicyName, tasks: EnvParams, population: Env
         believed = jax.vmap(env.average_task, in_axes=(0, None))(tasks, population)
     plan = jax.vmap(env.solve)(believed) if name in ("average", "reference") else None
 
-    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+    def act(seen: Any, states: Any, carry: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
         (seen,), (state,) = seen, states
-        return (actions(env, name, seen, state, believed, plan, key),)
+        if name == "heuristic":
+            chosen, carry = heuristic_actions(env, carry, seen, key)
+        else:
+            chosen = actions(env, name, seen, state, believed, plan, key)
+        return (chosen,), (), carry
 
     return act
 

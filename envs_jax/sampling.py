@@ -19,6 +19,11 @@ RESET_INDEX = 0x7FFFFFFF
 TASK_INDEX = RESET_INDEX - 1
 """Index of the uniforms that draw a task: one key may draw a task and then an episode, and the two share nothing."""
 
+TASK_SPLITS = ("all", "inside", "outside")
+"""Parts of a domain's ranges that a task may be drawn from, see :func:`stretched`."""
+RIM = 0.1
+"""Probability that a number of a task lies at one end of its range, outside."""
+
 GENERATOR = "threefry2x32"
 """Of all draws, whatever generator JAX is set to: an episode is the same on every machine."""
 
@@ -51,6 +56,20 @@ def uniforms(key: chex.PRNGKey, index: chex.Numeric, count: int) -> chex.Array:
     draws = jax.random.uniform(jax.random.fold_in(typed_key(key), index), (count,), jnp.float32)
     # jax.random.uniform returns multiples of 2^-23 in [0, 1); half a step up keeps inverse CDFs finite at both ends.
     return draws + jnp.float32(2.0**-24)
+
+
+def stretched(uniform: chex.Array, split: str) -> chex.Array:
+    """Uniforms moved to a part of (0, 1), elementwise: ``inside`` its middle, ``outside`` the :data:`RIM` at each end.
+
+    Both keep the order of uniforms, so that inversion stays monotone; ``all`` changes nothing.
+    """
+    if split == "all":
+        return uniform
+    if split == "inside":
+        return RIM + (1.0 - 2.0 * RIM) * uniform
+    moved = jnp.where(uniform < 0.5, 2.0 * RIM * uniform, 1.0 - 2.0 * RIM * (1.0 - uniform))
+    # No nearer to 0 and 1 than uniforms are, so that inverse CDFs stay finite.
+    return jnp.clip(moved, 2.0**-24, 1.0 - 2.0**-24)
 
 
 def normal(uniform: chex.Array) -> chex.Array:

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs_jax import policies as rules
 from envs_jax.environment import EnvParams, ResourceEnv
 from envs_jax.policies import PolicyName, policy
-from envs_jax.rollout import Step, rollout
+from envs_jax.rollout import Step, recurrent_rollout
 
 Scored = Literal["random", "noop", "heuristic", "reference"]
 SCORED: tuple[Scored, ...] = ("random", "noop", "heuristic", "reference")
@@ -60,8 +61,10 @@ def returns(
     population: EnvParams | None = None,
 ) -> chex.Array:
     """Undiscounted returns ``f32[B, E]`` of a named policy on ``tasks[B]`` and episode ``keys[B, E]``."""
-    act = policy(env, name, tasks, population)
-    (rewards,), _ = rollout((env,), (tasks,), (keys,), act, jax.random.fold_in(keys[0, 0], 1), record=score_reward)
+    act, memory = policy(env, name, tasks, population), rules.memory(env, *keys.shape)
+    (rewards,), *_ = recurrent_rollout(
+        (env,), (tasks,), (keys,), act, memory, jax.random.fold_in(keys[0, 0], 1), record=score_reward
+    )
     return jnp.sum(rewards, axis=0)
 
 
@@ -77,17 +80,18 @@ def reference_episodes(env: ResourceEnv, tasks: EnvParams, keys: chex.PRNGKey) -
     policies = [policy(env, name, tasks) for name in SCORED]
     _, episodes = keys.shape
 
-    def act(seen: Any, states: Any, key: chex.PRNGKey) -> tuple[chex.Array]:
+    def act(seen: Any, states: Any, carry: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
         actions: list[chex.Array] = []
         for i, one in enumerate(policies):
             block = slice(i * episodes, (i + 1) * episodes)
             cut = functools.partial(lambda block, leaf: leaf[:, block] if leaf.ndim else leaf, block)
-            actions += one(
-                jax.tree.map(cut, seen), jax.tree.map(cut, states), key
-            )  # the same draws as when a policy runs alone
-        return (jnp.concatenate(actions, axis=1),)
+            # The same draws as when a policy runs alone; only the heuristic changes the carry.
+            chosen, _, carry = one(jax.tree.map(cut, seen), jax.tree.map(cut, states), carry, key)
+            actions += chosen
+        return (jnp.concatenate(actions, axis=1),), (), carry
 
     repeated = jnp.concatenate([keys] * len(SCORED), axis=1)
-    (rewards,), _ = rollout((env,), (tasks,), (repeated,), act, jax.random.fold_in(keys[0, 0], 1), record=score_reward)
+    memory, act_key = rules.memory(env, *keys.shape), jax.random.fold_in(keys[0, 0], 1)
+    (rewards,), *_ = recurrent_rollout((env,), (tasks,), (repeated,), act, memory, act_key, record=score_reward)
     totals = rewards.sum(0).reshape(-1, len(SCORED), episodes)
     return ReferenceReturns.measured(lambda name: totals[:, SCORED.index(name)])

@@ -101,6 +101,35 @@ class Suite:
         kept, envs = tuple(self.names[i] for i in chosen), tuple(self.envs[i] for i in chosen)
         return Suite.of(envs, kept) if tight else dataclasses.replace(self, names=kept, envs=envs)
 
+    def buckets(self, count: int = 3) -> tuple[Suite, ...]:
+        """The domains in at most ``count`` groups of like shape, each padded no more than it needs.
+
+        One padding for all lets the domain of most tokens and that of most actions set the cost of every other. The
+        groups are merged from single domains, always the two that add the fewest padded features to a batch of one
+        environment a domain. Within a group the suite's order is kept; groups come in the order of their first domain.
+
+        Args:
+          count: most groups, 1 or more; each is one more program to compile.
+
+        Raises:
+          ValueError: for a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count of buckets must be at least 1, got {count}")
+
+        def features(group: Sequence[int]) -> int:
+            tokens = max(self.envs[i].num_tokens for i in group)
+            actions = max(self.envs[i].num_actions for i in group)
+            return len(group) * (tokens * self.token_features + actions * self.action_features)
+
+        groups: list[tuple[int, ...]] = [(i,) for i in range(len(self.envs))]
+        while len(groups) > count:
+            pairs = [(a, b) for i, a in enumerate(groups) for b in groups[i + 1 :]]
+            one, other = min(pairs, key=lambda pair: features(pair[0] + pair[1]) - sum(map(features, pair)))
+            merged = tuple(sorted(one + other))
+            groups = sorted([merged, *(group for group in groups if group not in (one, other))])
+        return tuple(self.subset([self.names[i] for i in group], tight=True) for group in groups)
+
     def sample_tasks(self, key: chex.PRNGKey, count: int) -> Tasks:
         """``count`` tasks of every domain."""
         keys = jax.random.split(key, len(self.envs))

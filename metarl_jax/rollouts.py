@@ -106,8 +106,8 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
     ) -> Rollouts:
         *_, act_key = jax.random.split(key, 3)  # the others are the recorder's
 
-        def act(seens: Any, states: Any, carry: Carry, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Carry]:
-            (seen,), (state,) = seens, states
+        def act(seens: Any, states: Any, carries: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
+            (seen,), (state,), (carry, memory) = seens, states, carries
             nothing = scripted.actions(env, "noop", seen, state, tasks, plans, key)
 
             def follow(name: ScriptedName) -> chex.Array:
@@ -127,16 +127,24 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
 
                 return jax.vmap(one)(policies, carry, shown, jax.random.split(key, seen.token_mask.shape[0]))
 
-            by_policy: dict[PolicyName, Callable[[], tuple[chex.Array, Carry]]] = {
-                "learner": learner,
-                "random": lambda: (follow("random"), carry),
-                "noop": lambda: (nothing, carry),
-                "heuristic": lambda: (follow("heuristic"), carry),
-                "reference": lambda: (best, carry),
+            def heuristic() -> tuple[chex.Array, Any]:
+                action, remembered = scripted.heuristic_actions(env, memory, seen, key)
+                return action, (carry, remembered)
+
+            def with_memory(chosen: tuple[chex.Array, Carry]) -> tuple[chex.Array, Any]:
+                action, carry = chosen
+                return action, (carry, memory)
+
+            by_policy: dict[PolicyName, Callable[[], tuple[chex.Array, Any]]] = {
+                "learner": lambda: with_memory(learner()),
+                "random": lambda: with_memory((follow("random"), carry)),
+                "noop": lambda: with_memory((nothing, carry)),
+                "heuristic": heuristic,
+                "reference": lambda: with_memory((best, carry)),
             }
             # A switch over a scalar, outside any vmap: a real branch, and one program serves all policies.
-            action, carry = jax.lax.switch(mode.policy, [by_policy[name] for name in POLICIES])
-            return (action,), best, carry
+            action, carries = jax.lax.switch(mode.policy, [by_policy[name] for name in POLICIES])
+            return (action,), best, carries
 
         def record(domain: int, step: Step) -> tuple[Trajectory, chex.Array]:
             period_end = jnp.broadcast_to(step.state.time % env.num_turns == env.num_turns - 1, step.action.shape)
@@ -152,7 +160,8 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
             )
             return chosen, step.info["expected_reward"]
 
-        played, (final,), carry = recurrent_rollout((env,), (tasks,), (keys,), act, carry, act_key, record)
+        carries = (carry, scripted.memory(env, *keys.shape))  # the heuristic's, of one episode
+        played, (final,), (carry, _) = recurrent_rollout((env,), (tasks,), (keys,), act, carries, act_key, record)
         trajectory, expected = played[0]
         return Rollouts(trajectory.replace(final=final), expected.sum(0), carry)
 

@@ -14,19 +14,29 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK = columns("urgency", "slack", "role_supplier", "role_demand", "role_clock")
-LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, AGE, CHANGE, SIGNAL_A, SIGNAL_B = columns(
-    "level", "capacity", "inflow", "private_a", "outflow", "age", "private_b", "private_c", "private_d"
-)
-UNIT_VALUE, RATE, IS_TURN, PROGRESS, LAST_REWARD = columns(
-    "unit_value", "private_e", "is_turn", "progress", "last_reward"
-)
-SOIL = 130.0
-"""Available water that features assume [mm/m]."""
+LEVEL, CAPACITY, INFLOW, OUTFLOW, AGE = columns("level", "capacity", "inflow", "outflow", "age")
+UNIT_VALUE, IS_TURN, PROGRESS, LAST_REWARD = columns("unit_value", "is_turn", "progress", "last_reward")
+# A field's own columns, the source's, the weather's.
+KC_LEFT, CHANGE, CANOPY, KC, FRACTION, ROOTS = columns(*(f"private_{letter}" for letter in "abcdef"))
+(PERMIT,) = columns("private_a")
+USUAL_ETO, RAIN = columns("private_a", "private_b")
+SOIL, LEAST_SOIL, MOST_SOIL = 130.0, 50.0, 200.0
+"""Available water that features assume, and the range of soils over which they take means [mm/m]."""
 FIRST_WEATHER = (5.25, 1.4)
 BAD_DAY = 0.05
+
+
+def soil_mean_stress(missing: float, p: float) -> float:
+    """Mean of 1 - Ks over soils of 50 to 200 mm/m of which ``missing`` [mm/m] is gone."""
+    if missing <= 0:
+        return 0.0
+    # Soils up to the first bound are empty, those beyond the second are not stressed; 1 - Ks = (missing/a - p) / (1-p).
+    empty, unstressed = (min(max(bound, LEAST_SOIL), MOST_SOIL) for bound in (missing, missing / p))
+    between = (missing * math.log(unstressed / empty) - p * (unstressed - empty)) / (1 - p)
+    return max(empty - LEAST_SOIL + between, 0.0) / (MOST_SOIL - LEAST_SOIL)
 
 
 class LoopModel(numpy_model.LoopModel):
@@ -114,29 +124,29 @@ class LoopModel(numpy_model.LoopModel):
     def tokens(self) -> np.ndarray:
         """``f32[F + 2, columns]``: fields, water source, weather."""
         out = np.zeros((self.n + 2, NUM_TOKEN_FEATURES), np.float32)
-        mask = self.action_mask()
-        kc = [row[min(self.day, self.num_periods - 1)] for row in self.kc]
+        last = self.num_periods - 1
         for f in range(self.n):
-            taw = SOIL * self.root_depth[f]
-            fill, row = 1 - self.probe[f] / taw, out[f]
-            row[[URGENCY, DEMAND, LEVEL]] = min(max(1 - fill, 0.0), 1.0), 1.0, fill
-            row[SLACK] = min(max(1 - self.probe[f] / (self.fraction[f] * taw), 0.0), 1.0)
-            row[[CAPACITY, PIPELINE, OUTFLOW]] = (
-                self.root_depth[f] / 2,
-                self.kc_left[f][self.day] / 100,
-                kc[f] * self.weather[0] / 10,
-            )
-            row[[AGE, CHANGE]] = self.idle[f] / 30, (self.probe[f] - self.probe_before[f]) / self.set_depth
-            row[[SIGNAL_A, SIGNAL_B, RATE, IS_TURN]] = self.canopy[f], kc[f], self.fraction[f], mask[f + 1]
-            row[UNIT_VALUE] = 50 * self.value[f] * self.response[f] / sum(self.kc[f])
+            taw, p, row = SOIL * self.root_depth[f], self.fraction[f], out[f]
+            missing = self.probe[f] / taw
+            kc_before, kc, kc_next = (self.kc[f][min(max(self.day + ahead, 0), last)] for ahead in (-1, 0, 1))
+            worth = self.value[f] * self.response[f] / sum(self.kc[f])
+            stress = soil_mean_stress((self.probe[f] + kc * self.weather[0]) / self.root_depth[f], p)
+            row[[DEMAND, LEVEL]] = 1.0, 1 - missing
+            row[URGENCY] = worth * kc_next * stress if self.day < last else 0.0
+            row[[SLACK, CAPACITY]] = min(max(1 - missing / p, 0.0), 1.0), taw
+            row[[OUTFLOW, AGE, UNIT_VALUE]] = kc_before * self.weather[0] / 10, self.idle[f] / 30, 50 * worth
+            row[[KC_LEFT, KC]] = self.kc_left[f][self.day] / 100, kc
+            row[[CHANGE, CANOPY]] = (self.probe[f] - self.probe_before[f]) / self.set_depth, self.canopy[f]
+            row[[FRACTION, ROOTS]] = p, self.root_depth[f] / 2
         days = max(self.num_periods - self.day, 1)
-        out[-2, [SUPPLIER, LEVEL]] = 1.0, self.sets / self.permit
-        out[-2, [CAPACITY, SLACK]] = self.permit / self.num_periods, min(self.sets / days, 1.0)
-        out[-1, [CLOCK, INFLOW, OUTFLOW]] = 1.0, self.mean[1] / 10, self.mean[0] / 10
-        out[-1, [SIGNAL_A, SIGNAL_B]] = self.weather[0] / 10, self.weather[1] / 30
+        out[-2, [SUPPLIER, IS_TURN]] = 1.0
+        out[-2, [LEVEL, SLACK]] = self.sets / self.permit, min(self.sets / days, 1.0)
+        out[-2, [CAPACITY, PERMIT]] = self.permit, self.permit / self.num_periods
+        out[-1, [CLOCK, INFLOW, OUTFLOW]] = 1.0, self.mean[1] / 10, self.weather[0] / 10
+        out[-1, [USUAL_ETO, RAIN]] = self.mean[0] / 10, self.weather[1] / 30
         out[:, PROGRESS] = min(self.day / self.num_periods, 1.0)
         out[:, LAST_REWARD] = self.last_reward / BAD_DAY
-        return np.clip(out, -10, 10)
+        return np.clip(relative(out), -10, 10)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -153,15 +163,18 @@ class BatchModel(numpy_model.BatchModel):
         self.net = g["efficiency"] * self.set_depth
         self.price = g["value"] * g["sensitivity"] * g["response"] / (self.eto[:, None] * self.left[0])
         self.sigma = np.concatenate([np.repeat(g[k][:, None], self.n, 1) for k in ("probe_noise", "canopy_noise")], 1)
+        self.roots = g["root_depth"]
         self.to_taw = 1 / (np.float32(SOIL) * g["root_depth"])
         self.to_raw = self.to_taw / g["fraction"]
         # Everything constant over an episode is written once; step() refreshes the rest.
         self.table = np.zeros((self.batch, self.n + 2, NUM_TOKEN_FEATURES), np.float32)
         self.fields, self.source, self.sky = self.table[:, :-2], self.table[:, -2], self.table[:, -1]
-        self.fields[..., DEMAND] = self.source[:, SUPPLIER] = self.sky[:, CLOCK] = 1
-        self.fields[..., CAPACITY], self.fields[..., RATE] = g["root_depth"] / 2, g["fraction"]
-        self.fields[..., UNIT_VALUE] = 50 * g["value"] * g["response"] / self.left[0]
-        self.source[:, CAPACITY] = self.permit / num_periods
+        self.fields[..., DEMAND] = self.source[:, SUPPLIER] = self.source[:, IS_TURN] = self.sky[:, CLOCK] = 1
+        self.fields[..., CAPACITY] = self.fields[..., ROOTS] = g["root_depth"] / 2
+        self.fields[..., FRACTION] = self.fraction = g["fraction"]
+        self.worth = g["value"] * g["response"] / self.left[0]
+        self.fields[..., UNIT_VALUE] = 50 * self.worth
+        self.source[:, PERMIT] = self.source[:, CAPACITY] = self.permit / num_periods
         self.mask = np.ones((self.batch, self.n + 1), bool)
         self.columns = np.arange(1, self.n + 1)
 
@@ -171,22 +184,28 @@ class BatchModel(numpy_model.BatchModel):
         self.dr, self.idle = np.zeros((self.batch, self.n), np.float32), np.zeros((self.batch, self.n), np.float32)
         self.mean = np.tile(np.array(FIRST_WEATHER, np.float32), (self.batch, 1))
         self.probe = np.zeros_like(self.dr)
-        self.table[..., LAST_REWARD] = self.fields[..., SIGNAL_A] = 0
+        self.table[..., LAST_REWARD] = self.fields[..., CANOPY] = 0
         self._show(self.sigma[:, : self.n] * ndtri(uniforms, dtype=np.float32), self.mean)
 
     def _show(self, probe: np.ndarray, weather: np.ndarray) -> None:
-        left, kc = self.left[self.day], self.kc[min(self.day, self.num_periods - 1)]
+        left, last = self.left[self.day], self.num_periods - 1
+        kc_before, kc, kc_next = (self.kc[min(max(self.day + ahead, 0), last)] for ahead in (-1, 0, 1))
         np.logical_and(left > 0, (self.sets >= 1)[:, None], out=self.mask[:, 1:])
         t, s, w = self.fields, self.source, self.sky
         empty = probe * self.to_taw
-        t[..., URGENCY], t[..., SLACK] = np.clip(empty, 0, 1), np.clip(1 - probe * self.to_raw, 0, 1)
-        t[..., LEVEL], t[..., PIPELINE], t[..., OUTFLOW] = 1 - empty, left / 100, kc * weather[:, :1] / 10
+        t[..., SLACK] = np.clip(1 - probe * self.to_raw, 0, 1)
+        missing, p = (probe + kc * weather[:, :1]) / self.roots, self.fraction
+        one, two = np.clip(missing, LEAST_SOIL, MOST_SOIL), np.clip(missing / p, LEAST_SOIL, MOST_SOIL)
+        stress = one - LEAST_SOIL + (missing * np.log(two / one) - p * (two - one)) / (1 - p)
+        t[..., URGENCY] = self.worth * kc_next * np.maximum(stress, 0) * (self.day < last)
+        t[..., LEVEL], t[..., KC_LEFT], t[..., OUTFLOW] = 1 - empty, left / 100, kc_before * weather[:, :1] / 10
         t[..., AGE], t[..., CHANGE] = self.idle / 30, (probe - self.probe) / self.set_depth
-        t[..., SIGNAL_B], t[..., IS_TURN] = kc, self.mask[:, 1:]
+        t[..., KC] = kc
         s[:, LEVEL] = self.sets / self.permit
         s[:, SLACK] = np.minimum(self.sets / max(self.num_periods - self.day, 1), 1)
-        w[:, INFLOW], w[:, OUTFLOW] = self.mean[:, 1] / 10, self.mean[:, 0] / 10
-        w[:, SIGNAL_A], w[:, SIGNAL_B] = weather[:, 0] / 10, np.minimum(weather[:, 1] / 30, 10)
+        w[:, INFLOW], w[:, USUAL_ETO] = self.mean[:, 1] / 10, self.mean[:, 0] / 10
+        w[:, OUTFLOW], w[:, RAIN] = weather[:, 0] / 10, np.minimum(weather[:, 1] / 30, 10)
+        relative(self.table)
         self.table[..., PROGRESS] = min(self.day / self.num_periods, 1)
         self.probe = probe
 
@@ -217,7 +236,7 @@ class BatchModel(numpy_model.BatchModel):
             "stressed_fields": ((ks < 1) & (demand > 0)).sum(1),
         }
         noise = self.sigma * ndtri(uniforms[:, 2:], dtype=np.float32)
-        self.fields[..., SIGNAL_A] = 1 - ks + noise[:, self.n :]
+        self.fields[..., CANOPY] = 1 - ks + noise[:, self.n :]
         self.idle = np.where(given, np.float32(0), self.idle + 1)
         self.mean += (weather - self.mean) / 7
         self.table[..., LAST_REWARD] = np.maximum(-loss / BAD_DAY, -10)[:, None]

@@ -16,18 +16,19 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 LARGEST_WEIGHT = 30.0
-URGENCY, SLACK, DEMAND, MARKET, CLOCK, LEVEL, CAPACITY = columns(
-    "urgency", "slack", "role_demand", "role_market", "role_clock", "level", "capacity"
+URGENCY, SLACK, DEMAND, MARKET, CLOCK, LEVEL, WAITING = columns(
+    "urgency", "slack", "role_demand", "role_market", "role_clock", "level", "waiting"
 )
-OUTFLOW, WAITING, AGE, CHANGE, SIGNAL_A, SIGNAL_B = columns(
-    "outflow", "waiting", "age", "private_b", "private_c", "private_d"
+UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
+    "unit_cost", "unit_value", "is_turn", "decided", "progress", "last_reward"
 )
-UNIT_COST, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "unit_cost", "private_e", "is_turn", "decided", "progress", "last_reward"
-)
+# An aircraft's own columns, an airline's, the tower's.
+AIRLINE, DUE, EARLIER, LATEST, CLASS, RUNWAY = columns(*(f"private_{letter}" for letter in "abcdef"))
+LATE_SLOTS, CHARGED = columns("private_b", "private_c")
+TIGHTNESS, NOISE = columns("private_a", "private_b")
 
 
 def timing(cost: list[list[float]], gaps: list[int]) -> list[int]:
@@ -156,28 +157,28 @@ class LoopModel(numpy_model.LoopModel):
         ]
         code = [2.0 * q / (self.q - 1) - 1.0 for q in range(self.q)]
         for i in range(self.n):
-            airline = self.airline[bank][i]
-            out[i, [DEMAND, LEVEL, AGE]] = (
-                1.0,
-                min((target[i] - target[0]) / self.time_scale, 10.0),
-                (target[i] - self.earliest[bank][i]) / self.time_scale,
-            )
-            out[i, [CAPACITY, SIGNAL_A, RATE]] = (3 - self.wake[bank][i]) / 3.0, code[airline], rate[airline]
+            airline, row = self.airline[bank][i], out[i]
+            row[[DEMAND, AIRLINE, UNIT_VALUE]] = 1.0, code[airline], rate[airline]
+            row[DUE] = min((target[i] - target[0]) / self.time_scale, 10.0)
+            row[EARLIER] = (target[i] - self.earliest[bank][i]) / self.time_scale
+            row[CLASS], row[SLACK] = (3 - self.wake[bank][i]) / 3.0, 1.0
             if i in waiting:
-                out[i, URGENCY] = 1.0 - min((target[i] - head) / self.time_scale, 1.0)
-                out[i, SLACK] = min((self.latest[bank][i] - head) / self.time_scale / 2.0, 1.0)
-                out[i, [WAITING, IS_TURN]] = 1.0, float(waiting.index(i) < self.window)
+                row[WAITING] = 1.0
+                row[URGENCY] = max(head + self.time_scale - target[i], 0.0)
+                row[SLACK] = min((target[i] - head) / self.time_scale, 1.0)
+                row[LATEST] = min((self.latest[bank][i] - head) / self.time_scale / 2.0, 1.0)
         for place, (i, runway) in enumerate(self.sequence):
-            out[i, [DECIDED, SIGNAL_B]] = (place + 1) / self.n, runway / max(self.runways - 1, 1)
+            out[i, [DECIDED, RUNWAY]] = (place + 1) / self.n, runway / max(self.runways - 1, 1)
         for q in range(self.q):
             share = sum(self.airline[bank][i] == q for i in waiting) / max(len(waiting), 1)
             row = [1.0, code[q], share, self.slots[q] / self.time_scale, self.charge[q] / self.cost_scale, rate[q]]
-            out[self.n + q, [MARKET, SIGNAL_A, WAITING, LEVEL, OUTFLOW, RATE]] = np.minimum(row, 10.0)
-        out[-1, [CLOCK, LEVEL, RATE]] = 1.0, len(self.sequence) / self.n, self.tightness
-        out[-1, [UNIT_COST, CHANGE]] = self.early_ratio, self.sigma
+            out[self.n + q, [MARKET, AIRLINE, WAITING, LATE_SLOTS, CHARGED, UNIT_VALUE]] = np.minimum(row, 10.0)
+        out[-1, [CLOCK, IS_TURN]] = 1.0
+        out[-1, [LEVEL, TIGHTNESS]] = len(self.sequence) / self.n, self.tightness
+        out[-1, [UNIT_COST, NOISE]] = self.early_ratio, self.sigma
         out[:, PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
         out[:, LAST_REWARD] = max(self.last_reward, -10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -204,8 +205,9 @@ class BatchModel(numpy_model.BatchModel):
             self.table[:, -1],
         )
         self.aircraft[..., DEMAND] = self.airlines[..., MARKET] = self.tower[:, CLOCK] = 1
-        self.airlines[..., SIGNAL_A] = self.code
-        self.tower[:, UNIT_COST], self.tower[:, CHANGE] = self.ratio[:, 0], self.sigma[:, 0]
+        self.tower[:, IS_TURN] = 1
+        self.airlines[..., AIRLINE] = self.code
+        self.tower[:, UNIT_COST], self.tower[:, NOISE] = self.ratio[:, 0], self.sigma[:, 0]
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, 0]``."""
@@ -215,7 +217,7 @@ class BatchModel(numpy_model.BatchModel):
         self.charge = np.zeros((self.batch, self.q), np.float32)
         self.slots = np.zeros_like(self.charge)
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
-        self.tower[:, RATE] = 0
+        self.tower[:, TIGHTNESS] = 0
         self._approach()
 
     def _approach(self) -> None:
@@ -224,16 +226,16 @@ class BatchModel(numpy_model.BatchModel):
         self.waits = np.ones((self.batch, self.n), bool)
         target, unit = self.target[:, bank], self.time_unit
         rows = self.aircraft
-        rows[..., LEVEL] = np.minimum((target - target[:, :1]) * unit, 10)
-        rows[..., AGE] = np.minimum((target - self.earliest[:, bank]) * unit, 10)
-        rows[..., CAPACITY] = 1 - self.wake[:, bank] / np.float32(3)
-        rows[..., SIGNAL_A] = self.code[self.airline[:, bank]]
+        rows[..., DUE] = np.minimum((target - target[:, :1]) * unit, 10)
+        rows[..., EARLIER] = np.minimum((target - self.earliest[:, bank]) * unit, 10)
+        rows[..., CLASS] = 1 - self.wake[:, bank] / np.float32(3)
+        rows[..., AIRLINE] = self.code[self.airline[:, bank]]
         rows[..., DECIDED] = 0
         rate = np.log1p(self.charge / np.maximum(self.slots, 1e-6)) / np.log1p(np.float32(LARGEST_WEIGHT))
-        rows[..., RATE] = np.take_along_axis(rate, self.airline[:, bank], axis=1)
-        self.airlines[..., RATE] = rate
-        self.airlines[..., LEVEL] = np.minimum(self.slots * unit, 10)
-        self.airlines[..., OUTFLOW] = np.minimum(self.charge * self.cost_unit, 10)
+        rows[..., UNIT_VALUE] = np.take_along_axis(rate, self.airline[:, bank], axis=1)
+        self.airlines[..., UNIT_VALUE] = rate
+        self.airlines[..., LATE_SLOTS] = np.minimum(self.slots * unit, 10)
+        self.airlines[..., CHARGED] = np.minimum(self.charge * self.cost_unit, 10)
         self.whose = self.airline[:, bank, :, None] == np.arange(self.q)
         self._wait()
 
@@ -242,11 +244,12 @@ class BatchModel(numpy_model.BatchModel):
         waits, target = self.waits, self.target[:, self.bank]
         head = np.where(waits, target, np.inf).min(1, keepdims=True).astype(np.float32)
         rows = self.aircraft
-        rows[..., URGENCY] = waits * (1 - np.clip((target - head) * self.time_unit, 0, 1))
-        rows[..., SLACK] = waits * np.clip((self.latest[:, self.bank] - head) * self.time_unit / 2, 0, 1)
+        away = np.clip((target - head) * self.time_unit, 0, 1)
+        # The first of those that wait has a whole bank's time, and so is the largest.
+        rows[..., URGENCY], rows[..., SLACK] = waits * (1 - away), np.where(waits, away, 1)
+        rows[..., LATEST] = waits * np.clip((self.latest[:, self.bank] - head) * self.time_unit / 2, 0, 1)
         rows[..., WAITING] = waits
         self.upto = np.cumsum(waits, axis=1)
-        rows[..., IS_TURN] = waits & (self.upto <= self.window)
         left = self.n - self.time % self.n
         self.airlines[..., WAITING] = np.einsum("bnq,bn->bq", self.whose, waits.astype(np.float32)) / left
         self.tower[:, LEVEL] = 1 - left / self.n
@@ -285,7 +288,7 @@ class BatchModel(numpy_model.BatchModel):
             chosen[:, k] = bound[:, 0]
         time = chosen + offset
         published = self.published[pair]
-        self.tower[:, RATE] = np.minimum((np.diff(time, axis=1) / published).min(1), 3)
+        self.tower[:, TIGHTNESS] = np.minimum((np.diff(time, axis=1) / published).min(1), 3)
         return time, slots(time, slice(None))
 
     def step(self, action: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -14,16 +14,16 @@ import numpy as np
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 UNITS, LONGEST, HORIZON = 10, 15, 20
+SUPPOSED = 4  # ticks that a job of unknown duration is taken to last
 URGENCY, SLACK, DEMAND, STORE, CLOCK = columns("urgency", "slack", "role_demand", "role_store", "role_clock")
-LEVEL, CAPACITY, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "level", "capacity", "private_a", "outflow", "waiting", "age", "private_b"
-)
-SIGNAL_A, SIGNAL_B, UNIT_COST, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "private_c", "private_d", "unit_cost", "private_e", "is_turn", "decided", "progress", "last_reward"
-)
+LEVEL, CAPACITY, OUTFLOW, WAITING, AGE = columns("level", "capacity", "outflow", "waiting", "age")
+IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
+ELAPSED, CHANGE, NEED_0, NEED_1, DURATION, MEAN_NEED = columns(*(f"private_{letter}" for letter in "abcdef"))
+FIRST, SECOND = NEED_0, NEED_1  # which resource it is
+(ARRIVING,) = columns("private_a")
 
 
 @dataclasses.dataclass(eq=False)
@@ -186,17 +186,19 @@ class LoopModel(numpy_model.LoopModel):
             kind = m
             if self.deeprm:
                 kind = job.kind if job is not None else 0
-                row[RATE] = job.duration / LONGEST if job is not None else 0.0
+                row[DURATION] = job.duration / LONGEST if job is not None else 0.0
             own = [j.duration for j in self.leaving if j.kind == kind]
             if not self.deeprm and own:
-                row[RATE] = sum(own) / len(own) / LONGEST
+                row[DURATION] = sum(own) / len(own) / LONGEST
             queue = sum(j.kind == kind for j in self.waiting())
             active = [j for j in self.running() if j.kind == kind]
-            row[URGENCY], row[WAITING] = min(queue / 4.0, 1.0), queue / 16.0
-            row[PIPELINE], row[OUTFLOW] = len(active) / 4.0, len(own) / 4.0
+            row[WAITING], row[SLACK] = queue / 16.0, float(job is None)
+            if job is not None:
+                row[URGENCY] = 1.0 / (LONGEST * row[DURATION] if row[DURATION] > 0 else SUPPOSED)
+            row[LEVEL], row[OUTFLOW] = len(active) / 4.0, len(own) / 4.0
             # Of those started in this tick nothing has elapsed, nor of those booked for later.
             old = [self.now - j.begun for j in active if j.begun < self.now]
-            row[LEVEL] = max(old) / LONGEST if old else 0.0
+            row[ELAPSED] = max(old) / LONGEST if old else 0.0
             entered = self.entering is not None and self.entering.kind == kind
             row[CHANGE] = (int(entered) - len(own)) / 4.0
             row[DECIDED] = self.picked.count(kind) / self.num_picks
@@ -204,27 +206,23 @@ class LoopModel(numpy_model.LoopModel):
                 continue
             total = [a + b for a, b in zip(total, job.need, strict=True)]
             row[AGE] = (self.now - job.entered) / self.num_periods
-            row[SIGNAL_A] = job.need[0] / UNITS
-            row[SIGNAL_B] = job.need[1] / UNITS if self.resources > 1 else 0.0
-            row[UNIT_COST] = sum(job.need) / UNITS / self.resources
-            if self.delay(job) is not None:
-                row[IS_TURN] = 1.0
-                row[SLACK] = max(min(a - b for a, b in zip(free, job.need, strict=True)) / UNITS, 0.0)
+            row[NEED_0] = job.need[0] / UNITS
+            row[NEED_1] = job.need[1] / UNITS if self.resources > 1 else 0.0
+            row[MEAN_NEED] = sum(job.need) / UNITS / self.resources
         for r in range(self.resources):
             row = out[self.kinds + r]
-            row[[STORE, CAPACITY]] = 1.0
-            row[URGENCY] = max(total[r] - free[r], 0) / max(total[r], 1)
+            row[STORE], row[CAPACITY] = 1.0, UNITS
             row[SLACK], row[LEVEL] = free[r] / UNITS, 1.0 - free[r] / UNITS
             row[WAITING] = total[r] / UNITS / self.kinds
-            row[SIGNAL_A], row[SIGNAL_B] = float(r == 0), float(r == 1)
+            row[FIRST], row[SECOND] = float(r == 0), float(r == 1)
         row = out[-1]
-        row[CLOCK] = 1.0
-        row[WAITING], row[PIPELINE] = len(self.waiting()) / 16.0, len(self.running()) / 4.0
-        row[SIGNAL_A] = float(self.now < self.num_arrivals)
+        row[[CLOCK, IS_TURN]] = 1.0
+        row[WAITING], row[LEVEL] = len(self.waiting()) / 16.0, len(self.running()) / 4.0
+        row[ARRIVING] = float(self.now < self.num_arrivals)
         row[DECIDED] = self.time % self.num_picks / self.num_picks
         out[:, PROGRESS] = self.time / (self.num_periods * self.num_picks)
         out[:, LAST_REWARD] = max(self.last_reward / 5.0, -10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -263,9 +261,9 @@ class BatchModel(numpy_model.BatchModel):
         self.table = np.zeros((b, m + r + 1, NUM_TOKEN_FEATURES), np.float32)
         self.queues, self.stores, self.clock = self.table[:, :m], self.table[:, m:-1], self.table[:, -1]
         self.queues[..., DEMAND] = self.stores[..., STORE] = self.stores[..., CAPACITY] = self.clock[:, CLOCK] = 1
-        self.stores[:, 0, SIGNAL_A] = 1
-        self.stores[:, 1:2, SIGNAL_B] = 1
-        self.clock[:, SIGNAL_A] = 1
+        self.clock[:, IS_TURN] = self.clock[:, ARRIVING] = 1
+        self.stores[:, 0, FIRST] = 1
+        self.stores[:, 1:2, SECOND] = 1
         self._show()
 
     def action_mask(self) -> np.ndarray:
@@ -279,20 +277,19 @@ class BatchModel(numpy_model.BatchModel):
         self.mask = np.concatenate([may, np.ones((self.batch, 1), bool)], axis=1)
         waiting = self.came - self.gone
         q, s, c = self.queues, self.stores, self.clock
-        q[..., URGENCY], q[..., WAITING] = np.minimum(waiting * np.float32(0.25), 1), waiting * np.float32(1 / 16)
-        q[..., SLACK], q[..., IS_TURN] = np.where(may, left * np.float32(1 / UNITS), 0), may
-        q[..., PIPELINE], q[..., DECIDED] = self.running * np.float32(0.25), self.picked / np.float32(self.num_picks)
+        q[..., URGENCY] = (waiting > 0) / np.where(q[..., DURATION] > 0, q[..., DURATION], SUPPOSED / LONGEST)
+        q[..., WAITING], q[..., SLACK] = waiting * np.float32(1 / 16), waiting == 0
+        q[..., LEVEL], q[..., DECIDED] = self.running * np.float32(0.25), self.picked / np.float32(self.num_picks)
         q[..., AGE] = np.where(self.offers, (self.now - 1 - self.head) / np.float32(self.num_periods), 0)
-        q[..., SIGNAL_A : SIGNAL_A + min(self.resources, 2)] = self.ask[..., :2] * np.float32(1 / UNITS)
-        q[..., UNIT_COST] = self.ask.sum(2) * np.float32(1 / (UNITS * self.resources))
-        total = self.ask.sum(1, dtype=np.int16)
+        q[..., NEED_0 : NEED_0 + min(self.resources, 2)] = self.ask[..., :2] * np.float32(1 / UNITS)
+        q[..., MEAN_NEED] = self.ask.sum(2) * np.float32(1 / (UNITS * self.resources))
         free = self.free * np.float32(1 / UNITS)
-        s[..., URGENCY] = np.maximum(total - self.free, 0) / np.maximum(total, 1).astype(np.float32)
         s[..., SLACK], s[..., LEVEL] = free, 1 - free
-        s[..., WAITING] = total * np.float32(1 / (UNITS * self.kinds))
-        c[:, WAITING], c[:, PIPELINE] = waiting.sum(1) * np.float32(1 / 16), self.running.sum(1) * np.float32(0.25)
+        s[..., WAITING] = self.ask.sum(1, dtype=np.int16) * np.float32(1 / (UNITS * self.kinds))
+        c[:, WAITING], c[:, LEVEL] = waiting.sum(1) * np.float32(1 / 16), self.running.sum(1) * np.float32(0.25)
         c[:, DECIDED] = self.time % self.num_picks / self.num_picks
         self.table[..., PROGRESS] = self.time / (self.num_periods * self.num_picks)
+        relative(self.table)
 
     def _offer(self, rows: np.ndarray, kinds: np.ndarray) -> None:
         """Looks up the heads of the queues ``kinds`` of clusters ``rows``."""
@@ -343,10 +340,10 @@ class BatchModel(numpy_model.BatchModel):
         begun = np.where((self.finish < 32_000) & self.inside, self.finish - self.duration, self.now)
         oldest = np.stack([np.where(self.kind == m, begun, self.now).min(1) for m in range(self.kinds)], axis=1)
         q = self.queues
-        q[..., LEVEL] = (self.now - oldest) * np.float32(1 / LONGEST)
+        q[..., ELAPSED] = (self.now - oldest) * np.float32(1 / LONGEST)
         q[..., OUTFLOW], q[..., CHANGE] = left / 4, change / 4
-        q[..., RATE] = spent / np.maximum(left, 1) / LONGEST
-        self.clock[:, SIGNAL_A] = float(self.now < self.num_arrivals)
+        q[..., DURATION] = spent / np.maximum(left, 1) / LONGEST
+        self.clock[:, ARRIVING] = float(self.now < self.num_arrivals)
         reward = -np.where(self.inside, self.cost, 0).sum(1)
         self.table[..., LAST_REWARD] = np.maximum(reward / 5, -10)[:, None]
         info = {

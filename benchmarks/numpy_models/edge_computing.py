@@ -17,16 +17,17 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 DRAWS = 7  # uniforms of a task: level width, number of parents, first parent, result, three factors
 URGENCY, SLACK, SUPPLIER, DEMAND, PLACE, CLOCK = columns(
     "urgency", "slack", "role_supplier", "role_demand", "role_place", "role_clock"
 )
-LEVEL, CAPACITY, INFLOW, OUTFLOW, WAITING, AGE = columns("level", "capacity", "inflow", "outflow", "waiting", "age")
-SIGNAL_A, SIGNAL_B, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "private_c", "private_d", "is_turn", "decided", "progress", "last_reward"
-)
+LEVEL, CAPACITY, INFLOW, WAITING, AGE = columns("level", "capacity", "inflow", "waiting", "age")
+IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
+# A resource's own columns, a task's.
+START, RUN, SENDING, COMPUTING = columns("private_a", "private_b", "private_c", "private_d")
+PARENTS, CHILDREN, RANK = columns("private_a", "private_b", "private_c")
 
 
 def one_server(
@@ -187,23 +188,24 @@ class LoopModel(numpy_model.LoopModel):
         for k in range(self.servers + 1):
             start, run = self._earliest(turn, k)
             out[k, SUPPLIER if k else PLACE] = 1.0
-            out[k, CAPACITY] = 1.0 if k else 0.1
+            out[k, CAPACITY] = 10.0 if k else 1.0
             out[k, SLACK] = min(max(1.0 - start / max(span, 1e-6), 0.0), 1.0)
-            out[k, [SIGNAL_A, SIGNAL_B]] = (start - span) / 250.0, (run - span) / 250.0
-            out[k, [OUTFLOW, AGE]] = self.sending[k] / 1000.0, self.computing[k] / 1000.0
+            out[k, [START, RUN]] = (start - span) / 250.0, (run - span) / 250.0
+            out[k, [SENDING, COMPUTING]] = self.sending[k] / 1000.0, self.computing[k] / 1000.0
         shown = range(turn, min(turn + self.window, self.n))
         for row, i in enumerate(shown, start=self.servers + 1):
             children = sum(i in self.parents[c] for c in range(self.n))
-            share = self.rank[i] / self.rank[0]
-            out[row, [DEMAND, URGENCY, SLACK, IS_TURN]] = 1.0, share, 1.0 - share, float(i == turn)
-            out[row, [LEVEL, INFLOW, WAITING]] = self.size[i] / 100.0, self.result[i] / 100.0, self.rank[i] / 1000.0
-            out[row, [SIGNAL_A, SIGNAL_B]] = len(self.parents[i]) / 10.0, children / 10.0
+            out[row, [DEMAND, URGENCY, IS_TURN]] = 1.0, self.rank[i], float(i == turn)
+            out[row, [SLACK, RANK]] = 1.0 - self.rank[i] / self.rank[0], self.rank[i] / 1000.0
+            out[row, [LEVEL, INFLOW]] = self.size[i] / 100.0, self.result[i] / 100.0
+            out[row, [PARENTS, CHILDREN]] = len(self.parents[i]) / 10.0, children / 10.0
         left = sum(self.size[turn:]) / sum(self.size)
-        out[-1, [CLOCK, URGENCY, SLACK, LEVEL, DECIDED]] = 1.0, left, 1.0 - left, span / 1000.0, turn / self.n
+        out[-1, [CLOCK, WAITING, AGE, DECIDED]] = 1.0, left, span / 1000.0, turn / self.n
         present = [*range(self.servers + 1 + len(shown)), -1]
         out[present, PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
         out[present, LAST_REWARD] = self.last_reward
-        unbounded = [SIGNAL_A, SIGNAL_B, OUTFLOW, AGE, WAITING, LEVEL, LAST_REWARD]
+        unbounded = [START, RUN, SENDING, COMPUTING, AGE, LEVEL, LAST_REWARD]
+        relative(out)
         out[:, unbounded] = np.clip(out[:, unbounded], -10.0, 10.0)
         return out
 
@@ -226,13 +228,12 @@ class BatchModel(numpy_model.BatchModel):
         self.everyone = np.arange(self.batch)
         self.table = np.zeros((self.batch, self.servers + window + 2, NUM_TOKEN_FEATURES), np.float32)
         self.resources, self.tasks = self.table[:, : self.servers + 1], self.table[:, self.servers + 1 : -1]
-        self.resources[:, 0, PLACE] = self.resources[:, 1:, SUPPLIER] = self.resources[:, 1:, CAPACITY] = 1
-        self.resources[:, 0, CAPACITY] = 0.1
+        self.resources[:, 0, PLACE] = self.resources[:, 1:, SUPPLIER] = self.resources[..., CAPACITY] = 1
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, 7 n]`` draw the first applications."""
         self.n, self.time = uniforms.shape[1] // DRAWS, 0
-        self.resources[..., [OUTFLOW, AGE]] = 0
+        self.resources[..., [SENDING, COMPUTING]] = 0
         self.last_reward = np.zeros(self.batch, np.float32)
         self._begin(uniforms)
         self._show()
@@ -302,8 +303,8 @@ class BatchModel(numpy_model.BatchModel):
         on = self.where[:, :, None] == np.arange(self.servers + 1)
         load = np.einsum("bns,bnf,bn->bfs", on, self.factors[..., :2], self.size)
         sending = load[:, 0] * self.second_per_mib_sent
-        self.resources[..., OUTFLOW] = np.minimum(sending / 1000, 10)
-        self.resources[..., AGE] = np.minimum(load[:, 1] * self.second_per_mib / 1000, 10)
+        self.resources[..., SENDING] = np.minimum(sending / 1000, 10)
+        self.resources[..., COMPUTING] = np.minimum(load[:, 1] * self.second_per_mib / 1000, 10)
         all_local = self.size.sum(1)
         self.last_reward = -self.span / all_local
         info = {
@@ -323,24 +324,24 @@ class BatchModel(numpy_model.BatchModel):
         turn, span = self.time % self.n, self.span[:, None]
         self.start, self.run = self._earliest()
         self.resources[..., SLACK] = np.clip(1 - self.start / np.maximum(span, 1e-6), 0, 1)
-        self.resources[..., SIGNAL_A] = np.maximum((self.start - span) / 250, -10)
-        self.resources[..., SIGNAL_B] = np.maximum((self.run - span) / 250, -10)
+        self.resources[..., START] = np.maximum((self.start - span) / 250, -10)
+        self.resources[..., RUN] = np.maximum((self.run - span) / 250, -10)
         self.table[..., PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
         self.table[..., LAST_REWARD] = np.maximum(self.last_reward, -10)[:, None]
         shown, rest = slice(turn, turn + self.window), max(turn + self.window - self.n, 0)
         rows = self.tasks[:, : self.window - rest]
-        urgency = self.rank[:, shown] / self.rank[:, :1]
-        rows[..., DEMAND], rows[..., URGENCY], rows[..., SLACK] = 1, urgency, 1 - urgency
+        rank = self.rank[:, shown]
+        rows[..., DEMAND], rows[..., URGENCY], rows[..., SLACK] = 1, rank, 1 - rank / self.rank[:, :1]
         rows[..., LEVEL], rows[..., INFLOW] = self.size[:, shown] / 100, self.result[:, shown] / 100
-        rows[..., WAITING] = np.minimum(self.rank[:, shown] / 1000, 10)
-        rows[..., SIGNAL_A : SIGNAL_B + 1] = self.degree[:, shown]
+        rows[..., RANK] = np.minimum(rank / 1000, 10)
+        rows[..., PARENTS : CHILDREN + 1] = self.degree[:, shown]
         self.tasks[:, self.window - rest :] = 0
         self.tasks[:, 0, IS_TURN] = 1
         self.table[:, -1, CLOCK] = 1
-        self.table[:, -1, URGENCY] = self.left[:, turn]
-        self.table[:, -1, SLACK] = 1 - self.left[:, turn]
-        self.table[:, -1, LEVEL] = np.minimum(self.span / 1000, 10)
+        self.table[:, -1, WAITING] = self.left[:, turn]
+        self.table[:, -1, AGE] = np.minimum(self.span / 1000, 10)
         self.table[:, -1, DECIDED] = turn / self.n
+        relative(self.table)
 
     def tokens(self) -> np.ndarray:
         """``f32[B, 1 + S + W + 1, columns]``, a view that the next step overwrites."""

@@ -14,20 +14,19 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
 BIDS = [(0, 6)] + [(lo, hi) for lo in range(6) for hi in range(lo + 1, 7) if hi - lo < 6]
 SHOWN, SPAN = 8, 4.0
-URGENCY, SLACK, STORE, MARKET, LEVEL, CAPACITY, INFLOW, OUTFLOW = columns(
-    "urgency", "slack", "role_store", "role_market", "level", "capacity", "inflow", "outflow"
+URGENCY, SLACK, STORE, MARKET, LEVEL, CAPACITY, OUTFLOW, WAITING = columns(
+    "urgency", "slack", "role_store", "role_market", "level", "capacity", "outflow", "waiting"
 )
-AGE, CHANGE, SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, RATE = columns(
-    "age", "private_b", "private_c", "private_d", "unit_cost", "unit_value", "private_e"
+UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
+    "unit_cost", "unit_value", "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
 )
-IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
-    "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
-)
+SIZE, POWER, BOUGHT, CHANGE, PREMIUM, ABOVE = columns(*(f"private_{letter}" for letter in "abcdef"))  # of stores
+AHEAD, SPIKE = columns("private_a", "private_b")  # of hours, which show CHANGE and PREMIUM too
 
 
 class LoopModel(numpy_model.LoopModel):
@@ -47,6 +46,7 @@ class LoopModel(numpy_model.LoopModel):
         self.bids, self.moved, self.settled = [0] * self.d, [0] * self.d, [0.0] * self.d
         self.node, self.spike, self.time, self.last_reward = 0, 0, 0, 0.0
         self.price = self.price_before = self.p["reference_price"]
+        self.seen = [self.price]  # all prices shown
 
     def action_mask(self) -> np.ndarray:
         """``bool[21]``: every bid is legal."""
@@ -99,6 +99,7 @@ class LoopModel(numpy_model.LoopModel):
             self.charge[d] += self.moved[d]
         self.bids = [0] * self.d
         self.price_before, self.price = self.price, price
+        self.seen.append(price)
         self.last_reward = sum(self.settled)
         self.time += 1
         return self.last_reward, {"price": price, "spike": float(self.spike), **info}
@@ -108,22 +109,30 @@ class LoopModel(numpy_model.LoopModel):
         p, hour, out = self.p, self.time // self.d, np.zeros((self.d + SHOWN, NUM_TOKEN_FEATURES))
         reference, published = p["reference_price"], p["day_ahead"]
         change = (self.price - self.price_before) / 50
+        mean = sum(self.seen) / len(self.seen)
         for d in range(self.d):
-            row, full = out[d], self.charge[d] / p["capacity"][d]
+            row, charge, size, power = out[d], self.charge[d], p["capacity"][d], p["power"][d]
             lo, hi = BIDS[self.bids[d]]
-            row[STORE] = 1
-            row[URGENCY], row[SLACK], row[LEVEL] = 1 - full, full, full
-            row[CAPACITY], row[RATE] = p["capacity"][d] / self.max_capacity, p["power"][d] / 4
-            row[INFLOW], row[OUTFLOW] = max(self.moved[d], 0) / 4, max(-self.moved[d], 0) / 4
-            row[CHANGE], row[SIGNAL_A] = change, (published[(hour + 1) % len(published)] - reference) / 50
-            row[SIGNAL_B], row[UNIT_VALUE] = (self.price - reference) / 50, self.settled[d] / (50 * p["power"][d])
-            row[IS_TURN], row[DECIDED] = d == self.time % self.d, lo / 5 - (6 - hi) / 5
+            now = min(power, charge)  # what can be sold in the coming hour, and how much of it at no later one
+            never = min(now, max(charge - power * (self.num_periods - hour - 1), 0))
+            row[STORE], row[CAPACITY] = 1, size
+            row[URGENCY] = max(self.price - mean, 0) * (now - never) + max(self.price, 0) * never
+            row[SLACK] = 0 if never else min(max(mean - self.price, 0) / reference, 1)
+            row[LEVEL], row[WAITING], row[SIZE], row[POWER] = (
+                charge / size,
+                charge / self.max_capacity,
+                size / self.max_capacity,
+                power / 4,
+            )
+            row[BOUGHT], row[OUTFLOW] = max(self.moved[d], 0) / 4, max(-self.moved[d], 0) / 4
+            row[CHANGE], row[PREMIUM] = change, (published[(hour + 1) % len(published)] - reference) / 50
+            row[ABOVE], row[UNIT_VALUE] = (self.price - reference) / 50, self.settled[d] / (50 * power)
+            row[IS_TURN], row[DECIDED] = d == self.time % self.d, (6 - hi) / 5 - lo / 5
         for j in range(SHOWN):
-            row, premium = out[self.d + j], published[(hour + j) % len(published)] - reference
-            row[MARKET], row[AGE], row[SIGNAL_A] = 1, j / SHOWN, premium / 50
-            row[URGENCY] = min(max(premium / reference, 0), 1)
-            row[SLACK] = min(max(-premium / reference, 0), 1)
-        out[self.d, [CHANGE, SIGNAL_B, UNIT_VALUE]] = change, self.spike, self.price / 50
+            premium = published[(hour + j) % len(published)] - reference
+            out[self.d + j, [MARKET, AHEAD, PREMIUM]] = 1, j / SHOWN, premium / 50
+        out[self.d, [CHANGE, SPIKE, UNIT_VALUE]] = change, self.spike, self.price / 50
+        relative(out)
         for i in range(self.d + SHOWN):
             angle = 2 * math.pi * ((hour + max(i - self.d, 0)) % 24) / 24
             out[i, SIN], out[i, COS], out[i, UNIT_COST] = math.sin(angle), math.cos(angle), reference / 50
@@ -156,8 +165,9 @@ class BatchModel(numpy_model.BatchModel):
         ladder = np.concatenate([-never, levels, never], axis=1)  # 0 .. 6
         self.lo, self.hi = (np.ascontiguousarray(ladder[:, list(side)]) for side in zip(*BIDS, strict=True))
         self.rows = np.arange(self.batch)
-        self.eager = np.array([(lo - 6 + hi) / 5 for lo, hi in BIDS], np.float32)
+        self.eager = np.array([(6 - hi - lo) / 5 for lo, hi in BIDS], np.float32)
         self.inverse_capacity = (1 / self.capacity).astype(np.float32)
+        self.max_capacity = np.float32(max_capacity)
         self.inverse_power = (1 / (50 * self.power)).astype(np.float32)
         self.inverse_scale = 1 / (self.reference * self.power.sum(1))
         angle = 2 * np.pi * np.arange(24 + SHOWN) / 24
@@ -165,13 +175,12 @@ class BatchModel(numpy_model.BatchModel):
         # Windows of the published curve by hour; columns that never change are written once.
         around = (np.arange(self.cycle)[:, None] + np.arange(SHOWN)) % self.cycle
         self.shown = np.ascontiguousarray((premium / 50)[:, around].swapaxes(0, 1))
-        self.dear = np.clip(self.shown * 50 / self.reference[:, None], 0, 1)
-        self.cheap = np.clip(-self.shown * 50 / self.reference[:, None], 0, 1)
         self.table = np.zeros((self.batch, self.d + SHOWN, NUM_TOKEN_FEATURES), np.float32)
         self.stores, self.markets = self.table[:, : self.d], self.table[:, self.d :]
         self.stores[..., STORE] = self.markets[..., MARKET] = 1
-        self.stores[..., CAPACITY], self.stores[..., RATE] = self.capacity / max_capacity, self.power / 4
-        self.markets[..., AGE] = np.arange(SHOWN) / SHOWN
+        self.stores[..., CAPACITY], self.stores[..., POWER] = self.capacity, self.power / 4
+        self.stores[..., SIZE] = self.capacity / max_capacity
+        self.markets[..., AHEAD] = np.arange(SHOWN) / SHOWN
         self.table[..., UNIT_COST] = self.reference[:, None] / 50
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -180,6 +189,7 @@ class BatchModel(numpy_model.BatchModel):
         self.charge, self.time = self.start.copy(), 0
         self.low, self.high = np.zeros((2, self.batch, self.d), np.float32)
         self.node, self.price = np.zeros(self.batch, np.float32), self.reference
+        self.total = self.reference.copy()  # of all prices shown
         nothing, moved = np.zeros(self.batch, np.float32), np.zeros((self.batch, self.d), np.float32)
         self._show_hour(self.price, nothing, moved, moved, nothing)
         self.stores[..., [IS_TURN, DECIDED]] = self.table[..., [PROGRESS]] = 0
@@ -207,6 +217,7 @@ class BatchModel(numpy_model.BatchModel):
         price = self.price[:, None]
         bought = np.where(price <= self.low, np.minimum(self.power, self.capacity - self.charge), 0)
         sold = np.where(price >= self.high, np.minimum(self.power, self.charge), 0)
+        self.total += self.price
         moved = bought - sold
         purchases, sales = price * (bought * self.one_over_eta), price * (sold * self.eta)
         wear = self.wear * (bought + sold)
@@ -231,22 +242,25 @@ class BatchModel(numpy_model.BatchModel):
         hour = self.time // self.d
         at, phase = hour % self.cycle, hour % 24
         stores, markets = self.stores, self.markets
-        full = self.charge * self.inverse_capacity
-        stores[..., URGENCY], stores[..., SLACK], stores[..., LEVEL] = 1 - full, full, full
-        stores[..., INFLOW], stores[..., OUTFLOW] = np.maximum(moved, 0) / 4, np.maximum(-moved, 0) / 4
+        mean, price = (self.total / (hour + 1))[:, None], self.price[:, None]
+        now = np.minimum(self.power, self.charge)
+        never = np.clip(self.charge - self.power * (self.num_periods - hour - 1), 0, now)
+        stores[..., URGENCY] = np.maximum(price - mean, 0) * (now - never) + np.maximum(price, 0) * never
+        below = np.clip((mean - price) / self.reference[:, None], 0, 1)
+        stores[..., SLACK] = np.where(never > 0, 0, below)
+        stores[..., LEVEL] = self.charge * self.inverse_capacity
+        stores[..., WAITING] = self.charge / self.max_capacity
+        stores[..., BOUGHT], stores[..., OUTFLOW] = np.maximum(moved, 0) / 4, np.maximum(-moved, 0) / 4
         stores[..., UNIT_VALUE] = np.clip(settled * self.inverse_power, -10, 10)
         change = np.clip((self.price - before) / 50, -10, 10)
-        stores[..., CHANGE], stores[..., SIGNAL_A] = change[:, None], self.shown[at, :, 1, None]
-        stores[..., SIGNAL_B] = np.clip((self.price - self.reference) / 50, -10, 10)[:, None]
+        stores[..., CHANGE], stores[..., PREMIUM] = change[:, None], self.shown[at, :, 1, None]
+        stores[..., ABOVE] = np.clip((self.price - self.reference) / 50, -10, 10)[:, None]
         stores[..., SIN], stores[..., COS] = self.sin[phase], self.cos[phase]
-        markets[..., URGENCY], markets[..., SLACK], markets[..., SIGNAL_A] = (
-            self.dear[at],
-            self.cheap[at],
-            self.shown[at],
-        )
+        markets[..., PREMIUM] = self.shown[at]
         markets[..., SIN], markets[..., COS] = self.sin[phase : phase + SHOWN], self.cos[phase : phase + SHOWN]
-        markets[:, 0, CHANGE], markets[:, 0, SIGNAL_B] = change, spike
+        markets[:, 0, CHANGE], markets[:, 0, SPIKE] = change, spike
         markets[:, 0, UNIT_VALUE] = np.clip(self.price / 50, -10, 10)
+        relative(self.table)
         self.table[..., LAST_REWARD] = np.clip(reward * self.inverse_scale, -10, 10)[:, None]
 
     def tokens(self) -> np.ndarray:

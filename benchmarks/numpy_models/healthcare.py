@@ -14,16 +14,15 @@ import numpy as np
 from benchmarks.numpy_models.inversion import binomial, binomial_counts, poisson, poisson_cdf
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 SIZES = (1, 2, 4)
 ROOM = 63  # patients of a class that can wait
 URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK, LEVEL, CAPACITY, OUTFLOW, WAITING = columns(
     "urgency", "slack", "role_supplier", "role_demand", "role_clock", "level", "capacity", "outflow", "waiting"
 )
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns(
-    "private_c", "private_d", "unit_cost", "unit_value", "is_turn", "decided"
-)
+UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns("unit_cost", "unit_value", "is_turn", "decided")
+BEDS, ARRIVED, STRANGERS = columns("private_a", "private_b", "private_c")
 CYCLE_SIN, CYCLE_COS, PROGRESS, LAST_REWARD = columns("cycle_sin", "cycle_cos", "progress", "last_reward")
 
 
@@ -137,21 +136,22 @@ class LoopModel(numpy_model.LoopModel):
             sent_cost = sum(b * n for b, n in zip(self.over[k], sent, strict=True))
             taken_cost = sum(self.over[j][k] * taken[j] for j in classes)
             for row in (out[k], out[self.wards + k]):
-                row[[URGENCY, WAITING]] = min(self.queue[k] / 8.0, 1.0), self.queue[k] / 8.0
-                row[[SLACK, CAPACITY]] = self.free(k) / beds, beds / self.max_beds
-                row[[SIGNAL_A, UNIT_VALUE]] = self.came[k] / 8.0, self.hold[k] / 2.0
+                row[[SLACK, WAITING]] = self.free(k) / beds, self.queue[k] / 8.0
+                row[[BEDS, ARRIVED, UNIT_VALUE]] = beds / self.max_beds, self.came[k] / 8.0, self.hold[k] / 2.0
+            out[k, URGENCY] = self.hold[k] * self.queue[k]
             out[k, [DEMAND, LEVEL, OUTFLOW]] = 1.0, sum(self.ward[k]) / beds, sum(self.left[k]) / 8.0
             out[k, [UNIT_COST, DECIDED]] = sent_cost / max(sum(sent), 1) / 40.0, sum(self.moved[k]) / 8.0
             ward = out[self.wards + k]
-            ward[[SUPPLIER, LEVEL, SIGNAL_B]] = 1.0, there / beds, (there - own) / beds
-            ward[[OUTFLOW, DECIDED]] = [sum(t[j][k] for j in classes) / 8.0 for t in (self.left, self.moved)]
+            ward[[SUPPLIER, CAPACITY, LEVEL, STRANGERS]] = 1.0, beds, there / beds, (there - own) / beds
+            ward[OUTFLOW] = sum(self.left[j][k] for j in classes) / 8.0
+            ward[DECIDED] = -sum(self.moved[j][k] for j in classes) / 8.0
             ward[[UNIT_COST, IS_TURN]] = taken_cost / max(sum(taken), 1) / 40.0, float(k == self.time % self.wards)
         angle = 2.0 * math.pi * (self.time // self.wards % self.epochs) / self.epochs
         out[-1, CLOCK] = 1.0
         out[:, CYCLE_SIN], out[:, CYCLE_COS] = math.sin(angle), math.cos(angle)
         out[:, PROGRESS] = min(self.time / (self.num_periods * self.wards), 1.0)
         out[:, LAST_REWARD] = max(self.last_reward / 10.0, -10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -177,7 +177,8 @@ class BatchModel(numpy_model.BatchModel):
         self.classes[..., DEMAND] = self.rooms[..., SUPPLIER] = 1
         self.table[:, -1, CLOCK] = 1
         for rows in (self.classes, self.rooms):
-            rows[..., CAPACITY], rows[..., UNIT_VALUE] = self.beds / max_beds, self.hold / 2
+            rows[..., BEDS], rows[..., UNIT_VALUE] = self.beds / max_beds, self.hold / 2
+        self.rooms[..., CAPACITY] = self.beds
         self.inverse_beds = (1 / self.beds).astype(np.float32)
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -190,7 +191,7 @@ class BatchModel(numpy_model.BatchModel):
         self.free = self.beds - self.ward.sum(1, dtype=np.int32)
         self.moved = np.zeros_like(self.ward)
         for rows in (self.classes, self.rooms):
-            rows[..., [SIGNAL_A, OUTFLOW, UNIT_COST, DECIDED, IS_TURN]] = 0
+            rows[..., [ARRIVED, OUTFLOW, UNIT_COST, DECIDED, IS_TURN]] = 0
         self.rooms[:, 0, IS_TURN] = 1
         self.table[..., LAST_REWARD] = 0
         self._show()
@@ -204,12 +205,13 @@ class BatchModel(numpy_model.BatchModel):
     def _show(self) -> None:
         waiting = self.queue * np.float32(1 / 8)
         for rows in (self.classes, self.rooms):
-            rows[..., URGENCY], rows[..., WAITING] = np.minimum(waiting, 1), waiting
-            rows[..., SLACK] = self.free * self.inverse_beds
+            rows[..., WAITING], rows[..., SLACK] = waiting, self.free * self.inverse_beds
+        self.classes[..., URGENCY] = self.hold * self.queue
         self.classes[..., LEVEL] = self.ward.sum(2) * self.inverse_beds
         occupied = self.beds - self.free
         self.rooms[..., LEVEL] = occupied * self.inverse_beds
-        self.rooms[..., SIGNAL_B] = (occupied - self.ward[:, self.diagonal, self.diagonal]) * self.inverse_beds
+        self.rooms[..., STRANGERS] = (occupied - self.ward[:, self.diagonal, self.diagonal]) * self.inverse_beds
+        relative(self.table)
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, 1+3W]``."""
@@ -233,7 +235,7 @@ class BatchModel(numpy_model.BatchModel):
         self.rooms[:, turn, IS_TURN] = 0
         self.rooms[:, self.time % self.wards, IS_TURN] = 1
         if turn < self.wards - 1:
-            self.classes[..., DECIDED], self.rooms[..., DECIDED] = self.moved.sum(2) / 8, self.moved.sum(1) / 8
+            self.classes[..., DECIDED], self.rooms[..., DECIDED] = self.moved.sum(2) / 8, self.moved.sum(1) / -8
             self._show()
             self._show_clock()
             return np.zeros(self.batch, np.float32), {}
@@ -268,7 +270,7 @@ class BatchModel(numpy_model.BatchModel):
         self.queue -= dropped
         self.moved[:] = 0
         self.classes[..., OUTFLOW], self.rooms[..., OUTFLOW] = left.sum(2) / 8, left.sum(1) / 8
-        self.classes[..., SIGNAL_A] = self.rooms[..., SIGNAL_A] = came / 8
+        self.classes[..., ARRIVED] = self.rooms[..., ARRIVED] = came / 8
         reward = -(holding + overflow)
         self.table[..., LAST_REWARD] = np.maximum(reward / 10, -10)[:, None]
         self._show()

@@ -14,18 +14,18 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 STOPS = 2
+MEAN_WEIGHT = 7 / 3  # of sampled tasks
 URGENCY, SLACK, SUPPLIER, DEMAND, CLOCK, LEVEL = columns(
     "urgency", "slack", "role_supplier", "role_demand", "role_clock", "level"
 )
-INFLOW, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "inflow", "private_a", "outflow", "waiting", "age", "private_b"
+OUTFLOW, WAITING, AGE, UNIT_VALUE, IS_TURN, PROGRESS, LAST_REWARD = columns(
+    "outflow", "waiting", "age", "unit_value", "is_turn", "progress", "last_reward"
 )
-SIGNAL_A, SIGNAL_B, UNIT_VALUE, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "private_c", "private_d", "unit_value", "private_e", "is_turn", "decided", "progress", "last_reward"
-)
+LATE, LEFT, LATER, OUTCOME, LABEL, SPEED = columns(*(f"private_{letter}" for letter in "abcdef"))  # of jobs
+COUNT = BEHIND = LATE  # of machines, which show OUTCOME, LABEL and SPEED too; of the shop
 
 
 def between(low: float, x: float, high: float) -> float:
@@ -141,7 +141,7 @@ class LoopModel(numpy_model.LoopModel):
             actual = sum(e[4] - e[3] for e in own)
             speed.append(sum(self.plan[e[0]][e[1]] for e in own) / actual if own else 1.0)
             row = out[self.jobs + m]
-            row[[SUPPLIER, SLACK, SIGNAL_A, SIGNAL_B, RATE]] = 1, 1, label[m], len(own) / self.jobs, min(speed[m], 10)
+            row[[SUPPLIER, SLACK, LABEL, COUNT, SPEED]] = 1, 1, label[m], len(own) / self.jobs, min(speed[m], 10)
         for j in range(self.jobs):
             row, done = out[j], self.started(j)
             row[DEMAND] = 1
@@ -152,32 +152,35 @@ class LoopModel(numpy_model.LoopModel):
             if rest or runs:
                 slack = (self.due[j] - t - work) / length
                 behind += slack < 0
-                row[URGENCY], row[SLACK] = between(0, -slack, 1), between(0, slack, 1)
-            row[LEVEL], row[INFLOW], row[PIPELINE] = work / length, left / double, sum(p for p, _ in rest[1:]) / length
+                row[LATE], row[SLACK] = between(0, -slack, 1), between(0, slack, 1)
+            row[LEVEL], row[LEFT], row[LATER] = work / length, left / double, sum(p for p, _ in rest[1:]) / length
             late = max((t if rest or runs else done[-1][4]) - self.due[j], 0.0)
-            row[UNIT_VALUE] = min(self.bill[j] / late / 4.0, 10.0) if late > 0 else 0.0
-            row[IS_TURN], row[DECIDED] = self.when(j) <= t, runs
+            price = self.bill[j] / late if late > 0 else MEAN_WEIGHT
+            row[UNIT_VALUE] = min(price / 4.0, 10.0) if late > 0 else 0.0
             if rest:
                 plan, m = rest[0]
-                row[SIGNAL_A], row[RATE] = label[m], min(speed[m], 10.0)
+                row[LABEL], row[SPEED] = label[m], min(speed[m], 10.0)
                 if not runs:
+                    row[URGENCY] = price * (1 - between(0, slack, 1))
                     row[WAITING] = plan / double
                     row[AGE] = min((t - (done[-1][4] if done else 0.0)) / length, 10.0)
-                    out[self.jobs + m, URGENCY] += plan / length
+                    out[self.jobs + m, WAITING] += plan / double
             if done:
                 _, k, m, start, end = done[-1]
                 machine = out[self.jobs + m]
                 if runs:
+                    row[AGE] = min((t - start) / length, 10.0)
                     machine[[SLACK, LEVEL, AGE]] = 0, left / double, min((t - start) / double, 10.0)
                 elif end > self.before:
                     ratio = between(-10, math.log((end - start) / self.plan[j][k]), 10)
-                    row[OUTFLOW], row[CHANGE], machine[OUTFLOW], machine[CHANGE] = 1, ratio, 1, ratio
-        out[self.jobs : -1, URGENCY] = np.minimum(out[self.jobs : -1, URGENCY], 1)
+                    row[OUTFLOW], row[OUTCOME], machine[OUTFLOW], machine[OUTCOME] = 1, ratio, 1, ratio
+        out[self.jobs : -1, WAITING] = np.minimum(out[self.jobs : -1, WAITING], 10)
         share = len(self.log) / (self.jobs * self.machines)
-        out[-1, [CLOCK, URGENCY, SLACK, LEVEL]] = 1, behind / self.jobs, self.holds / max(self.max_holds, 1), 1 - share
+        out[-1, [CLOCK, IS_TURN, BEHIND]] = 1, 1, behind / self.jobs
+        out[-1, [LEVEL, WAITING]] = self.holds / max(self.max_holds, 1), 1 - share
         out[:, PROGRESS] = min(self.time / self.num_periods, 1.0)
         out[:, LAST_REWARD] = between(-10, self.last_reward / 4.0, 10)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -208,7 +211,8 @@ class BatchModel(numpy_model.BatchModel):
         self.label = np.append((2 * np.arange(m) + 1) / m - 1, 0).astype(np.float32)
         self.table = np.zeros((b, j + m + 1, NUM_TOKEN_FEATURES), np.float32)
         self.table[:, :j, DEMAND] = self.table[:, j:-1, SUPPLIER] = self.table[:, -1, CLOCK] = 1
-        self.table[:, j:-1, SIGNAL_A] = self.label[:-1]
+        self.table[:, j:-1, LABEL] = self.label[:-1]
+        self.table[:, -1, IS_TURN] = 1
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, 4 J M]`` draw how long every operation will take."""
@@ -306,28 +310,29 @@ class BatchModel(numpy_model.BatchModel):
         open_, waits = runs | more, more & ~runs
         left = np.maximum(self.began + plan - t, 0) * runs
         slack = np.where(open_, (self.due - t - rest - left) / length, 0)
-        work[..., URGENCY], work[..., SLACK] = np.clip(-slack, 0, 1), np.clip(slack, 0, 1)
-        work[..., LEVEL], work[..., INFLOW] = (rest + left) / length, left / double
-        work[..., PIPELINE] = (rest - first) / length
+        work[..., LATE], work[..., SLACK] = np.clip(-slack, 0, 1), np.clip(slack, 0, 1)
+        work[..., LEVEL], work[..., LEFT] = (rest + left) / length, left / double
+        work[..., LATER] = (rest - first) / length
         work[..., WAITING] = first * waits / double
-        work[..., AGE] = np.minimum((t - self.ready) * waits / length, 10)
+        work[..., AGE] = np.minimum((t - np.where(runs, self.began, self.ready)) * open_ / length, 10)
         ended = (self.k > 0) & ~runs & (self.ready > self.before[:, None])
         ratio = np.where(ended, (self.ready - self.began) / np.where(ended, plan, 1), 1)
-        work[..., OUTFLOW], work[..., CHANGE] = ended, np.clip(np.log(ratio), -10, 10)
-        work[..., SIGNAL_A] = self.label[self.next]
+        work[..., OUTFLOW], work[..., OUTCOME] = ended, np.clip(np.log(ratio), -10, 10)
+        work[..., LABEL] = self.label[self.next]
         late = np.maximum(np.where(open_, t, self.ready) - self.due, 0)
-        work[..., UNIT_VALUE] = np.minimum(np.where(late > 0, self.bill / np.where(late > 0, late, 1) / 4, 0), 10)
+        price = np.where(late > 0, self.bill / np.where(late > 0, late, 1), np.float32(MEAN_WEIGHT))
+        work[..., UNIT_VALUE] = np.where(late > 0, np.minimum(price / 4, 10), 0)
+        work[..., URGENCY] = price * waits * (1 - np.clip(slack, 0, 1))
         speed = np.where(self.spent > 0, self.worked / np.where(self.spent > 0, self.spent, 1), 1)
         speed = np.minimum(speed, 10)
-        work[..., RATE] = speed[self.index, self.next] * more
-        work[..., IS_TURN], work[..., DECIDED] = self.legal, runs
+        work[..., SPEED] = speed[self.index, self.next] * more
         # A place too many in every row takes what concerns no machine.
         wide = np.zeros((self.batch, self.machines + 1, NUM_TOKEN_FEATURES), np.float32)
         wide[..., SLACK] = 1
         rows, jobs = np.nonzero(waits)
         flat = rows * (self.machines + 1) + self.next[rows, jobs]
-        queue = np.bincount(flat, first[rows, jobs] / length[rows, 0], self.batch * (self.machines + 1))
-        wide[..., URGENCY] = queue.reshape(self.batch, -1)
+        queue = np.bincount(flat, first[rows, jobs] / double[rows, 0], self.batch * (self.machines + 1))
+        wide[..., WAITING] = np.minimum(queue.reshape(self.batch, -1), 10)
         rows, jobs = np.nonzero(runs)
         at = last[rows, jobs]
         wide[rows, at, SLACK] = 0
@@ -335,14 +340,13 @@ class BatchModel(numpy_model.BatchModel):
         wide[rows, at, AGE] = np.minimum((self.t[rows] - self.began[rows, jobs]) / double[rows, 0], 10)
         rows, jobs = np.nonzero(ended)
         wide[rows, last[rows, jobs], OUTFLOW] = 1
-        wide[rows, last[rows, jobs], CHANGE] = work[rows, jobs, CHANGE]
-        for column in (SLACK, LEVEL, AGE, OUTFLOW, CHANGE):
+        wide[rows, last[rows, jobs], OUTCOME] = work[rows, jobs, OUTCOME]
+        for column in (SLACK, LEVEL, WAITING, AGE, OUTFLOW, OUTCOME):
             machines[..., column] = wide[:, :-1, column]
-        machines[..., URGENCY] = np.minimum(wide[:, :-1, URGENCY], 1)
-        machines[..., SIGNAL_B], machines[..., RATE] = self.count[:, :-1] / j, speed[:, :-1]
-        self.table[:, -1, URGENCY] = (slack < 0).sum(1) / j
-        self.table[:, -1, SLACK] = self.holds / max(self.max_holds, 1)
-        self.table[:, -1, LEVEL] = 1 - self.k.sum(1) / (j * self.machines)
+        machines[..., COUNT], machines[..., SPEED] = self.count[:, :-1] / j, speed[:, :-1]
+        self.table[:, -1, BEHIND] = (slack < 0).sum(1) / j
+        self.table[:, -1, LEVEL] = self.holds / max(self.max_holds, 1)
+        self.table[:, -1, WAITING] = 1 - self.k.sum(1) / (j * self.machines)
         self.table[..., PROGRESS] = min(self.time / self.num_periods, 1.0)
         self.table[..., LAST_REWARD] = np.clip(self.paid / 4, -10, 10)[:, None]
-        return self.table
+        return relative(self.table)

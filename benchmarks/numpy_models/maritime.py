@@ -15,25 +15,17 @@ import numpy as np
 from envs_jax.data.cim import NETWORKS
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 WEEK, SEASON, ROUNDING = 7, 112, np.float32(1e-3)
 ONE, TWO = np.float32(1), np.float32(2)
-URGENCY, SLACK, STORE, CARRIER, CLOCK, LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW = columns(
-    "urgency",
-    "slack",
-    "role_store",
-    "role_carrier",
-    "role_clock",
-    "level",
-    "capacity",
-    "inflow",
-    "private_a",
-    "outflow",
+URGENCY, SLACK, STORE, CARRIER, CLOCK, LEVEL, CAPACITY, INFLOW, OUTFLOW = columns(
+    "urgency", "slack", "role_store", "role_carrier", "role_clock", "level", "capacity", "inflow", "outflow"
 )
-WAITING, SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns(
-    "waiting", "private_c", "private_d", "unit_cost", "unit_value", "is_turn", "decided"
-)
+WAITING, UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED = columns("waiting", "unit_cost", "unit_value", "is_turn", "decided")
+LADEN, ORDERS, EMPTIES_AHEAD = columns("private_a", "private_b", "private_c")
+LOST_SHARE, START = columns("private_d", "private_e")  # of ports
+LADEN_FOR_NEXT = LOST_SHARE  # of vessels
 CYCLE_SIN, CYCLE_COS, PROGRESS, LAST_REWARD = columns("cycle_sin", "cycle_cos", "progress", "last_reward")
 
 
@@ -165,39 +157,40 @@ class LoopModel(numpy_model.LoopModel):
         """``f64[P+V+1, columns]`` in the layout of the JAX observation."""
         p, unit, week = self.ports, sum(self.start) / self.ports, self.week
         out = np.zeros((p + len(self.vessels) + 1, NUM_TOKEN_FEATURES))
-        turn, port, _, _ = self.scope()
+        turn = self.scope()[0]
         out[:, CYCLE_SIN], out[:, CYCLE_COS] = math.sin(2 * math.pi * week / 16), math.cos(2 * math.pi * week / 16)
         out[:, PROGRESS] = min(self.time / (self.num_periods * len(self.vessels)), 1.0)
         out[:, LAST_REWARD] = min(max(1000 * self.last_reward / unit, -10.0), 10.0)
         out[-1, CLOCK], out[:-1, UNIT_COST] = 1.0, min(self.cost, 10.0)
         for i in range(p):
             row = out[i]
-            row[[STORE, UNIT_VALUE, IS_TURN]] = 1.0, 1.0, float(i == port)
-            row[URGENCY] = self.lost[i] / max(self.booked[i], 1)
+            row[[STORE, UNIT_VALUE, START]] = 1.0, 1.0, self.start[i] / max(self.start)
             row[SLACK] = self.empty[i] / (self.empty[i] + self.booked[i] + 1)
-            row[CAPACITY] = self.start[i] / max(self.start)
+            row[LOST_SHARE] = self.lost[i] / max(self.booked[i], 1)
             at_shippers = sum(batch[3] for batch in self.packing if batch[1] == i)
+            at_consignees = sum(batch[2] for batch in self.unpacking if batch[1] == i)
+            row[URGENCY] = max(self.booked[i] - self.empty[i] - at_consignees, 0)
             amounts = {
                 LEVEL: self.empty[i],
-                INFLOW: sum(batch[2] for batch in self.unpacking if batch[1] == i),
-                PIPELINE: sum(load[i] for load in self.laden),
+                INFLOW: at_consignees,
                 OUTFLOW: self.booked[i] - self.lost[i],
                 WAITING: at_shippers + sum(self.full[i].values()),
-                SIGNAL_A: self.booked[i],
-                SIGNAL_B: sum(n for v, n in enumerate(self.aboard) if self.harbour(v, week, 1) == i),
+                LADEN: sum(load[i] for load in self.laden),
+                ORDERS: self.booked[i],
+                EMPTIES_AHEAD: sum(n for v, n in enumerate(self.aboard) if self.harbour(v, week, 1) == i),
                 DECIDED: sum(n for v, n in enumerate(self.moved) if self.harbour(v, week) == i),
             }
             for column, number in amounts.items():
                 row[column] = min(max(number / unit, -10.0), 10.0)
         for v in range(len(self.vessels)):
             row, following, load = out[p + v], self.harbour(v, week, 1), self.laden[v]
-            row[[CARRIER, IS_TURN, CAPACITY]] = 1.0, float(v == turn), self.room[v] / max(self.room)
+            row[[CARRIER, IS_TURN, CAPACITY]] = 1.0, float(v == turn), self.room[v]
             row[SLACK] = (self.room[v] - sum(load) - self.aboard[v]) / self.room[v]
-            row[[SIGNAL_A, SIGNAL_B]] = out[following, SIGNAL_A], out[following, LEVEL]
-            for column, number in ((LEVEL, self.aboard[v]), (INFLOW, load[following]), (PIPELINE, sum(load))):
+            row[[ORDERS, EMPTIES_AHEAD]] = out[following, ORDERS], out[following, LEVEL]
+            for column, number in ((LEVEL, self.aboard[v]), (LADEN, sum(load)), (LADEN_FOR_NEXT, load[following])):
                 row[column] = min(number / unit, 10.0)
             row[DECIDED] = min(max(-self.moved[v] / unit, -10.0), 10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -225,7 +218,7 @@ class BatchModel(numpy_model.BatchModel):
         self.table = np.zeros((self.batch, self.p + self.v + 1, NUM_TOKEN_FEATURES), np.float32)
         self.stores, self.carriers = self.table[:, : self.p], self.table[:, self.p : -1]
         self.stores[..., STORE] = self.stores[..., UNIT_VALUE] = self.carriers[..., CARRIER] = 1
-        self.stores[..., CAPACITY] = (self.start / self.start.max(0)).T
+        self.stores[..., START] = (self.start / self.start.max(0)).T
         self.carriers[..., CAPACITY] = (self.room / self.room.max(0)).T
         self.table[:, -1, CLOCK] = 1
         self.table[:, :-1, UNIT_COST] = np.minimum(self.cost, 10)[:, None]
@@ -350,16 +343,19 @@ class BatchModel(numpy_model.BatchModel):
         self.carriers[:, v, DECIDED] = -self.moved[v] * scale
         self.carriers[:, v, LEVEL] = self.aboard[v] * scale
         self.carriers[:, v, SLACK] = (self.room[v] - self.laden[v].sum(0) - self.aboard[v]) / self.room[v]
-        self.stores[:, following, SIGNAL_B] -= self.moved[v] * scale
+        self.stores[:, following, EMPTIES_AHEAD] -= self.moved[v] * scale
         for u in range(self.v):
             if self.harbour(u, 1) == i:
-                self.carriers[:, u, SIGNAL_B] = self.stores[:, i, LEVEL]
+                self.carriers[:, u, EMPTIES_AHEAD] = self.stores[:, i, LEVEL]
         self._turn()
 
     def _turn(self) -> None:
         turn = self.time % self.v
-        self.table[:, :-1, IS_TURN] = 0
-        self.carriers[:, turn, IS_TURN] = self.stores[:, self.harbour(turn), IS_TURN] = 1
+        self.carriers[..., IS_TURN] = 0
+        self.carriers[:, turn, IS_TURN] = 1
+        short = np.maximum(self.wanted - self.empty, 0)
+        worst = short.max(0)
+        self.stores[..., URGENCY] = (short / np.where(worst > 0, worst, 1)).T
         self.table[..., PROGRESS] = min(self.time / (self.num_periods * self.v), 1.0)
 
     def _look(self) -> None:
@@ -367,7 +363,9 @@ class BatchModel(numpy_model.BatchModel):
         scale, stores, carriers = self.scale, self.stores, self.carriers
         phase = 2 * math.pi * self.week / 16
         self.table[..., CYCLE_SIN], self.table[..., CYCLE_COS] = math.sin(phase), math.cos(phase)
-        stores[..., URGENCY] = (self.lost / np.maximum(self.booked, 1)).T
+        at_consignees = self.unpacking.sum(0)
+        self.wanted = self.booked - at_consignees
+        stores[..., LOST_SHARE] = (self.lost / np.maximum(self.booked, 1)).T
         stores[..., SLACK] = (self.empty / (self.empty + self.booked + 1)).T
         waiting = self.full + self.packing.sum(0)
         waiting = np.stack([waiting[own].sum(0) for own in self.out_of])
@@ -375,10 +373,10 @@ class BatchModel(numpy_model.BatchModel):
         coming = np.stack(
             [sum((self.aboard[v] for v in range(self.v) if onward[v] == i), 0 * scale) for i in range(self.p)]
         )
-        columns = (LEVEL, INFLOW, PIPELINE, OUTFLOW, WAITING, SIGNAL_A, SIGNAL_B)
+        columns = (LEVEL, INFLOW, LADEN, OUTFLOW, WAITING, ORDERS, EMPTIES_AHEAD)
         amounts = (
             self.empty,
-            self.unpacking.sum(0),
+            at_consignees,
             self.laden.sum(0),
             self.booked - self.lost,
             waiting,
@@ -390,9 +388,9 @@ class BatchModel(numpy_model.BatchModel):
         loaded = self.laden.sum(1)
         carriers[..., SLACK] = ((self.room - loaded - self.aboard) / self.room).T
         bound = np.stack([self.laden[v, onward[v]] for v in range(self.v)])
-        for column, amount in ((LEVEL, self.aboard), (PIPELINE, loaded), (INFLOW, bound)):
+        for column, amount in ((LEVEL, self.aboard), (LADEN, loaded), (LADEN_FOR_NEXT, bound)):
             carriers[..., column] = np.minimum(amount * scale, 10).T
-        carriers[..., SIGNAL_A], carriers[..., SIGNAL_B] = stores[:, onward, SIGNAL_A], stores[:, onward, LEVEL]
+        carriers[..., ORDERS], carriers[..., EMPTIES_AHEAD] = stores[:, onward, ORDERS], stores[:, onward, LEVEL]
         self.table[:, :-1, DECIDED] = 0
         if self.time == 0:
             self.table[..., LAST_REWARD] = 0

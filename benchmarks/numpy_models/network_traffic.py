@@ -13,14 +13,13 @@ import numpy as np
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 URGENCY, SLACK, DEMAND, CARRIER = columns("urgency", "slack", "role_demand", "role_carrier")
-LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age", "private_b"
-)
-SIGNAL_A, SIGNAL_B, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "private_c", "private_d", "private_e", "is_turn", "decided", "progress", "last_reward"
+LEVEL, CAPACITY, INFLOW, OUTFLOW, WAITING = columns("level", "capacity", "inflow", "outflow", "waiting")
+IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
+IN_VAIN, CHANGE, HIGH_DIGIT, LOW_DIGIT, ACKED_SHARE, CONNECTION = columns(
+    "private_a", "private_b", "private_c", "private_d", "private_e", "private_f"
 )
 
 Activations = Sequence[Sequence[int]]
@@ -121,24 +120,25 @@ class LoopModel(numpy_model.LoopModel):
         frames, r = self.time // self.slots, self.slots
         for k in range(self.k):
             row, w = out[k], self.q[k] - self.n[k]
-            row[URGENCY], row[SLACK] = w / (w + r), 1.0 - self.q[k] / self.buffer
-            row[DEMAND], row[LEVEL], row[CAPACITY] = 1.0, self.q[k] / self.buffer, self.link[k]
+            row[URGENCY], row[WAITING] = w, min(w / 10, 10.0)
+            row[DEMAND], row[LEVEL], row[SLACK] = 1.0, self.q[k] / self.buffer, 1.0 - self.q[k] / self.buffer
+            row[CAPACITY] = self.buffer
             row[INFLOW] = self.arrived[k] / max(frames, 1) / r
-            row[PIPELINE], row[OUTFLOW], row[CHANGE] = self.lost[k] / r, self.sent[k] / r, self.change[k] / r
-            row[WAITING] = min(w / 10, 10.0)
-            row[AGE] = min((frames + 2) / (self.up[k] + 1) / 10, 10.0)
-            row[SIGNAL_A] = 1.0 if self.classes[k] in (2, 3) else -1.0
-            row[SIGNAL_B] = 1.0 if self.classes[k] in (1, 3) else -1.0
-            row[RATE] = (self.succeeded[k] + 1) / (self.tried[k] + 2)
+            row[IN_VAIN], row[OUTFLOW], row[CHANGE] = self.lost[k] / r, self.sent[k] / r, self.change[k] / r
+            apart = min((frames + 2) / (self.up[k] + 1) / 10, 10.0)
+            row[CONNECTION] = apart if self.link[k] else -apart
+            row[HIGH_DIGIT] = 1.0 if self.classes[k] in (2, 3) else -1.0
+            row[LOW_DIGIT] = 1.0 if self.classes[k] in (1, 3) else -1.0
+            row[ACKED_SHARE] = (self.succeeded[k] + 1) / (self.tried[k] + 2)
             row[DECIDED] = self.n[k] / r
         row, total, given = out[-1], sum(self.q) - sum(self.n), self.time % r / r
-        row[URGENCY], row[WAITING] = total / (total + r), min(total / self.k / 10, 10.0)
+        row[WAITING] = min(total / self.k / 10, 10.0)
         row[SLACK] = row[LEVEL] = 1.0 - given
-        row[CARRIER] = row[CAPACITY] = row[IS_TURN] = 1.0
-        row[OUTFLOW], row[DECIDED] = sum(self.sent) / r, given
+        row[CARRIER] = row[IS_TURN] = 1.0
+        row[CAPACITY], row[OUTFLOW], row[DECIDED] = r, sum(self.sent) / r, given
         out[:, PROGRESS] = min(self.time / (self.num_periods * r), 1.0)
         out[:, LAST_REWARD] = max(self.last_reward, -10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -172,9 +172,9 @@ class BatchModel(numpy_model.BatchModel):
         # Everything constant over an episode is written once; step() refreshes the rest.
         self.out = np.zeros((self.batch, self.k + 1, NUM_TOKEN_FEATURES), np.float32)
         self.flows, self.link_row = self.out[:, : self.k], self.out[:, self.k]
-        self.flows[..., DEMAND] = 1
-        self.flows[..., SIGNAL_A] = np.where(classes >= 2, 1, -1)
-        self.flows[..., SIGNAL_B] = np.where(classes % 2 == 1, 1, -1)
+        self.flows[..., DEMAND] = self.flows[..., CAPACITY] = 1  # all buffers are alike
+        self.flows[..., HIGH_DIGIT] = np.where(classes >= 2, 1, -1)
+        self.flows[..., LOW_DIGIT] = np.where(classes % 2 == 1, 1, -1)
         self.link_row[:, [CARRIER, CAPACITY, IS_TURN]] = 1
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -241,11 +241,12 @@ class BatchModel(numpy_model.BatchModel):
         """Columns that change once a frame."""
         frames, r = self.time // self.slots, np.float32(self.slots)
         rows, level = self.flows, self.q * self.inverse_buffer
-        rows[..., LEVEL], rows[..., SLACK], rows[..., CAPACITY] = level, 1 - level, self.link
+        rows[..., LEVEL], rows[..., SLACK] = level, 1 - level
         rows[..., INFLOW] = self.arrived / (r * max(frames, 1))
-        rows[..., PIPELINE], rows[..., OUTFLOW], rows[..., CHANGE] = failed / r, done / r, change / r
-        rows[..., AGE] = np.minimum((frames + 2) / (np.float32(10) * (self.up + 1)), 10)
-        rows[..., RATE] = (self.succeeded + 1) / (self.tried + 2)
+        rows[..., IN_VAIN], rows[..., OUTFLOW], rows[..., CHANGE] = failed / r, done / r, change / r
+        apart = np.minimum((frames + 2) / (np.float32(10) * (self.up + 1)), 10)
+        rows[..., CONNECTION] = np.where(self.link, apart, -apart)
+        rows[..., ACKED_SHARE] = (self.succeeded + 1) / (self.tried + 2)
         self.link_row[:, OUTFLOW] = done.sum(1) / r
         self.out[..., LAST_REWARD] = np.maximum(reward, -10)[:, None]
 
@@ -255,10 +256,11 @@ class BatchModel(numpy_model.BatchModel):
         waiting = self.q - self.n
         self.ready = self.link & (waiting > 0)
         self.mask[:, :-1] = self.ready if self.single else self.ready @ self.table.T > 0
-        rows[..., URGENCY], rows[..., WAITING] = waiting / (waiting + r), np.minimum(waiting / np.float32(10), 10)
+        rows[..., URGENCY] = waiting / np.maximum(waiting.max(1, keepdims=True), 1)
+        rows[..., WAITING] = np.minimum(waiting / np.float32(10), 10)
         rows[..., DECIDED] = self.n / r
         total, given = waiting.sum(1), self.time % self.slots / self.slots
-        row[:, URGENCY], row[:, WAITING] = total / (total + r), np.minimum(total / np.float32(10 * self.k), 10)
+        row[:, WAITING] = np.minimum(total / np.float32(10 * self.k), 10)
         row[:, SLACK] = row[:, LEVEL] = 1 - given
         row[:, DECIDED] = given
         self.out[..., PROGRESS] = min(self.time / (self.num_periods * self.slots), 1.0)

@@ -14,15 +14,16 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 LEVELS = 9
 HOLD = 4
-URGENCY, SLACK, STORE, MARKET, CLOCK = columns("urgency", "slack", "role_store", "role_market", "role_clock")
-LEVEL, CAPACITY, CHANGE, SIGNAL_A, SIGNAL_B = columns("level", "capacity", "private_b", "private_c", "private_d")
-UNIT_COST, UNIT_VALUE, RATE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
-    "unit_cost", "unit_value", "private_e", "is_turn", "decided", "progress", "last_reward"
+URGENCY, STORE, MARKET, CLOCK = columns("urgency", "role_store", "role_market", "role_clock")
+LEVEL, CAPACITY, UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
+    "level", "capacity", "unit_cost", "is_turn", "decided", "progress", "last_reward"
 )
+RETURN, FIRST, SECOND, TOLERANCE, RATE = columns(*(f"private_{letter}" for letter in "abcde"))  # of assets
+CHANGE, LARGEST, CORRELATION = columns("private_a", "private_a", "private_b")  # of factors; of the mandate
 
 
 class LoopModel(numpy_model.LoopModel):
@@ -93,20 +94,21 @@ class LoopModel(numpy_model.LoopModel):
         largest = 4.0 * self.unit
         a = (-self.gamma + math.sqrt(self.gamma**2 + 4.0 * self.gamma * self.lam)) / 2.0
         for i in range(self.n):
-            level = self.x[i] / self.limit
-            out[i, [URGENCY, SLACK, STORE, LEVEL, CAPACITY]] = max(-level, 0.0), max(level, 0.0), 1.0, level, 1.0
-            out[i, [CHANGE, SIGNAL_A]] = self.r[i] / 2.0, self.f[0] / 2.0
-            out[i, SIGNAL_B] = self.f[1] / 2.0 if self.k > 1 else 0.0
+            exposure = sum(self.x[j] * (1.0 if i == j else self.c) for j in range(self.n))
+            out[i, URGENCY] = max(0.5 * self.gamma * self.x[i] * exposure, 0.0)
+            out[i, [STORE, LEVEL, CAPACITY]] = 1.0, self.x[i] / self.limit, self.limit
+            out[i, [RETURN, FIRST]] = self.r[i] / 2.0, self.f[0] / 2.0
+            out[i, SECOND] = self.f[1] / 2.0 if self.k > 1 else 0.0
             out[i, IS_TURN] = float(i == self.time % self.n)
             out[i, DECIDED] = (self.x[i] - self.x_start[i]) / largest
         for k in range(self.k):
             out[self.n + k, [MARKET, LEVEL, CHANGE]] = 1.0, self.f[k] / 2.0, (self.f[k] - self.f_before[k]) / 2.0
-        out[-1, [CLOCK, CAPACITY, SIGNAL_A]] = 1.0, largest / self.limit, self.c
+        out[-1, [CLOCK, LARGEST, CORRELATION]] = 1.0, largest / self.limit, self.c
         for i in [*range(self.n), self.n + self.k]:
-            out[i, [UNIT_COST, UNIT_VALUE, RATE]] = self.lam / 2.0, 1.0 / (self.gamma * self.limit), a / self.lam
+            out[i, [UNIT_COST, TOLERANCE, RATE]] = self.lam / 2.0, 1.0 / (self.gamma * self.limit), a / self.lam
         out[:, PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
         out[:, LAST_REWARD] = min(max(self.last_reward / 5.0, -10.0), 10.0)
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -129,13 +131,13 @@ class BatchModel(numpy_model.BatchModel):
         # Everything constant over an episode is written once; step() refreshes the rest.
         self.table = np.zeros((self.batch, self.n + self.k + 1, NUM_TOKEN_FEATURES), np.float32)
         self.assets, self.signals = self.table[:, : self.n], self.table[:, self.n : -1]
-        self.assets[..., STORE] = self.assets[..., CAPACITY] = self.signals[..., MARKET] = 1
+        self.assets[..., STORE] = self.assets[..., CAPACITY] = self.signals[..., MARKET] = 1  # one limit for all assets
         self.table[:, -1, CLOCK] = 1
-        self.table[:, -1, CAPACITY] = 4 * self.unit / self.limit
-        self.table[:, -1, SIGNAL_A] = self.c
+        self.table[:, -1, LARGEST] = 4 * self.unit / self.limit
+        self.table[:, -1, CORRELATION] = self.c
         for rows in (self.assets, self.table[:, -1:]):
             rows[..., UNIT_COST] = self.half_lambda[:, None]
-            rows[..., UNIT_VALUE] = (1 / (gamma * self.limit))[:, None]
+            rows[..., TOLERANCE] = (1 / (gamma * self.limit))[:, None]
             rows[..., RATE] = ((np.sqrt(gamma**2 + 4 * gamma * lam) - gamma) / (2 * lam))[:, None]
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -144,7 +146,7 @@ class BatchModel(numpy_model.BatchModel):
         self.f = ndtri(uniforms, dtype=np.float32)
         self.x = np.zeros((self.batch, self.n), np.float32)
         self.dx = np.zeros_like(self.x)
-        for column in (URGENCY, SLACK, LEVEL, CHANGE, IS_TURN, DECIDED):
+        for column in (URGENCY, LEVEL, RETURN, IS_TURN, DECIDED):
             self.assets[..., column] = 0
         self.signals[..., CHANGE] = 0
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
@@ -154,7 +156,7 @@ class BatchModel(numpy_model.BatchModel):
     def _show_factors(self) -> None:
         half = self.f / 2
         self.signals[..., LEVEL] = half
-        self.assets[..., SIGNAL_A : SIGNAL_A + min(self.k, 2)] = half[:, None, :2]
+        self.assets[..., FIRST : FIRST + min(self.k, 2)] = half[:, None, :2]
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, 9]``."""
@@ -170,10 +172,15 @@ class BatchModel(numpy_model.BatchModel):
         trade = (action - HOLD) * self.unit
         self.dx[:, turn] = trade
         self.x[:, turn] += trade
-        level = self.x[:, turn] * self.inverse_limit
-        row = self.assets[:, turn]
-        row[:, LEVEL], row[:, URGENCY], row[:, SLACK] = level, np.maximum(-level, 0), np.maximum(level, 0)
-        row[:, DECIDED], row[:, IS_TURN] = trade * self.inverse_largest, 0
+        row, c = self.assets[:, turn], self.c[:, None]
+        row[:, LEVEL], row[:, DECIDED], row[:, IS_TURN] = (
+            self.x[:, turn] * self.inverse_limit,
+            trade * self.inverse_largest,
+            0,
+        )
+        share = self.x * ((1 - c) * self.x + c * self.x.sum(1, keepdims=True))  # of the risk, by asset
+        self.assets[..., URGENCY] = np.maximum(self.half_gamma[:, None] * share, 0)
+        relative(self.table)
         self.time += 1
         self.assets[:, self.time % self.n, IS_TURN] = 1
         self.table[..., PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
@@ -197,7 +204,7 @@ class BatchModel(numpy_model.BatchModel):
         before = self.f
         self.f = self.persistence * before + self.shock * z[:, self.n :]
         self.dx[:] = 0
-        self.assets[..., CHANGE] = returns / 2
+        self.assets[..., RETURN] = returns / 2
         self.assets[..., DECIDED] = 0
         self.signals[..., CHANGE] = (self.f - before) / 2
         self.table[..., LAST_REWARD] = np.clip(reward / 5, -10, 10)[:, None]

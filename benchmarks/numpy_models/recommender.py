@@ -14,14 +14,17 @@ from scipy.special import ndtri
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
-URGENCY, SLACK, SUPPLIER, DEMAND = columns("urgency", "slack", "role_supplier", "role_demand")
-LEVEL, CAPACITY, INFLOW, OUTFLOW, AGE, CHANGE = columns("level", "capacity", "inflow", "outflow", "age", "private_b")
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE, RATE = columns(
-    "private_c", "private_d", "unit_cost", "unit_value", "private_e"
+URGENCY, SLACK, SUPPLIER, DEMAND, LEVEL, CAPACITY, OUTFLOW, AGE = columns(
+    "urgency", "slack", "role_supplier", "role_demand", "level", "capacity", "outflow", "age"
 )
-IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
+UNIT_COST, UNIT_VALUE, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
+    "unit_cost", "unit_value", "is_turn", "decided", "progress", "last_reward"
+)
+LAST_QUALITY, MEAN_QUALITY, SHOWN, WATCHED_SHARE = columns("private_a", "private_b", "private_c", "private_d")
+(CHOOSINESS,) = columns("private_e")
+PRESENT = LAST_QUALITY  # of the user
 BEST = 3.4
 PATIENCE = 5.0
 
@@ -125,24 +128,23 @@ class LoopModel(numpy_model.LoopModel):
         shown, clicks = sum(self.impressions), sum(self.watched)
         for t in range(self.g):
             n, w = self.impressions[t], self.watched[t]
-            fair = self.g * n / max(shown, 1)
-            out[t, [URGENCY, SLACK, SUPPLIER, CAPACITY]] = max(1 - fair, 0), min(max(fair - 1, 0), 1), 1, 1
             offered, taken = self.candidates.count(t), self.slate.count(t)
-            out[t, [LEVEL, INFLOW, DECIDED]] = (offered - taken) / self.k, offered / self.k, taken / self.k
+            out[t, [SUPPLIER, SLACK, CAPACITY]] = 1, (offered - taken) / offered if offered else 0, offered
+            out[t, [LEVEL, DECIDED]] = (offered - taken) / self.k, taken / self.k
             if self.last is not None and self.last[0] == t:
-                out[t, [OUTFLOW, CHANGE]] = 1.0, self.last[1] / BEST
-            out[t, SIGNAL_A] = self.quality_sum[t] / w / BEST if w else 0.0
-            out[t, [SIGNAL_B, RATE]] = 4 * n / (self.k * self.num_periods), w / max(n, 1)
-        user, bored = out[-1], min(self.quiet / PATIENCE, 1.0)
-        user[[URGENCY, SLACK, DEMAND, LEVEL]] = bored * self.here, 1.0 - bored, 1.0, self.here
-        user[[CAPACITY, OUTFLOW, AGE]] = math.tanh(self.no_click), self.last is not None, self.quiet / self.num_periods
-        user[SIGNAL_A] = sum(self.quality_sum) / clicks / BEST if clicks else 0.0
-        user[[SIGNAL_B, RATE]] = shown / (self.k * self.num_periods), clicks / max(shown, 1)
-        user[[IS_TURN, DECIDED]] = 1.0, self.time % self.k / self.k
-        out[:, UNIT_COST], out[:, UNIT_VALUE] = self.skip / self.minutes, self.minutes / 4.0
+                out[t, [OUTFLOW, LAST_QUALITY]] = 1.0, self.last[1] / BEST
+            out[t, MEAN_QUALITY] = self.quality_sum[t] / w / BEST if w else 0.0
+            out[t, [SHOWN, WATCHED_SHARE]] = 4 * n / (self.k * self.num_periods), w / max(n, 1)
+        user = out[-1]
+        user[[DEMAND, URGENCY, PRESENT, CAPACITY]] = 1.0, self.skip * self.here, self.here, self.k
+        user[[LEVEL, OUTFLOW, AGE]] = len(self.slate) / self.k, self.last is not None, min(self.quiet / PATIENCE, 10)
+        user[MEAN_QUALITY] = sum(self.quality_sum) / clicks / BEST if clicks else 0.0
+        user[[SHOWN, WATCHED_SHARE]] = shown / (self.k * self.num_periods), clicks / max(shown, 1)
+        user[[IS_TURN, DECIDED, CHOOSINESS]] = 1.0, self.time % self.k / self.k, math.tanh(self.no_click)
+        user[UNIT_COST], out[:, UNIT_VALUE] = self.skip / self.minutes, self.minutes / 4.0
         out[:, PROGRESS] = min(self.time / (self.k * self.num_periods), 1.0)
         out[:, LAST_REWARD] = self.last_reward / self.minutes
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -160,10 +162,10 @@ class BatchModel(numpy_model.BatchModel):
         # Everything constant over an episode is written once; step() refreshes the rest.
         self.table = np.zeros((self.batch, self.g + 1, NUM_TOKEN_FEATURES), np.float32)
         self.topics, self.user = self.table[:, :-1], self.table[:, -1]
-        self.topics[..., SUPPLIER] = self.topics[..., CAPACITY] = 1
-        self.user[:, DEMAND] = self.user[:, IS_TURN] = 1
-        self.user[:, CAPACITY] = np.tanh(n)
-        self.table[..., UNIT_COST] = (self.p["skip"] / self.p["minutes"])[:, None]
+        self.topics[..., SUPPLIER] = 1
+        self.user[:, [DEMAND, IS_TURN, CAPACITY]] = 1
+        self.user[:, CHOOSINESS] = np.tanh(n)
+        self.user[:, UNIT_COST] = self.p["skip"] / self.p["minutes"]
         self.table[..., UNIT_VALUE] = (self.p["minutes"] / 4)[:, None]
 
     def _offer(self, uniforms: np.ndarray) -> None:
@@ -171,8 +173,11 @@ class BatchModel(numpy_model.BatchModel):
         flat = topics + self.g * self.rows[:, None]
         self.offered = np.bincount(flat.ravel(), minlength=self.g * self.batch).reshape(self.batch, self.g)
         self.slate = np.zeros_like(self.offered)
-        self.topics[..., INFLOW] = self.topics[..., LEVEL] = self.offered / self.k
+        self.topics[..., LEVEL] = self.offered / self.k
+        self.topics[..., CAPACITY] = self.offered / self.offered.max(1, keepdims=True)
+        self.topics[..., SLACK] = self.offered > 0
         self.topics[..., DECIDED] = 0
+        self.user[:, LEVEL] = 0
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, m + G]`` draw the candidates and the interests."""
@@ -186,24 +191,22 @@ class BatchModel(numpy_model.BatchModel):
         self.impressions = np.zeros((self.batch, self.g), np.int64)
         self.watched = np.zeros_like(self.impressions)
         self.quality_sum = np.zeros((self.batch, self.g), np.float32)
-        for column in (OUTFLOW, CHANGE, PROGRESS, LAST_REWARD, AGE, DECIDED):
+        for column in (OUTFLOW, LAST_QUALITY, PROGRESS, LAST_REWARD, AGE, DECIDED):
             self.table[..., column] = 0
         self._show_counts()
 
     def _show_counts(self) -> None:
         n, w = self.impressions, self.watched
         total, clicks = n.sum(1), w.sum(1)
-        shown = np.maximum(total, 1)
-        fair = self.g * n / shown[:, None]
-        self.topics[..., URGENCY], self.topics[..., SLACK] = np.maximum(1 - fair, 0), np.clip(fair - 1, 0, 1)
-        self.topics[..., SIGNAL_A] = self.quality_sum / (BEST * np.maximum(w, 1))
-        self.topics[..., SIGNAL_B] = n * (4 / (self.k * self.num_periods))
-        self.topics[..., RATE] = w / np.maximum(n, 1)
-        bored = np.minimum(self.quiet / PATIENCE, 1)
-        self.user[:, URGENCY], self.user[:, SLACK], self.user[:, LEVEL] = bored * self.here, 1 - bored, self.here
-        self.user[:, AGE] = self.quiet / self.num_periods
-        self.user[:, SIGNAL_A] = self.quality_sum.sum(1) / (BEST * np.maximum(clicks, 1))
-        self.user[:, SIGNAL_B], self.user[:, RATE] = total / (self.k * self.num_periods), clicks / shown
+        self.topics[..., MEAN_QUALITY] = self.quality_sum / (BEST * np.maximum(w, 1))
+        self.topics[..., SHOWN] = n * (4 / (self.k * self.num_periods))
+        self.topics[..., WATCHED_SHARE] = w / np.maximum(n, 1)
+        # The user alone can be urgent, so 1 is what its urgency is relative to.
+        self.user[:, PRESENT], self.user[:, URGENCY] = self.here, self.here & (self.p["skip"] > 0)
+        self.user[:, AGE] = np.minimum(self.quiet / PATIENCE, 10)
+        self.user[:, MEAN_QUALITY] = self.quality_sum.sum(1) / (BEST * np.maximum(clicks, 1))
+        self.user[:, SHOWN] = total / (self.k * self.num_periods)
+        self.user[:, WATCHED_SHARE] = clicks / np.maximum(total, 1)
 
     def action_mask(self) -> np.ndarray:
         """``bool[B, G + 1]``."""
@@ -214,8 +217,11 @@ class BatchModel(numpy_model.BatchModel):
         rows = self.rows[action < self.g]
         topic = action[action < self.g]
         self.slate[rows, topic] += 1
-        self.topics[rows, topic, LEVEL] = (self.offered[rows, topic] - self.slate[rows, topic]) / self.k
+        left = self.offered[rows, topic] - self.slate[rows, topic]
+        self.topics[rows, topic, LEVEL] = left / self.k
+        self.topics[rows, topic, SLACK] = left / self.offered[rows, topic]
         self.topics[rows, topic, DECIDED] = self.slate[rows, topic] / self.k
+        self.user[rows, LEVEL] += np.float32(1 / self.k)
         self.time += 1
         self.user[:, DECIDED] = self.time % self.k / self.k
         self.table[..., PROGRESS] = min(self.time / (self.k * self.num_periods), 1.0)
@@ -246,11 +252,11 @@ class BatchModel(numpy_model.BatchModel):
         reward = (click * length).astype(np.float32)
         self.impressions += self.slate * self.here[:, None]
         self.quiet[click] = 0
-        self.topics[..., OUTFLOW] = self.topics[..., CHANGE] = 0
+        self.topics[..., OUTFLOW] = self.topics[..., LAST_QUALITY] = 0
         rows, at, gained = self.rows[click], at[click], quality[click]
         self.watched[rows, at] += 1
         self.quality_sum[rows, at] += gained
-        self.topics[rows, at, OUTFLOW], self.topics[rows, at, CHANGE] = 1, gained / BEST
+        self.topics[rows, at, OUTFLOW], self.topics[rows, at, LAST_QUALITY] = 1, gained / BEST
         u = self.u[rows, at]
         move = self.p["interest_step"][rows] * (1 - np.abs(u)) * (1 - u)
         self.u[rows, at] = np.clip(u + np.where(direction[rows] < (1 + u) / 2, move, -move), -1, 1)

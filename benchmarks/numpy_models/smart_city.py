@@ -15,15 +15,16 @@ import numpy as np
 from benchmarks.numpy_models.inversion import binomial, binomial_cdf, poisson, poisson_cdf
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 CYCLE = (0, 0, 0, 1, 2, 2, 2, 3)
-URGENCY, SLACK, DEMAND, LEVEL, CAPACITY, OUTFLOW, WAITING, AGE, CHANGE = columns(
-    "urgency", "slack", "role_demand", "level", "capacity", "outflow", "waiting", "age", "private_b"
+URGENCY, SLACK, DEMAND, LEVEL, INFLOW, OUTFLOW, WAITING, AGE = columns(
+    "urgency", "slack", "role_demand", "level", "inflow", "outflow", "waiting", "age"
 )
-SIGNAL_A, SIGNAL_B, IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
-    "private_c", "private_d", "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
+IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
+    "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
 )
+ROADS_AHEAD, SIDES_APART = columns("private_a", "private_b")
 NORTH, EAST, SOUTH, WEST = range(4)
 # Who lies beyond a compass side of NW, NE, SE, SW.
 NEIGHBOUR = {
@@ -145,21 +146,20 @@ class LoopModel(numpy_model.LoopModel):
                     if (i, exit_side) in NEIGHBOUR:
                         road = NEIGHBOUR[i, exit_side], (exit_side + 2) % 4
                         beyond += self.x[*road, 0] + self.x[*road, 1]
-                row[[URGENCY, SLACK, DEMAND]] = waiting / (waiting + 10.0), 10.0 / (waiting + 10.0), 1.0
-                row[LEVEL], row[CAPACITY] = phase == self.green[i], 1.0
+                row[[URGENCY, SLACK, DEMAND]] = waiting, 10.0 / (waiting + 10.0), 1.0
+                row[LEVEL], row[IS_TURN] = phase == self.green[i], phase == self.green[i] and i == turn
                 joined, passed = (sum(flow[m] for m in lanes) for flow in (self.joined, self.passed))
-                row[OUTFLOW], row[CHANGE] = passed / 10.0, (joined - passed) / 10.0
-                row[SIGNAL_A], row[WAITING] = min(beyond / 20.0, 10.0), min(waiting / 20.0, 10.0)
+                row[INFLOW], row[OUTFLOW] = joined / 10.0, passed / 10.0
+                row[ROADS_AHEAD], row[WAITING] = min(beyond / 20.0, 10.0), min(waiting / 20.0, 10.0)
                 row[AGE] = min(self.red[i][phase] / 16.0, 1.0)
-                row[SIGNAL_B] = min(max((first - second) / 20.0, -10.0), 10.0)
-                row[IS_TURN] = i == turn
+                row[SIDES_APART] = min(max((first - second) / 20.0, -10.0), 10.0)
                 if i < turn:
                     row[DECIDED] = 1.0 if self.chosen[i] == phase else -1.0
         angle = 2.0 * math.pi * (self.time // 4) / 8.0
         out[:, SIN], out[:, COS] = math.sin(angle), math.cos(angle)
         out[:, PROGRESS] = min(self.time / (4 * self.num_periods), 1.0)
         out[:, LAST_REWARD] = min(max(self.last_reward / 8.0, -10.0), 10.0)
-        return out
+        return relative(out)
 
 
 # BatchModel numbers the queues 8 i + 2 r + lane, r clockwise from the intersection's first outer side.
@@ -207,7 +207,7 @@ class BatchModel(numpy_model.BatchModel):
         self.left_cdf, self.right_cdf = (binomial_cdf(share, 8).astype(np.float32) for share in (left, right))
         self.rows = np.arange(self.batch)[:, None]
         self.table = np.zeros((self.batch, 16, NUM_TOKEN_FEATURES), np.float32)
-        self.table[..., DEMAND] = self.table[..., CAPACITY] = 1
+        self.table[..., DEMAND] = 1
 
     def reset(self, uniforms: np.ndarray) -> None:
         """``uniforms[B, 32]`` draw the queues."""
@@ -217,11 +217,11 @@ class BatchModel(numpy_model.BatchModel):
         self.green = np.broadcast_to(self.planned(), (self.batch, 4)).copy()
         self.chosen = self.green.copy()
         self.red = np.zeros((self.batch, 4, 4), np.int32)
-        for column in (OUTFLOW, CHANGE, AGE, DECIDED, SIN, PROGRESS, LAST_REWARD, IS_TURN):
+        for column in (INFLOW, OUTFLOW, AGE, DECIDED, SIN, PROGRESS, LAST_REWARD):
             self.table[..., column] = 0
         self.table[..., COS] = 1
-        self.table[:, :4, IS_TURN] = 1
         self._show()
+        self._turn()
 
     def planned(self) -> np.ndarray:
         """The plan's phases now, ``[4]``."""
@@ -237,26 +237,29 @@ class BatchModel(numpy_model.BatchModel):
         waiting = (first + second).reshape(self.batch, 16)
         roads = np.concatenate([self.x[:, ::2] + self.x[:, 1::2], np.zeros((self.batch, 1), np.int32)], axis=1)
         beyond = roads[:, _MAIN].sum(-1).reshape(self.batch, 16)
-        urgency = waiting / (waiting + np.float32(10))
-        self.table[..., URGENCY], self.table[..., SLACK] = urgency, 1 - urgency
+        self.table[..., URGENCY] = waiting / np.maximum(waiting.max(1, keepdims=True), 1)
+        self.table[..., SLACK] = np.float32(10) / (waiting + np.float32(10))
         self.table[..., WAITING] = np.minimum(waiting / np.float32(20), 10)
-        self.table[..., SIGNAL_A] = np.minimum(beyond / np.float32(20), 10)
-        self.table[..., SIGNAL_B] = np.clip((first - second).reshape(self.batch, 16) / np.float32(20), -10, 10)
+        self.table[..., ROADS_AHEAD] = np.minimum(beyond / np.float32(20), 10)
+        self.table[..., SIDES_APART] = np.clip((first - second).reshape(self.batch, 16) / np.float32(20), -10, 10)
         self.table[..., LEVEL] = (self.green[..., None] == np.arange(4)).reshape(self.batch, 16)
+
+    def _turn(self) -> None:
+        """Marks what is green now at the intersection in turn."""
+        turn = self.time % 4
+        self.table[..., IS_TURN] = 0
+        self.table[self.rows[:, 0], 4 * turn + self.green[:, turn], IS_TURN] = 1
 
     def step(self, action: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """One choice ``action[B]`` each; on the slot's last turn ``uniforms[B, 40]`` move the traffic."""
         turn = self.time % 4
         phase = (self.planned()[turn] + action) % 4
         self.chosen[:, turn] = phase
-        own = self.table[:, 4 * turn : 4 * turn + 4]
-        own[..., IS_TURN] = 0
-        own[..., DECIDED] = np.where(phase[:, None] == np.arange(4), 1, -1)
+        self.table[:, 4 * turn : 4 * turn + 4, DECIDED] = np.where(phase[:, None] == np.arange(4), 1, -1)
         self.time += 1
-        following = self.time % 4
-        self.table[:, 4 * following : 4 * following + 4, IS_TURN] = 1
         self.table[..., PROGRESS] = min(self.time / (4 * self.num_periods), 1.0)
         if turn < 3:
+            self._turn()
             return np.zeros(self.batch, np.float32), {}
         city = np.arange(4)
         switched = self.chosen != self.green
@@ -298,13 +301,14 @@ class BatchModel(numpy_model.BatchModel):
         outflow = (is_green * passed.reshape(self.batch, 4, 2).sum(-1)[..., None]).reshape(self.batch, 16)
         self.table[..., OUTFLOW] = outflow / np.float32(10)
         inflow = joined[:, _QUEUES].sum(-1).reshape(self.batch, 16)
-        self.table[..., CHANGE] = (inflow - outflow) / np.float32(10)
+        self.table[..., INFLOW] = inflow / np.float32(10)
         self.table[..., AGE] = np.minimum(self.red.reshape(self.batch, 16) / np.float32(16), 1)
         self.table[..., DECIDED] = 0
         angle = 2 * math.pi * (self.time // 4) / 8
         self.table[..., SIN], self.table[..., COS] = math.sin(angle), math.cos(angle)
         self.table[..., LAST_REWARD] = np.clip(reward / 8, -10, 10)[:, None]
         self._show()
+        self._turn()
         return reward, info
 
     def tokens(self) -> np.ndarray:

@@ -17,24 +17,16 @@ import numpy as np
 from envs_jax.data import ieee14
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 MOVE = (0, 1, -1)
 WIND_AT, SUN_AT = 6, 9
 SHED, OVER = 1000.0, 100.0
-URGENCY, SLACK, SUPPLIER, STORE, CARRIER, MARKET, LEVEL, CAPACITY, INFLOW, OUTFLOW = columns(
-    "urgency",
-    "slack",
-    "role_supplier",
-    "role_store",
-    "role_carrier",
-    "role_market",
-    "level",
-    "capacity",
-    "inflow",
-    "outflow",
+URGENCY, SLACK, LEVEL, CAPACITY, OUTFLOW, WAITING, UNIT_VALUE = columns(
+    "urgency", "slack", "level", "capacity", "outflow", "waiting", "unit_value"
 )
-SIGNAL_A, SIGNAL_B, UNIT_VALUE = columns("private_c", "private_d", "unit_value")
+SUPPLIER, STORE, CARRIER, MARKET = columns("role_supplier", "role_store", "role_carrier", "role_market")
+SIZE, DRAWN, WEATHER, POWER, MEAN, SPREAD = columns(*(f"private_{letter}" for letter in "abcdef"))
 IS_TURN, DECIDED, SIN, COS, PROGRESS, LAST_REWARD = columns(
     "is_turn", "decided", "cycle_sin", "cycle_cos", "progress", "last_reward"
 )
@@ -214,36 +206,45 @@ class LoopModel(numpy_model.LoopModel):
         """``f32[D+9, columns]``: storages, five units, wind, sun, line, market."""
         d, hour = self.d, self.time // self.d % 24
         out = np.zeros((d + 9, NUM_TOKEN_FEATURES))
+        mean = sum(self.prices) / len(self.prices) if self.prices else 0.0
         for k in range(d):
-            level = self.charge[k] / self.full
-            out[k, [STORE, URGENCY, SLACK, LEVEL]] = 1, 1 - level, level, level
-            out[k, CAPACITY] = self.p["capacity"][k] / 80
-            out[k, INFLOW], out[k, OUTFLOW] = max(self.drawn[k], 0) / 20, max(-self.drawn[k], 0) / 20
+            out[k, [STORE, LEVEL]] = 1, self.charge[k] / self.full
+            quantum, local = self.p["capacity"][k] / self.full, self.local[k]
+            left = self.num_periods - self.time // self.d
+            if self.charge[k] >= max(left, 1):  # one an hour cannot empty it any more
+                out[k, URGENCY] = quantum * max(local, 0.0)
+            else:
+                out[k, URGENCY] = quantum * max(local - mean, 0.0) if self.charge[k] else 0.0
+                out[k, SLACK] = min(max(1 - local / mean, 0.0), 1.0) if mean > 0 else 0.0
+            out[k, WAITING] = self.charge[k] * quantum / 80
+            out[k, [CAPACITY, SIZE]] = self.p["capacity"][k], self.p["capacity"][k] / 80
+            out[k, DRAWN], out[k, OUTFLOW] = max(self.drawn[k], 0) / 20, max(-self.drawn[k], 0) / 20
             out[k, UNIT_VALUE], out[k, IS_TURN], out[k, DECIDED] = self.local[k] / 100, k == self.time % d, self.move[k]
         for i in range(5):
             share = self.output[i] / ieee14.UNIT_MAX[i]
-            out[d + i, [SUPPLIER, SLACK, LEVEL, CAPACITY]] = 1, 1 - share, share, ieee14.UNIT_MAX[i] / 332.4
+            out[d + i, [SUPPLIER, SLACK, LEVEL, CAPACITY]] = 1, 1 - share, share, ieee14.UNIT_MAX[i]
         sun = max(0.0, math.sin(math.pi * (hour - 6) / 12))
         wind, sky = self.winds[0][self.wind], self.clouds[0][self.cloud]
         for i, (level, power, index) in enumerate(
             [(self.wind_factor(), self.green[0], wind), (sun, self.green[1], sky)]
         ):
-            out[d + 5 + i, [SUPPLIER, LEVEL, OUTFLOW, SIGNAL_A]] = 1, level, power / 100, index / 2
+            out[d + 5 + i, [SUPPLIER, LEVEL, POWER, WEATHER]] = 1, level, power / 100, index / 2
         line, market = out[d + 7], out[d + 8]
         line[[CARRIER, URGENCY, SLACK, LEVEL]] = (
             1,
-            min(max(self.loading - 1, 0), 1),
+            OVER * 100 * max(self.loading - 1, 0),
             min(max(1 - self.loading, 0), 1),
             self.loading,
         )
         market[[MARKET, LEVEL]] = 1, self.load / 300
         if self.prices:
             market[UNIT_VALUE] = self.prices[-1] / 100
-            market[SIGNAL_A] = sum(self.prices) / len(self.prices) / 100
-            market[SIGNAL_B] = (max(self.prices) - min(self.prices)) / 100
+            market[MEAN] = mean / 100
+            market[SPREAD] = (max(self.prices) - min(self.prices)) / 100
         out[:, SIN], out[:, COS] = math.sin(2 * math.pi * hour / 24), math.cos(2 * math.pi * hour / 24)
         out[:, PROGRESS] = min(self.time / (self.num_periods * d), 1)
         out[:, LAST_REWARD] = self.last_reward / 10
+        relative(out)
         return np.clip(out, -10, 10).astype(np.float32)
 
 
@@ -298,9 +299,10 @@ class BatchModel(numpy_model.BatchModel):
             self.table[:, d : d + 5],
             self.table[:, d + 5 : -2],
         )
-        self.stores[..., STORE], self.stores[..., CAPACITY] = 1, p["capacity"] / 80
+        self.stores[..., STORE], self.stores[..., CAPACITY] = 1, p["capacity"]
+        self.stores[..., SIZE], self.quantum = p["capacity"] / 80, quantum.astype(f32)
         self.units[..., SUPPLIER] = self.green_rows[..., SUPPLIER] = 1
-        self.units[..., CAPACITY] = ieee14.UNIT_MAX / 332.4
+        self.units[..., CAPACITY] = ieee14.UNIT_MAX
         self.table[:, -2, CARRIER] = self.table[:, -1, MARKET] = 1
 
     def _tabulate(self, fuel: np.ndarray, high: np.ndarray) -> None:
@@ -323,24 +325,25 @@ class BatchModel(numpy_model.BatchModel):
         self.wind = (uniforms[:, :1] > self.wind_law).sum(1)
         self.cloud = (uniforms[:, 1:] > self.cloud_law).sum(1)
         self.charge, self.move = self.start.copy(), np.zeros((self.batch, self.d), np.int32)
-        for column in (INFLOW, OUTFLOW, UNIT_VALUE, IS_TURN, DECIDED):
+        for column in (URGENCY, SLACK, DRAWN, OUTFLOW, UNIT_VALUE, IS_TURN, DECIDED):
             self.stores[..., column] = 0
         self.units[..., LEVEL], self.units[..., SLACK] = 0, 1
-        self.green_rows[..., OUTFLOW] = 0
+        self.green_rows[..., POWER] = 0
         self.table[:, -2, [URGENCY, SLACK, LEVEL]] = 0, 1, 0
-        self.table[:, -1, [LEVEL, SIGNAL_A, SIGNAL_B, UNIT_VALUE]] = 0
+        self.table[:, -1, [LEVEL, MEAN, SPREAD, UNIT_VALUE]] = 0
         self.table[..., PROGRESS] = self.table[..., LAST_REWARD] = 0
         self.total_price = self.lowest = self.highest = np.zeros(self.batch, np.float32)
         self.stores[:, 0, IS_TURN] = 1
+        relative(self.table)
         self._show_hour()
 
     def _show_hour(self) -> None:
         hour = self.time // self.d % 24
-        level = (self.charge / np.float32(self.full)).astype(np.float32)
-        self.stores[..., URGENCY], self.stores[..., SLACK], self.stores[..., LEVEL] = 1 - level, level, level
+        self.stores[..., LEVEL] = self.charge / np.float32(self.full)
+        self.stores[..., WAITING] = self.charge * self.quantum / 80
         self.green_rows[:, 0, LEVEL], self.green_rows[:, 1, LEVEL] = self.blow[self.wind], self.sun[hour]
-        self.green_rows[:, 0, SIGNAL_A] = self.winds[self.wind] / 2
-        self.green_rows[:, 1, SIGNAL_A] = self.clouds[self.cloud] / 2
+        self.green_rows[:, 0, WEATHER] = self.winds[self.wind] / 2
+        self.green_rows[:, 1, WEATHER] = self.clouds[self.cloud] / 2
         self.table[..., SIN], self.table[..., COS] = self.sin[hour], self.cos[hour]
 
     def action_mask(self) -> np.ndarray:
@@ -395,23 +398,31 @@ class BatchModel(numpy_model.BatchModel):
         self.cloud = (uniforms[:, 1:] > self.cloud_cdf[self.cloud]).sum(1)
         stores, market = self.stores, self.table[:, -1]
         stores[..., DECIDED] = 0
-        stores[..., INFLOW], stores[..., OUTFLOW] = np.maximum(draw, 0) / 20, np.maximum(-draw, 0) / 20
-        stores[..., UNIT_VALUE] = np.clip((local[:, None] - toll @ self.per_store.T) / 100, -10, 10)
+        stores[..., DRAWN], stores[..., OUTFLOW] = np.maximum(draw, 0) / 20, np.maximum(-draw, 0) / 20
+        local = local[:, None] - toll @ self.per_store.T
+        stores[..., UNIT_VALUE] = np.clip(local / 100, -10, 10)
         share = output * (1 / ieee14.UNIT_MAX).astype(np.float32)
         self.units[..., LEVEL], self.units[..., SLACK] = share, 1 - share
-        self.green_rows[..., OUTFLOW] = green / 100
+        self.green_rows[..., POWER] = green / 100
         loading = (np.abs(flow) / self.rating).max(1)
         line = self.table[:, -2]
         line[:, LEVEL] = np.minimum(loading, 10)
-        line[:, URGENCY], line[:, SLACK] = np.clip(loading - 1, 0, 1), np.clip(1 - loading, 0, 1)
+        line[:, URGENCY], line[:, SLACK] = OVER * 100 * np.maximum(loading - 1, 0), np.clip(1 - loading, 0, 1)
         first = hour == 0
         self.total_price = self.total_price + price
         self.lowest = price if first else np.minimum(self.lowest, price)
         self.highest = price if first else np.maximum(self.highest, price)
         market[:, LEVEL], market[:, UNIT_VALUE] = load / 300, np.clip(price / 100, -10, 10)
-        market[:, SIGNAL_A] = np.clip(self.total_price / (100 * (hour + 1)), -10, 10)
-        market[:, SIGNAL_B] = np.clip((self.highest - self.lowest) / 100, -10, 10)
+        mean = self.total_price / (hour + 1)
+        late = self.charge >= max(self.num_periods - hour - 1, 1)
+        against = np.where(late, 0, mean[:, None])
+        stores[..., URGENCY] = self.quantum * np.maximum(local - against, 0) * (self.charge > 0)
+        known = np.where(mean > 0, mean, 1)[:, None]
+        stores[..., SLACK] = np.where(late | (mean <= 0)[:, None], 0, np.clip(1 - local / known, 0, 1))
+        market[:, MEAN] = np.clip(mean / 100, -10, 10)
+        market[:, SPREAD] = np.clip((self.highest - self.lowest) / 100, -10, 10)
         self.table[..., LAST_REWARD] = np.clip(reward / 10, -10, 10)[:, None]
+        relative(self.table)
         self._show_hour()
         return reward, {
             "price": price,

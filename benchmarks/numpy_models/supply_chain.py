@@ -13,13 +13,11 @@ import numpy as np
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 URGENCY, SLACK, DEMAND, STORE, CLOCK = columns("urgency", "slack", "role_demand", "role_store", "role_clock")
-LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE = columns(
-    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age"
-)
-SIGNAL_A, SIGNAL_B, UNIT_COST, RATE = columns("private_c", "private_d", "unit_cost", "private_e")
+LEVEL, INFLOW, OUTFLOW, WAITING, UNIT_COST = columns("level", "inflow", "outflow", "waiting", "unit_cost")
+LATER, OWN_LEAD, LEAD, COVER, LAST_DEMAND, MISSING = columns(*(f"private_{letter}" for letter in "abcdef"))
 IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
 
 
@@ -124,7 +122,7 @@ class LoopModel(numpy_model.LoopModel):
         """``f32[N + 2, columns]``: stages, customers, clock."""
         out = np.zeros((self.n + 2, NUM_TOKEN_FEATURES))
         turn, period = self.time % self.n, self.time // self.n
-        below, lead = -self.backlog, 0
+        below, lead, most = -self.backlog, 0, self.n * self.max_lead
         for i in range(self.n):
             # In (i, due, q) an order due this period or later is still moving.
             soon = sum(q for j, due, q in self.moving if j == i and due == period)
@@ -136,22 +134,22 @@ class LoopModel(numpy_model.LoopModel):
             need = mean + 2 * math.sqrt(mean)
             row = out[i]
             row[STORE] = 1
-            row[URGENCY] = min(max(need - position, 0) / need, 1)
+            row[URGENCY] = max(need - position, 0)
+            row[MISSING] = min(max(need - position, 0) / need, 1)
             row[SLACK] = min(max(position - need, 0) / need, 1)
-            row[LEVEL], row[CAPACITY] = self.on_hand[i] / 10, lead / (self.n * self.max_lead)
-            row[INFLOW], row[PIPELINE], row[OUTFLOW] = soon / 10, late / 10, self.shipped[i] / 10
-            row[AGE], row[SIGNAL_B] = self.lead[i] / self.max_lead, position / lead / 10
-            row[UNIT_COST], row[IS_TURN], row[DECIDED] = self.h[i] / 2, turn == i, self.orders[i] / 10
-        out[:-1, WAITING], out[:-1, SIGNAL_A] = self.backlog / 10, self.last_demand / 10
-        out[:-1, RATE] = self.nominal / 10
+            row[LEVEL], row[LEAD], row[OWN_LEAD] = self.on_hand[i] / 10, lead / most, self.lead[i] / self.max_lead
+            row[INFLOW], row[LATER], row[OUTFLOW] = soon / 10, late / 10, self.shipped[i] / 10
+            row[COVER], row[UNIT_COST] = position / lead / 10, self.h[i] / 2
+            row[IS_TURN], row[DECIDED] = turn == i, self.orders[i] / 10
+        out[:-1, WAITING], out[:-1, LAST_DEMAND] = self.backlog / 10, self.last_demand / 10
         customers, clock = out[-2], out[-1]
         customers[DEMAND] = clock[CLOCK] = 1
-        customers[URGENCY] = self.backlog / max(self.backlog + self.shipped[0], 1)
-        customers[SLACK] = 1 - customers[URGENCY]
+        customers[URGENCY], customers[INFLOW] = self.backlog, self.nominal / 10
+        customers[SLACK] = 1 - self.backlog / max(self.backlog + self.shipped[0], 1)
         customers[OUTFLOW] = self.shipped[0] / 10
-        progress = min(self.time / (self.n * self.num_periods), 1)
-        clock[SLACK] = 1 - progress
-        out[:, PROGRESS], out[:, LAST_REWARD] = progress, self.last_reward / 100
+        out[:, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
+        out[:, LAST_REWARD] = self.last_reward / 100
+        relative(out)
         return np.clip(out, -10, 10).astype(np.float32)
 
 
@@ -184,10 +182,10 @@ class BatchModel(numpy_model.BatchModel):
         self.buffer = np.zeros((self.batch, self.n + 2, NUM_TOKEN_FEATURES), np.float32)
         stages = self.buffer[:, : self.n]
         stages[:, :, STORE] = 1
-        stages[:, :, CAPACITY] = self.echelon_lead / (self.n * max_lead_time)
-        stages[:, :, AGE] = self.lead / np.float32(max_lead_time)
+        stages[:, :, LEAD] = self.echelon_lead / (self.n * max_lead_time)
+        stages[:, :, OWN_LEAD] = self.lead / np.float32(max_lead_time)
         stages[:, :, UNIT_COST] = self.h / 2
-        self.buffer[:, :-1, RATE] = self.nominal[:, None] / 10
+        self.buffer[:, -2, INFLOW] = self.nominal / 10
         self.buffer[:, -2, DEMAND] = self.buffer[:, -1, CLOCK] = 1
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -270,12 +268,12 @@ class BatchModel(numpy_model.BatchModel):
         self.need = (mean + 2 * np.sqrt(mean)).astype(np.float32)
         stages[:, :, LEVEL] = np.minimum(self.on_hand / 10, 10)
         stages[:, :, INFLOW] = np.minimum(self.pipe[0] / 10, 10)
-        stages[:, :, PIPELINE] = np.minimum(self.pipe[1:].sum(axis=0) / 10, 10)
+        stages[:, :, LATER] = np.minimum(self.pipe[1:].sum(axis=0) / 10, 10)
         stages[:, :, OUTFLOW] = np.minimum(self.shipped / 10, 10)
         self.buffer[:, :-1, WAITING] = np.minimum(self.backlog / 10, 10)[:, None]
-        self.buffer[:, :-1, SIGNAL_A] = self.last_demand[:, None] / 10
+        self.buffer[:, :-1, LAST_DEMAND] = self.last_demand[:, None] / 10
         unserved = self.backlog / np.maximum(self.backlog + self.shipped[:, 0], 1)
-        customers[:, URGENCY], customers[:, SLACK] = unserved, 1 - unserved
+        customers[:, SLACK] = 1 - unserved
         customers[:, OUTFLOW] = stages[:, 0, OUTFLOW]
         self.buffer[:, :, LAST_REWARD] = np.clip(self.last_reward / 100, -10, 10)[:, None]
 
@@ -283,15 +281,16 @@ class BatchModel(numpy_model.BatchModel):
         """Columns that change with every order."""
         stages, turn = self.buffer[:, : self.n], self.time % self.n
         position = self.stock + self.orders
-        lacking = (self.need - position) / self.need
-        stages[:, :, URGENCY] = np.clip(lacking, 0, 1)
-        stages[:, :, SLACK] = np.clip(-lacking, 0, 1)
-        stages[:, :, SIGNAL_B] = np.clip(position / self.echelon_lead / 10, -10, 10)
+        lacking = self.need - position
+        self.buffer[:, -2, URGENCY] = self.backlog
+        stages[:, :, URGENCY] = np.maximum(lacking, 0)
+        stages[:, :, MISSING] = np.clip(lacking / self.need, 0, 1)
+        stages[:, :, SLACK] = np.clip(-lacking / self.need, 0, 1)
+        stages[:, :, COVER] = np.clip(position / self.echelon_lead / 10, -10, 10)
         stages[:, :, DECIDED] = np.minimum(self.orders / 10, 10)
         stages[:, :, IS_TURN] = np.arange(self.n) == turn
-        progress = min(self.time / (self.n * self.num_periods), 1)
-        self.buffer[:, :, PROGRESS] = progress
-        self.buffer[:, -1, SLACK] = 1 - progress
+        self.buffer[:, :, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
+        relative(self.buffer)
 
     def tokens(self) -> np.ndarray:
         """``f32[B, N + 2, columns]``: stages, customers, clock."""

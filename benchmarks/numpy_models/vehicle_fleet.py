@@ -14,13 +14,11 @@ import numpy as np
 from benchmarks.numpy_models.inversion import poisson, poisson_counts
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
-from envs_jax.testing.numpy_model import columns
+from envs_jax.testing.numpy_model import columns, relative
 
 URGENCY, SLACK, PLACE, CLOCK = columns("urgency", "slack", "role_place", "role_clock")
-LEVEL, CAPACITY, INFLOW, PIPELINE, OUTFLOW, WAITING, AGE = columns(
-    "level", "capacity", "inflow", "private_a", "outflow", "waiting", "age"
-)
-SIGNAL_A, SIGNAL_B, UNIT_COST, UNIT_VALUE = columns("private_c", "private_d", "unit_cost", "unit_value")
+LEVEL, INFLOW, OUTFLOW, UNIT_COST, UNIT_VALUE = columns("level", "inflow", "outflow", "unit_cost", "unit_value")
+LATER, DRIVE, FROM_HERE, TO_HERE, LOST, FLEET = columns(*(f"private_{letter}" for letter in "abcdef"))
 IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns("is_turn", "decided", "progress", "last_reward")
 SMOOTHING, TIME_SCALE, VEHICLE_SCALE = 0.3, 10.0, 20.0
 
@@ -138,19 +136,19 @@ class LoopModel(numpy_model.LoopModel):
             later = sum(1 for when, region in self.on_the_way if region == i and when > now)
             lost = self.requests[i] - self.served[i]
             drive = self.move_time[here][i] if i != here else 0
-            out[i, URGENCY] = lost / max(self.requests[i], 1)
+            out[i, URGENCY] = max(self.out_average[i] - self.idle[i] - due, 0) * self.fare[i]
             out[i, SLACK] = self.idle[i] / max(self.idle[i] + self.out_average[i], 1.0)
             counts = (self.idle[i], due, later, self.served[i], lost)
-            out[i, [LEVEL, INFLOW, PIPELINE, OUTFLOW, WAITING]] = [cut(x * unit) for x in counts]
-            out[i, [AGE, UNIT_COST]] = cut(drive / TIME_SCALE), cut(self.cost * drive / self.fare_scale)
-            out[i, [SIGNAL_A, SIGNAL_B]] = cut(self.out_average[i] * unit), cut(self.in_average[i] * unit)
+            out[i, [LEVEL, INFLOW, LATER, OUTFLOW, LOST]] = [cut(x * unit) for x in counts]
+            out[i, [DRIVE, UNIT_COST]] = cut(drive / TIME_SCALE), cut(self.cost * drive / self.fare_scale)
+            out[i, [FROM_HERE, TO_HERE]] = cut(self.out_average[i] * unit), cut(self.in_average[i] * unit)
             out[i, [PLACE, UNIT_VALUE]] = 1.0, cut(self.fare[i] / self.fare_scale)
             out[i, [IS_TURN, DECIDED]] = float(i == here), cut(self.moved[i] * unit)
-            out[-1, [LEVEL, INFLOW, PIPELINE, OUTFLOW, WAITING]] += np.array(counts) / self.fleet
-        out[-1, [CLOCK, CAPACITY, UNIT_COST]] = 1.0, cut(1 / (unit * VEHICLE_SCALE)), cut(self.cost / self.fare_scale)
+            out[-1, [LEVEL, INFLOW, LATER, OUTFLOW, LOST]] += np.array(counts) / self.fleet
+        out[-1, [CLOCK, FLEET, UNIT_COST]] = 1.0, cut(1 / (unit * VEHICLE_SCALE)), cut(self.cost / self.fare_scale)
         out[:, PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
         out[:, LAST_REWARD] = cut(10 * self.last_reward / (self.fleet * self.fare_scale))
-        return out
+        return relative(out)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -185,7 +183,7 @@ class BatchModel(numpy_model.BatchModel):
         self.table = np.zeros((self.batch, self.n + 1, NUM_TOKEN_FEATURES), np.float32)
         self.regions, self.city = self.table[:, : self.n], self.table[:, self.n]
         self.regions[..., PLACE] = self.city[:, CLOCK] = 1
-        self.city[:, CAPACITY] = np.minimum(1 / (self.unit[:, 0] * VEHICLE_SCALE), 10)
+        self.city[:, FLEET] = np.minimum(1 / (self.unit[:, 0] * VEHICLE_SCALE), 10)
         self.city[:, UNIT_COST] = np.clip(self.cost / self.fare_scale, -10, 10)
         self.drive = np.where(away, self.move_time, 0).astype(np.float32)
 
@@ -272,33 +270,35 @@ class BatchModel(numpy_model.BatchModel):
     def _show_world(self, asked: np.ndarray, served: np.ndarray) -> None:
         """What changes once a period."""
         lost = asked - served
-        self.regions[..., URGENCY] = lost / np.maximum(asked, 1)
-        for column, count in ((OUTFLOW, served), (WAITING, lost)):
+        for column, count in ((OUTFLOW, served), (LOST, lost)):
             self.regions[..., column] = np.minimum(count * self.unit, 10)
             self.city[:, column] = np.minimum(count.sum(1) / self.fleet, 10)
-        self.regions[..., SIGNAL_A] = np.minimum(self.out_average * self.unit, 10)
-        self.regions[..., SIGNAL_B] = np.minimum(self.in_average * self.unit, 10)
+        self.regions[..., FROM_HERE] = np.minimum(self.out_average * self.unit, 10)
+        self.regions[..., TO_HERE] = np.minimum(self.in_average * self.unit, 10)
         self.regions[..., UNIT_VALUE] = np.clip(self.fare / self.fare_scale[:, None], -10, 10)
         self.table[..., LAST_REWARD] = np.clip(10 * self.reward / (self.fleet * self.fare_scale), -10, 10)[:, None]
 
     def _show_choice(self) -> None:
         """What changes with every choice."""
         turn = self.time % self.n
+        short = np.maximum(self.out_average - self.idle - self.ahead[:, 0], 0)
+        self.regions[..., URGENCY] = short * self.fare
         self.regions[..., SLACK] = self.idle / np.maximum(self.idle + self.out_average, 1)
         for column, count in (
             (LEVEL, self.idle),
             (INFLOW, self.ahead[:, 0]),
-            (PIPELINE, self.ahead[:, 1:].sum(1)),
+            (LATER, self.ahead[:, 1:].sum(1)),
         ):
             self.regions[..., column] = np.minimum(count * self.unit, 10)
             self.city[:, column] = np.minimum(count.sum(1) / self.fleet, 10)
         self.regions[..., DECIDED] = np.clip(self.moved * self.unit, -10, 10)
         drive = self.drive[:, turn]
-        self.regions[..., AGE] = np.minimum(drive / np.float32(TIME_SCALE), 10)
+        self.regions[..., DRIVE] = np.minimum(drive / np.float32(TIME_SCALE), 10)
         self.regions[..., UNIT_COST] = np.clip(drive * (self.cost / self.fare_scale)[:, None], -10, 10)
         self.regions[..., IS_TURN] = 0
         self.regions[:, turn, IS_TURN] = 1
         self.table[..., PROGRESS] = min(self.time / (self.num_periods * self.n), 1.0)
+        relative(self.table)
 
     def tokens(self) -> np.ndarray:
         """``f32[B, N+1, columns]``, a view that the next step overwrites."""

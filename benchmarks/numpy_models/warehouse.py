@@ -13,13 +13,17 @@ import numpy as np
 
 from envs_jax.observation import NUM_TOKEN_FEATURES
 from envs_jax.testing import numpy_model
+from envs_jax.testing.numpy_model import columns, relative
 
-STORE, URGENCY, SLACK, LEVEL, CAPACITY, INFLOW, OUTFLOW = numpy_model.columns(
-    "role_store", "urgency", "slack", "level", "capacity", "inflow", "outflow"
+STORE, URGENCY, SLACK, LEVEL, CAPACITY, OUTFLOW = columns(
+    "role_store", "urgency", "slack", "level", "capacity", "outflow"
 )
-SIGNAL_A, SIGNAL_B, UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = numpy_model.columns(
-    "private_c", "private_d", "unit_cost", "is_turn", "decided", "progress", "last_reward"
+UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
+    "unit_cost", "is_turn", "decided", "progress", "last_reward"
 )
+PLACE, SUPPLY = columns("private_a", "private_b")
+NOMINAL = 1.4
+"""Units a period that are expected to be asked for."""
 DEMANDS = 32
 """Demands are at most one less."""
 
@@ -90,21 +94,17 @@ class LoopModel(numpy_model.LoopModel):
         out = np.zeros((self.n, NUM_TOKEN_FEATURES))
         for i in range(self.n):
             row = out[i]
-            row[STORE] = row[CAPACITY] = 1
-            row[URGENCY], row[SLACK], row[LEVEL] = (
-                (self.cap - self.stock[i]) / self.cap,
-                self.stock[i] / self.cap,
-                self.stock[i] / self.cap,
-            )
-            row[INFLOW] = row[DECIDED] = self.flow[i] / self.cap
-            row[OUTFLOW] = self.sales[i] / self.cap
-            row[SIGNAL_A] = i / max(self.n - 1, 1)
-            row[SIGNAL_B] = 1 if i == 0 else self.stock[i - 1] / self.cap
+            row[STORE], row[CAPACITY] = 1, self.cap
+            row[URGENCY] = max(NOMINAL - self.stock[i], 0)
+            row[SLACK] = row[LEVEL] = self.stock[i] / self.cap
+            row[DECIDED], row[OUTFLOW] = self.flow[i] / self.cap, self.sales[i] / self.cap
+            row[PLACE] = i / max(self.n - 1, 1)
+            row[SUPPLY] = 1 if i == 0 else self.stock[i - 1] / self.cap
             row[UNIT_COST] = self.h[i] / 10
             row[IS_TURN] = i == self.level()
         out[:, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
         out[:, LAST_REWARD] = self.last_reward / 20
-        return np.clip(out, -10, 10).astype(np.float32)
+        return np.clip(relative(out), -10, 10).astype(np.float32)
 
 
 class BatchModel(numpy_model.BatchModel):
@@ -132,8 +132,8 @@ class BatchModel(numpy_model.BatchModel):
         self.amounts = np.arange(cap + 1)
         self.buffer = np.zeros((self.batch, self.n, NUM_TOKEN_FEATURES), np.float32)
         self.buffer[:, :, [STORE, CAPACITY]] = 1
-        self.buffer[:, :, SIGNAL_A] = np.arange(self.n) / max(self.n - 1, 1)
-        self.buffer[:, 0, SIGNAL_B] = 1
+        self.buffer[:, :, PLACE] = np.arange(self.n) / max(self.n - 1, 1)
+        self.buffer[:, 0, SUPPLY] = 1
         self.buffer[:, :, UNIT_COST] = np.minimum(self.h / 10, 10)
 
     def reset(self, uniforms: np.ndarray) -> None:
@@ -187,13 +187,13 @@ class BatchModel(numpy_model.BatchModel):
 
     def tokens(self) -> np.ndarray:
         """``f32[B, N, columns]``, level 1 first."""
-        share, flow, out = self.stock / np.float32(self.cap), self.flow / np.float32(self.cap), self.buffer
-        out[:, :, URGENCY] = 1 - share
+        share, out = self.stock / np.float32(self.cap), self.buffer
+        out[:, :, URGENCY] = np.maximum(np.float32(NOMINAL) - self.stock, 0)
         out[:, :, SLACK] = out[:, :, LEVEL] = share
-        out[:, 1:, SIGNAL_B] = share[:, :-1]
-        out[:, :, INFLOW] = out[:, :, DECIDED] = flow
+        out[:, 1:, SUPPLY] = share[:, :-1]
+        out[:, :, DECIDED] = self.flow / np.float32(self.cap)
         out[:, :, OUTFLOW] = self.sales / np.float32(self.cap)
         out[:, :, IS_TURN] = np.arange(self.n) == self._level()
         out[:, :, PROGRESS] = min(self.time / (self.n * self.num_periods), 1)
         out[:, :, LAST_REWARD] = np.clip(self.last_reward / 20, -10, 10)[:, None]
-        return out
+        return relative(out)

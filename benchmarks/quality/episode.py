@@ -66,15 +66,19 @@ def play(env: ResourceEnv, seed: int) -> dict[str, Episode]:
 
     from envs_jax import policies
     from envs_jax.observation import ACTION_COLUMNS, ROLES, TOKEN_COLUMNS
-    from envs_jax.rollout import rollout
+    from envs_jax.rollout import recurrent_rollout
 
     task_key, episode_key, act_key = jax.random.split(jax.random.key(seed), 3)
     tasks = jax.tree.map(lambda leaf: leaf[None], env.sample_params(task_key))
     names: tuple[policies.PolicyName, ...] = ("random", "noop", *SHOWN)
     found: dict[str, Episode] = {}
     for name in names:
-        act = policies.policy(env, name, tasks)
-        (steps,), _ = jax.jit(lambda act=act: rollout((env,), (tasks,), (episode_key[None, None],), act, act_key))()
+        act, memory = policies.policy(env, name, tasks), policies.memory(env, 1, 1)
+        (steps,), *_ = jax.jit(
+            lambda act=act, memory=memory: recurrent_rollout(
+                (env,), (tasks,), (episode_key[None, None],), act, memory, act_key
+            )
+        )()
         seen, action, paid = jax.device_get(
             jax.tree.map(lambda leaf: leaf[:, 0, 0], (steps.observation, steps.action, steps.info["expected_reward"]))
         )

@@ -7,7 +7,7 @@ through a linear read-out, so that no compiler can leave a part out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -37,34 +37,49 @@ def read_out(seen: Observation, key: chex.PRNGKey) -> chex.Array:
     return total
 
 
-def lockstep(suite: Suite, length: int, tasks: Tasks, keys: tuple[chex.PRNGKey, ...], key: chex.PRNGKey) -> chex.Array:
-    """``length`` steps from the start of an episode of every domain of the suite, in one scan; checksums ``f32[2]``.
+def lockstep(
+    suites: Sequence[Suite],
+    length: int,
+    tasks: Sequence[Tasks],
+    keys: Sequence[tuple[chex.PRNGKey, ...]],
+    key: chex.PRNGKey,
+) -> chex.Array:
+    """``length`` steps from the start of an episode of every domain of the suites, in one scan; checksums ``f32[2]``.
 
-    The domains' observations are padded and joined before every choice, as a network would read them. ``tasks`` ``[B]``
-    and ``keys`` ``[B, 1]`` are those of each domain. A domain with a shorter horizon goes on stepping: cost per step is
-    what is compared.
+    The observations of a suite's domains are padded and joined before every choice, as a network would read them.
+    ``tasks`` ``[B]`` and ``keys`` ``[B, 1]`` are those of each domain of each suite. A domain with a shorter horizon
+    goes on stepping: cost per step is what is compared.
     """
     # Not engine.rollout: it plays whole episodes (--steps asks for a part of one), and in a batch of many domains those
     # that are done stand still, which would count as steps what are none. For one whole domain both take the same time
     # (portfolio and maritime, 1024 in parallel: ratios of CPU time 1.000 and 1.002, the same checksums).
-    sizes = [k.shape[0] for k in keys]
-    starts = [engine.lockstep_reset(env, t, k)[1] for env, t, k in zip(suite.envs, tasks, keys, strict=True)]
+    starts = [
+        tuple(engine.lockstep_reset(env, t, k)[1] for env, t, k in zip(suite.envs, own_tasks, own_keys, strict=True))
+        for suite, own_tasks, own_keys in zip(suites, tasks, keys, strict=True)
+    ]
+
+    def choices(suite: Suite, own_tasks: Tasks, states: tuple[Any, ...], key: chex.PRNGKey) -> tuple[Any, chex.Array]:
+        """Random legal actions of every domain of a suite, and the read-out of what was seen."""
+        views = [engine.lockstep_observe(env, t, s) for env, t, s in zip(suite.envs, own_tasks, states, strict=True)]
+        seen = suite.join(views)
+        actions = suite.split(policies.random_actions(seen, key), [view.token_mask.shape[0] for view in views])
+        return actions, read_out(seen, key)
 
     def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], None]:
-        states, checksum, total = carry
-        seen = suite.join(
-            [engine.lockstep_observe(env, t, s) for env, t, s in zip(suite.envs, tasks, states, strict=True)]
-        )
-        actions = suite.split(policies.random_actions(seen, jax.random.fold_in(key, time)), sizes)
-        following = []
-        for env, params, state, action in zip(suite.envs, tasks, states, actions, strict=True):
-            _, state, reward, _ = engine.lockstep_step(env, params, state, action)
-            following.append(state)
-            total = total + reward.sum()
-        return (tuple(following), checksum + read_out(seen, key), total), None
+        before, checksum, total = carry
+        after = []
+        for suite, own_tasks, states in zip(suites, tasks, before, strict=True):
+            actions, read = choices(suite, own_tasks, states, jax.random.fold_in(key, time))
+            checksum, following = checksum + read, []
+            for env, params, state, action in zip(suite.envs, own_tasks, states, actions, strict=True):
+                _, state, reward, _ = engine.lockstep_step(env, params, state, action)
+                following.append(state)
+                total = total + reward.sum()
+            after.append(tuple(following))
+        return (after, checksum, total), None
 
     zero = jnp.float32(0.0)
-    (_, checksum, total), _ = jax.lax.scan(body, (tuple(starts), zero, zero), jnp.arange(length))
+    (_, checksum, total), _ = jax.lax.scan(body, (starts, zero, zero), jnp.arange(length))
     return jnp.stack([checksum, total])
 
 

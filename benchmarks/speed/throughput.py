@@ -169,8 +169,8 @@ def entries(suite: Suite, batch: int, steps: int) -> Iterator[Entry]:
 
     for name, env, params, own_keys in zip(suite.names, suite.envs, tasks, keys, strict=True):
         length = steps or env.horizon
-        alone = functools.partial(subjects.lockstep, suite.subset([name], tight=True), length)
-        entry = jitted(name, batch, length, alone, (params,), (own_keys,))
+        alone = functools.partial(subjects.lockstep, [suite.subset([name], tight=True)], length)
+        entry = jitted(name, batch, length, alone, [(params,)], [(own_keys,)])
         entry.facts.update(zip(("state_bytes", "observation_bytes"), subjects.bytes_of(env), strict=True))
         yield entry
         if has_models(name):
@@ -180,8 +180,11 @@ def entries(suite: Suite, batch: int, steps: int) -> Iterator[Entry]:
             yield Entry(name, LOOP, 1, length, functools.partial(subjects.loop_model, env, length, loop_model, rng))
     length = steps or suite.horizon
     if len(suite.envs) > 1:
-        together = functools.partial(subjects.lockstep, suite, length)
-        yield jitted(MIXED, batch * len(suite.envs), length, together, tasks, keys)
+        buckets = suite.buckets()
+        places = [[suite.names.index(name) for name in bucket.names] for bucket in buckets]
+        together = functools.partial(subjects.lockstep, buckets, length)
+        grouped = [[tuple(of[i] for i in place) for place in places] for of in (tasks, keys)]
+        yield jitted(MIXED, batch * len(suite.envs), length, together, *grouped)
     starts = jax.random.split(key, batch)
     yield jitted(CARTPOLE, batch, length, functools.partial(subjects.cartpole, length), starts)
 

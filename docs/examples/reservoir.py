@@ -74,9 +74,9 @@ class Reservoir(ResourceEnv[ReservoirState, ReservoirParams]):
         """One unit of rain a period, on average."""
         return ReservoirParams(jnp.int32(self.horizon), jnp.float32(0.25), jnp.float32(0.5))
 
-    def sample_params(self, key: chex.PRNGKey) -> ReservoirParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ReservoirParams:
         """Wetness ~ U(.2, .9), spill cost ~ U(0, 1)."""
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2)
+        u = self.task_uniforms(key, split, 2)
         return self.default_params.replace(wetness=0.2 + 0.7 * u[0], spill_cost=u[1])
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ReservoirParams) -> ReservoirState:

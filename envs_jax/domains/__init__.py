@@ -11,6 +11,7 @@ import gymnax
 import numpy as np
 
 from envs_jax import checks
+from envs_jax.data import readers
 from envs_jax.domains.names import DOMAINS
 from envs_jax.environment import EnvParams, ResourceEnv
 
@@ -51,17 +52,21 @@ def _construct(name: str, **static: object) -> ResourceEnv:
         domain = getattr(importlib.import_module(f"envs_jax.domains.{name}"), DOMAINS[name])
     checks.known(name, static, inspect.signature(domain).parameters)
     plain = {field: _plain(value) for field, value in static.items()}
+    files = [field for field in getattr(domain, "data_files", ()) if field in plain]
+    plain |= {field: readers.path_of(plain[field]) for field in files}
     try:
         hash(tuple(plain.values()))
     except TypeError:  # nothing that a constructor takes: let it say so
         return domain(**static)
-    return _instance(domain, **plain)
+    # A file that has changed since is another instance.
+    return _instance(domain, tuple(readers.digest(plain[field]) for field in files), **plain)
 
 
 # gymnax jits ``step`` on the environment's identity: one instance per (class, shapes) means one trace. ``typed``, or
 # 4.0 and True would find what 4 and 1 have made before the constructor could refuse them.
 @functools.lru_cache(maxsize=None, typed=True)
-def _instance(domain: Callable[..., ResourceEnv], **static: object) -> ResourceEnv:
+def _instance(domain: Callable[..., ResourceEnv], digests: tuple[str | None, ...], /, **static: object) -> ResourceEnv:
+    del digests
     return domain(**static)
 
 
@@ -77,7 +82,8 @@ def make(name: str, **static: object) -> tuple[ResourceEnv, EnvParams]:
 
     Args:
       name: one of :func:`registered`.
-      **static: the domain's constructor arguments (shapes); the same arguments return the same instance.
+      **static: the domain's constructor arguments (shapes, paths of one's own files: docs/own_data.md); the same
+        arguments, and files of the same content, return the same instance.
 
     Raises:
       ValueError: if no domain has that name, the domain has no such argument, or it does not take that value.

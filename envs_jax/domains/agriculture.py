@@ -23,11 +23,12 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import fao56, irrigation
 
 # What features and permits assume, an agent not knowing its own; units as in AgricultureParams.
 TYPICAL_SOIL, TYPICAL_EFFICIENCY = 130.0, 0.675
+SOIL_RANGE = (min(low for low, _ in fao56.SOILS.values()), max(high for _, high in fao56.SOILS.values()))
 TYPICAL_WEATHER = (5.25, 1.4)  # ETo and rain [mm], remembered at the start
 SET_DEPTH = 30.0  # gross [mm]
 REWARD_SCALE = 0.05  # a bad day's reward
@@ -109,36 +110,41 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     What is seen of the weather is yesterday's.
 
     Tokens: F fields, then the water source, then the weather. Dr' is the probe's reading, TAW' is TAW on a soil that
-    holds 130 mm/m.
+    holds 130 mm/m. Tomorrow's 1 - Ks is that of Dr' + Kc ETo, Kc of today and ETo of yesterday, on soils that hold 50
+    to 200 mm/m, each as likely (:func:`envs_jax.references.fao56.mean_stress`).
 
     ======= ============ ===============================================================================
     token   column       quantity
     ======= ============ ===============================================================================
-    field   urgency      Dr' / TAW', in [0, 1]
+    field   urgency      v Ky Kc / (sum of Kc) of tomorrow times its mean 1 - Ks over soils, if it is not watered
     field   slack        1 - Dr' / (p TAW'), in [0, 1]
     field   level        1 - Dr' / TAW', unclipped
-    field   capacity     Zr [2 m]
-    field   pipeline     Kc still to come, summed over days [100]
-    field   outflow      Kc of today times ETo of yesterday [10 mm]
+    field   capacity     TAW'
+    field   outflow      Kc times ETo, both of yesterday [10 mm]
     field   age          days since the last set [30]
-    field   change       change of Dr' since yesterday [gross depth of a set]
-    field   signal_a     yesterday's 1 - ETa/ETc as the canopy shows it, with noise
-    field   signal_b     Kc of today
-    field   unit_value   50 v Ky / (sum of Kc): what a day of full demand is worth
-    field   rate         p
-    field   is_turn      1 if it may be watered today
-    source  level        sets left / permit
-    source  capacity     permit / P
+    field   unit_value   v Ky / (sum of Kc): what a day of full demand is worth [1/50]
+    field   private_a    Kc still to come, summed over days [100]
+    field   private_b    change of Dr' since yesterday [gross depth of a set]
+    field   private_c    yesterday's 1 - ETa/ETc as the canopy shows it, with noise
+    field   private_d    Kc of today
+    field   private_e    p
+    field   private_f    Zr [2 m]
     source  slack        sets left / days left, at most 1
+    source  level        sets left / permit
+    source  capacity     permit
+    source  is_turn      1
+    source  private_a    permit / P
     weather inflow       running mean of rain [10 mm], over about a week
-    weather outflow      running mean of ETo [10 mm]
-    weather signal_a     ETo of yesterday [10 mm]
-    weather signal_b     rain of yesterday [30 mm]
+    weather outflow      ETo of yesterday [10 mm]
+    weather private_a    running mean of ETo [10 mm]
+    weather private_b    rain of yesterday [30 mm]
     all     progress     share of the season gone
     all     last_reward  R of yesterday [.05]
     ======= ============ ===============================================================================
 
-    Roles: field ``demand``, source ``supplier``, weather ``clock``. Features without bounds are clipped to [-10, 10].
+    Roles: field ``demand``, source ``supplier``, weather ``clock``. The choice is the source's: where its set goes.
+    Action 0 is the no-op; any other one gives all of a set, so its ``amount`` and ``signed`` are 1. Features without
+    bounds are clipped to [-10, 10].
 
     Shown: crops, root depths, values, the permit. Hidden: available water of each soil, sensitivity of each
     cultivar, efficiency of each field's irrigation, the climate. Reward against the canopies' stress identifies s; a
@@ -245,7 +251,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
             rain_depth=jnp.float32(8.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> AgricultureParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> AgricultureParams:
         """One task.
 
         Crops of ``fao56.CROPS`` and soils of ``fao56.SOILS`` at random, root depth and available water uniform in their
@@ -254,7 +260,7 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         requirement.
         """
         f, days = self.num_fields, self.num_periods
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 8 * f + 4)
+        u = self.task_uniforms(key, split, 8 * f + 4)
         per_field, (eto, chance, depth, budget) = u[: 8 * f].reshape(8, f), u[8 * f :]
         crop = sampling.integers(per_field[0], 0, len(fao56.CROPS) - 1)
         soil = sampling.integers(per_field[1], 0, len(fao56.SOILS) - 1)
@@ -353,49 +359,54 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
     def observation(self, state: AgricultureState, params: AgricultureParams) -> Observation:
         """See the class docstring for the columns."""
         day = self.period(state)
-        today = params.kc[:, jnp.minimum(day, self.num_periods - 1)]
+        last = self.num_periods - 1
+        # The first day's yesterday is as itself; after the last one nothing is lost.
+        yesterday, today, tomorrow = (params.kc[:, jnp.clip(day + ahead, 0, last)] for ahead in (-1, 0, 1))
+        tomorrow = jnp.where(day < last, tomorrow, 0.0)
         typical = TYPICAL_SOIL * params.root_depth
         empty = state.measured / typical
-        legal = self._legal(state, params)
+        worth = params.value * params.response / params.kc_left[:, 0]
+        dry = (state.measured + today * state.weather[0]) / params.root_depth
         days_left = jnp.maximum(self.num_periods - day, 1)
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / REWARD_SCALE)}
         fields = {
-            "urgency": jnp.clip(empty, 0.0, 1.0),
+            "urgency": worth * tomorrow * fao56.mean_stress(dry, params.fraction, *SOIL_RANGE),
             "slack": jnp.clip(1.0 - empty / params.fraction, 0.0, 1.0),
             "level": bounded(1.0 - empty),
-            "capacity": params.root_depth / 2.0,
-            "private_a": params.kc_left[:, day] / 100.0,
-            "outflow": today * state.weather[0] / 10.0,
+            "capacity": typical,
+            "outflow": yesterday * state.weather[0] / 10.0,
             "age": bounded(state.since / 30.0),
+            "unit_value": bounded(50.0 * worth),
+            "private_a": params.kc_left[:, day] / 100.0,
             "private_b": bounded((state.measured - state.measured_before) / params.set_depth),
             "private_c": bounded(state.canopy),
             "private_d": today,
-            "unit_value": bounded(50.0 * params.value * params.response / params.kc_left[:, 0]),
             "private_e": params.fraction,
-            "is_turn": legal,
+            "private_f": params.root_depth / 2.0,
             **common,
         }
         source = {
-            "level": state.sets / params.permit,
-            "capacity": params.permit / self.num_periods,
             "slack": jnp.minimum(state.sets / days_left.astype(jnp.float32), 1.0),
+            "level": state.sets / params.permit,
+            "capacity": params.permit,
+            "is_turn": 1.0,
+            "private_a": params.permit / self.num_periods,
             **common,
         }
         sky = {
             "inflow": bounded(state.usual[1] / 10.0),
-            "outflow": state.usual[0] / 10.0,
-            "private_c": state.weather[0] / 10.0,
-            "private_d": bounded(state.weather[1] / 30.0),
+            "outflow": state.weather[0] / 10.0,
+            "private_a": state.usual[0] / 10.0,
+            "private_b": bounded(state.weather[1] / 30.0),
             **common,
         }
         actions = jnp.arange(self.num_actions, dtype=jnp.int32)
         given = actions > 0
         return make_observation(
-            tokens=token_table(("demand", self.num_fields, fields), ("supplier", 1, source), ("clock", 1, sky)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(self.num_actions, is_noop=~given, amount=given, signed=given),
-            action_target=(actions - 1).astype(jnp.int32),
-            action_mask=jnp.concatenate([jnp.ones((1,), bool), legal]),
+            tokens=[("demand", self.num_fields, fields), ("supplier", 1, source), ("clock", 1, sky)],
+            actions={"is_noop": ~given, "amount": given, "signed": given},
+            action_target=actions - 1,
+            action_mask=jnp.concatenate([jnp.ones((1,), bool), self._legal(state, params)]),
         )
 
     def farm(self, params: AgricultureParams) -> irrigation.Farm:
@@ -436,15 +447,16 @@ class Agriculture(ResourceEnv[AgricultureState, AgricultureParams]):
         nearly mature ones last. The constants were tuned on ``sample_params``.
         """
         del key
-        column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
-        f = self.num_fields
-        field = {name: values[:f] for name, values in column.items()}
-        threshold, canopy, thrift, worth, leaf, ripe, speed = HEURISTIC
-        supply = column["level"][f] * column["capacity"][f] * self.num_periods * SET_DEPTH * TYPICAL_EFFICIENCY
-        need = jnp.sum(field["private_a"]) * 100.0 * TYPICAL_WEATHER[0]
+        f, column = self.num_fields, observation.column
+        level, unit_value = (column(name)[:f] for name in ("level", "unit_value"))
+        to_come, canopy, kc, fraction = (column(f"private_{letter}")[:f] for letter in "acde")
+        threshold, by_canopy, thrift, worth, leaf, ripe, speed = HEURISTIC
+        permit = column("private_a")[f] * self.num_periods
+        supply = column("level")[f] * permit * SET_DEPTH * TYPICAL_EFFICIENCY
+        need = jnp.sum(to_come) * 100.0 * TYPICAL_WEATHER[0]
         enough = jnp.minimum(supply / (need + 1e-3), 1.5)
-        merit = (1.0 - field["level"]) / field["private_e"] + canopy * field["private_c"]
-        merit += worth * jnp.log(jnp.maximum(2.0 * field["unit_value"], 2e-3)) + leaf * (field["private_d"] - 0.9)
-        merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * field["private_a"])
+        merit = (1.0 - level) / fraction + by_canopy * canopy
+        merit += worth * jnp.log(jnp.maximum(2.0 * unit_value, 2e-3)) + leaf * (kc - 0.9)
+        merit -= threshold + thrift * (1.0 - enough) + ripe * jnp.exp(-speed * to_come)
         merit = jnp.where(observation.action_mask[1:], merit, -jnp.inf)
         return jnp.where(jnp.max(merit) > 0, 1 + jnp.argmax(merit).astype(jnp.int32), 0).astype(jnp.int32)

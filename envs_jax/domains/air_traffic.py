@@ -14,6 +14,7 @@ the separation that pilots and weather really need, phi, are the task's secret; 
 from __future__ import annotations
 
 import math
+import os
 from typing import ClassVar
 
 import chex
@@ -23,8 +24,9 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, data, sampling
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import aircraft_landing
 
 SLOT = 10.0
@@ -101,42 +103,51 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     Only the first W waiting ones may be next, so action 0 for ever is first come, first served. After the last turn the
     bank lands, at the cheapest times of its order, and the reward is paid; on other turns it is 0.
 
-    Tokens: n aircraft, then Q airlines, then the tower.
+    Tokens: n aircraft, then Q airlines, then the tower. With t_0 the bank's first target, T_w the first target of those
+    that wait, and r of an airline what it was charged per late-equivalent slot in the last bank:
 
-    ======== ========== =================================================================================
-    token    column     quantity (t_0: the bank's first target; a time unit is ``time_scale`` slots)
-    ======== ========== =================================================================================
-    aircraft urgency    waiting and its target near: 1 - (T - first target waiting), within [0, 1]
-    aircraft slack      waiting: half of L - first target waiting, within [0, 1]
-    aircraft level      T - t_0
-    aircraft age        T - E, how much earlier it could land
-    aircraft capacity   class: heavy 1, large 2/3, small 1/3
-    aircraft waiting    1 until it has a place in the order
-    aircraft signal_a   its airline, from -1 to 1
-    aircraft signal_b   runway it was given, from 0 to 1; 0 while it waits
-    aircraft rate       its airline's ``rate``
-    aircraft is_turn    1 if it may be next
-    aircraft decided    place in the order / n, 0 while it waits
-    airline  signal_a   which, from -1 to 1
-    airline  waiting    share of the waiting aircraft that are its
-    airline  level      late-equivalent slots of its aircraft in the last bank
-    airline  outflow    what they were charged in the last bank [cost_scale]
-    airline  rate       charge per late-equivalent slot r in the last bank, log(1 + r) / log 31; 0 if on time
-    tower    level      share of the bank that has its place
-    tower    rate       ``tightness``: observed / published separation, 0 before the first landing
-    tower    unit_cost  early_ratio
-    tower    change     charge_noise
-    all      progress   share of the episode gone
-    all      last_reward charge of the last bank, negative [cost_scale], within [-10, 10]
-    ======== ========== =================================================================================
+    ======== ============ ===============================================================================
+    token    column       quantity
+    ======== ============ ===============================================================================
+    aircraft urgency      while it waits: slots late if it waited a bank's time more, T_w + ``time_scale`` - T
+    aircraft slack        while it waits: T - T_w [``time_scale``], at most 1; then 1
+    aircraft waiting      1 until it has a place in the order
+    aircraft unit_value   its airline's log(1 + r) / log 31; 0 if that was on time
+    aircraft decided      place in the order / n, 0 while it waits
+    aircraft private_a    its airline, from -1 to 1
+    aircraft private_b    T - t_0 [``time_scale``]
+    aircraft private_c    T - E, how much earlier it could land [``time_scale``]
+    aircraft private_d    while it waits: L - T_w [2 ``time_scale``], in [0, 1]
+    aircraft private_e    class: heavy 1, large 2/3, small 1/3
+    aircraft private_f    runway it was given, from 0 to 1; 0 while it waits
+    airline  waiting      share of the waiting aircraft that are its
+    airline  unit_value   log(1 + r) / log 31; 0 if it was on time
+    airline  private_a    which, from -1 to 1
+    airline  private_b    late-equivalent slots of its aircraft in the last bank [``time_scale``]
+    airline  private_c    what they were charged in the last bank [``cost_scale``]
+    tower    level        share of the bank that has its place
+    tower    unit_cost    early_ratio
+    tower    is_turn      1
+    tower    private_a    ``tightness``: observed / published separation, 0 before the first landing
+    tower    private_b    charge_noise
+    all      progress     share of the episode gone
+    all      last_reward  charge of the last bank, negative [``cost_scale``], within [-10, 10]
+    ======== ============ ===============================================================================
 
-    Roles: aircraft ``demand``, airline ``market``, tower ``clock``. An action's target is its aircraft; ``amount`` and
-    ``signed`` are k / W, the places it moves up; ``second_level`` is its runway from 0 to 1. Features without bounds
-    are clipped to [-10, 10].
+    Roles: aircraft ``demand``, airline ``market``, tower ``clock``. Features without bounds are clipped to [-10, 10].
+    What an airline's slot costs is hidden, so urgency counts every slot alike. Every action serves its target, an
+    aircraft, so that ``amount`` and ``signed`` are 1; there is no real no-op, the contract's is the first aircraft.
+
+    ====== ============ =================================================================================
+    action column       quantity
+    ====== ============ =================================================================================
+    all    private_a    k / W, the places it moves up
+    all    private_b    runway, from 0 to 1
+    ====== ============ =================================================================================
 
     Shown: timetable, classes, airlines, early_ratio, sigma, published separations (through the classes). Hidden: w,
-    which an airline's ``rate`` shows after a bank in which it was late, but for the noise; phi, which ``rate`` of the
-    tower bounds.
+    which an airline's ``unit_value`` shows after a bank in which it was late, but for the noise; phi, which the
+    ``tightness`` bounds.
 
     Key figures in ``info``: ``expected_reward`` with every m = 1; ``cost`` sum c_i (cost units); ``delay``,
     ``earliness`` (slots, summed over the bank); ``makespan`` last landing - t_0 (slots); ``position_shift`` mean
@@ -159,30 +170,41 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         seen, state, reward, _, info = env.step_env(state.key, state, action, task)
 
     Args:
-      num_aircraft: n of a bank, 2 to 20; the reference needs at most 12.
+      num_aircraft: n of a bank, 2 to 20; the reference needs at most 12. By default 8, with ``instance`` all of the
+        file's; fewer are its first in the order of targets.
       num_periods: P, banks.
-      num_airlines: Q, at least 2.
+      num_airlines: Q, at least 2. By default 3, with ``instance`` more if it has more different costs per unit late.
       num_runways: R; the reference needs 1.
-      window: W, at most n; ``num_aircraft`` is no limit.
+      window: W, at most n; ``num_aircraft`` is no limit. By default 6, or n if that is less.
       num_slots: H, slots after a bank's earliest E over which the reference searches; by default as many as banks of
         the tasks need, at least 176.
+      instance: path of an OR-Library file (docs/own_data.md), which is every bank of the default task. Sampled tasks
+        keep all that is shown and draw what is hidden.
     """
 
     name: ClassVar[str] = "air_traffic"
     hidden: ClassVar[tuple[str, ...]] = ("weight", "inflation")
     reward_unit: ClassVar[str] = "scaled delay cost"
     reference_kind: ClassVar[str] = "optimal"
+    data_files: ClassVar[tuple[str, ...]] = ("instance",)
 
     def __init__(
         self,
-        num_aircraft: int = 8,
+        num_aircraft: int | None = None,
         num_periods: int = 8,
-        num_airlines: int = 3,
+        num_airlines: int | None = None,
         num_runways: int = 1,
-        window: int = 6,
+        window: int | None = None,
         num_slots: int | None = None,
+        instance: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        record = None if instance is None else readers.load(self.name, "instance", instance, readers.landing.read)
+        if record is None:
+            num_aircraft = 8 if num_aircraft is None else num_aircraft
+            num_airlines = 3 if num_airlines is None else num_airlines
+        else:
+            num_aircraft, num_airlines = record.sizes(self.name, num_aircraft, num_airlines)
         num_aircraft, num_periods, num_airlines, num_runways = checks.whole_numbers(
             self.name,
             num_aircraft=(num_aircraft, 2, 20),
@@ -190,9 +212,12 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             num_airlines=(num_airlines, 2, 100),
             num_runways=(num_runways, 1, 20),
         )
+        window = min(6, num_aircraft) if window is None else window
         window = checks.whole_number(self.name, "window", window, 2, num_aircraft)
         # A bank's targets are at most 12 slots after its first E and 20 apart; the rest is room for delay.
         needed = 12 + 20 * (num_aircraft - 1) + DELAY
+        if record is not None:
+            needed = max(needed, record.slots(num_aircraft, INFLATION[1]))
         if num_slots is None:
             num_slots = max(176, needed)
         num_slots = checks.whole_number(self.name, "num_slots", num_slots, needed, 4096)
@@ -205,10 +230,17 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         self.num_tokens = num_aircraft + num_airlines + 1
         self.num_actions = window * num_runways
         self.num_uniforms = num_aircraft
+        self._record = record
+        # What the heuristic takes for published, in units of a time feature.
+        self._usual_separation = np.array(SEPARATION) / (SLOT * num_aircraft * _MEAN_SEPARATION)
+        if record is not None:
+            self._usual_separation = record.by_class()[1] / (num_aircraft * record.mean_separation)
 
     @property
     def default_params(self) -> AirTrafficParams:
-        """The first n aircraft of airland1 (n <= 10) or airland3, every bank the same, published separations."""
+        """The file's instance, or the first n aircraft of airland1 (n <= 10) or airland3; every bank the same."""
+        if self._record is not None:
+            return self._timetable(self._record)
         return self.instance(1 if self.num_turns <= 10 else 3)
 
     def instance(self, number: int) -> AirTrafficParams:
@@ -220,59 +252,61 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         Raises:
           ValueError: for another number, too few aircraft in the file, or targets beyond ``num_slots``.
         """
-        record = data.airland(checks.whole_number(self.name, "number", number, 1, 4))
+        record = readers.landing.Landing(**data.airland(checks.whole_number(self.name, "number", number, 1, 4)))
         n = self.num_turns
-        if n > len(record["target"]):
-            allowed = f"at most {len(record['target'])}, all aircraft of airland{number}"
+        if n > len(record.target):
+            allowed = f"at most {len(record.target)}, all aircraft of airland{number}"
             raise checks.refusal(self.name, "num_aircraft", allowed, str(n))
-        span = math.ceil(record["target"][:n].max() - record["earliest"][:n].min())
+        span = math.ceil(record.target[:n].max() - record.earliest[:n].min())
         if span + DELAY > self.num_slots:
             allowed = f"at least {span + DELAY}, for the targets of airland{number}"
             raise checks.refusal(self.name, "num_slots", allowed, str(self.num_slots))
-        light = (record["late"] == 10.0).astype(int)
-        pairs = record["separation"]
-        separation = np.full((3, 3), pairs.max())
-        for a in (0, 1):
-            for b in (0, 1):
-                block = pairs[np.ix_(light == a, light == b)]
-                separation[a, b] = block[block > 0].min()
-        weight = np.full(self.num_airlines, 10.0)
-        weight[0] = 30.0
+        return self._timetable(record)
+
+    def _timetable(self, record: readers.landing.Landing) -> AirTrafficParams:
+        """The first n aircraft of a record in every bank; each cost per unit late, from the highest on, an airline."""
+        n = self.num_turns
+        wake, separation = record.by_class()
+        costs = np.unique(record.late)[::-1]
+        weight = np.resize(costs[-1], self.num_airlines)
+        weight[: len(costs)] = costs
+        airline = np.searchsorted(-costs, -record.late)
 
         def banks(row: np.ndarray, dtype: jnp.dtype) -> chex.Array:
             return jnp.asarray(np.broadcast_to(row[:n], (self.num_periods, n)), dtype)
 
-        mean_separation = float(pairs.sum() / (len(pairs) * (len(pairs) - 1)))
         return AirTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
-            **{name: banks(record[name], jnp.float32) for name in ("earliest", "target", "latest")},
-            wake=banks(light, jnp.int32),
-            airline=banks(light, jnp.int32),
+            earliest=banks(record.earliest, jnp.float32),
+            target=banks(record.target, jnp.float32),
+            latest=banks(record.latest, jnp.float32),
+            wake=banks(wake, jnp.int32),
+            airline=banks(airline, jnp.int32),
             separation=jnp.asarray(separation, jnp.float32),
-            early_ratio=jnp.float32(1.0),
+            early_ratio=jnp.float32((record.early / record.late)[0]),
             charge_noise=jnp.float32(0.0),
-            time_scale=jnp.float32(n * mean_separation),
-            cost_scale=jnp.float32(n * mean_separation * record["late"].mean()),
+            time_scale=jnp.float32(n * record.mean_separation),
+            cost_scale=jnp.float32(n * record.mean_separation * record.late.mean()),
             weight=jnp.asarray(weight, jnp.float32),
             inflation=jnp.float32(1.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> AirTrafficParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> AirTrafficParams:
         """One task: a timetable of P banks, airlines of very different cost, and a separation (docs give the reasons).
 
         Load rho ~ U(1, 2); gaps between targets ~ Exp(mean S / rho), at most 20; T - E ~ U{3..12}, L - T ~ U{60..120}
         slots; class mix .3, .5, .2; airlines equally likely; w ~ logU(1, 30) each; phi ~ U(.8, 1.4); g / h = .45,
-        sigma = 1.
+        sigma = 1. With a file w and phi alone are drawn: the timetable is the file's.
         """
         p, n, q = self.num_periods, self.num_turns, self.num_airlines
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + q + 5 * p * n)
+        u = self.task_uniforms(key, split, 2 + q + 5 * p * n)
         rows = u[2 + q :].reshape(5, p, n)
         load = 1.0 + u[0]
         # A gap of 20 slots sets two aircraft apart anyhow; the cap bounds the grid that the reference searches.
         gaps = jnp.minimum(jnp.round(-jnp.log(rows[0]) * (_MEAN_SEPARATION / load)), 20.0).at[:, 0].set(0.0)
         target = 12.0 + jnp.cumsum(gaps, axis=-1)
         low, high = WEIGHTS
-        return AirTrafficParams(
+        drawn = AirTrafficParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             earliest=target - sampling.integers(rows[1], 3, 12).astype(jnp.float32),
             target=target,
@@ -287,6 +321,10 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             weight=low * (high / low) ** u[2 : 2 + q],
             inflation=INFLATION[0] + (INFLATION[1] - INFLATION[0]) * u[1],
         )
+        if self._record is None:
+            return drawn
+        kept = self.default_params.replace(charge_noise=drawn.charge_noise)
+        return kept.replace(**{name: getattr(drawn, name) for name in self.hidden})
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: AirTrafficParams) -> AirTrafficState:
         """Everybody waits, nothing has been seen."""
@@ -402,49 +440,47 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
             "progress": self.progress(state),
             "last_reward": bounded(state.last_reward),
         }
+        away = jnp.clip((target - head) * unit, 0.0, 1.0)
         aircraft = {
-            "urgency": jnp.where(waiting, 1.0 - jnp.clip((target - head) * unit, 0.0, 1.0), 0.0),
-            "slack": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
-            "level": bounded((target - target[0]) * unit),
-            "age": bounded((target - earliest) * unit),
-            "capacity": 1.0 - wake.astype(jnp.float32) / 3.0,
+            # A unit of time is what a bank takes to land.
+            "urgency": jnp.where(waiting, 1.0 - away, 0.0),
+            "slack": jnp.where(waiting, away, 1.0),
             "waiting": waiting,
-            "private_c": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
-            "private_d": state.runway.astype(jnp.float32) * runway_unit,
-            "private_e": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
-            "is_turn": waiting & (rank < self.window),
+            "unit_value": jnp.sum(whose.astype(jnp.float32) * rate[None, :], axis=-1),
             "decided": (state.position + 1).astype(jnp.float32) * (1.0 / n),
+            "private_a": jnp.sum(whose.astype(jnp.float32) * code[None, :], axis=-1),
+            "private_b": bounded((target - target[0]) * unit),
+            "private_c": bounded((target - earliest) * unit),
+            "private_d": jnp.where(waiting, jnp.clip(0.5 * (latest - head) * unit, 0.0, 1.0), 0.0),
+            "private_e": 1.0 - wake.astype(jnp.float32) / 3.0,
+            "private_f": state.runway.astype(jnp.float32) * runway_unit,
         }
         airlines = {
-            "private_c": code,
             "waiting": jnp.sum(whose & waiting[:, None], axis=0, dtype=jnp.int32) / jnp.maximum(remaining, 1),
-            "level": bounded(state.airline_deviation * unit),
-            "outflow": bounded(state.airline_charge / params.cost_scale),
-            "private_e": rate,
+            "unit_value": rate,
+            "private_a": code,
+            "private_b": bounded(state.airline_deviation * unit),
+            "private_c": bounded(state.airline_charge / params.cost_scale),
         }
         tower = {
             "level": 1.0 - remaining / n,
-            "private_e": state.tightness,
             "unit_cost": params.early_ratio,
+            "is_turn": 1.0,
+            "private_a": state.tightness,
             "private_b": params.charge_noise,
         }
         ahead = jnp.repeat(jnp.arange(self.window, dtype=jnp.int32), r)
         legal = ahead < remaining
         which = waiting[None, :] & (rank[None, :] == ahead[:, None])
-        share = ahead / self.window
         onto = jnp.tile(jnp.arange(r, dtype=jnp.int32), self.window)
         return make_observation(
-            tokens=token_table(
-                ("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)
-            ),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=jnp.arange(self.num_actions, dtype=jnp.int32) == 0,
-                amount=share,
-                signed=share,
-                private_d=onto.astype(jnp.float32) * runway_unit,
-            ),
+            tokens=[("demand", n, aircraft | common), ("market", q, airlines | common), ("clock", 1, tower | common)],
+            actions={
+                "amount": 1.0,
+                "signed": 1.0,
+                "private_a": ahead / self.window,
+                "private_b": onto.astype(jnp.float32) * runway_unit,
+            },
             action_target=jnp.where(legal, jnp.argmax(which, axis=-1).astype(jnp.int32), -1).astype(jnp.int32),
             action_mask=legal,
         )
@@ -490,33 +526,30 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
         charge per slot, drawn towards what is usual; separations are the published ones times the tightness observed.
         """
         del key
-        n = self.num_turns
-        tokens = observation.tokens
-        column = {name: tokens[:n, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        tower = {name: tokens[-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        observed = jnp.expm1(column["private_e"] * jnp.float32(np.log1p(WEIGHTS[1])))
+        n, column = self.num_turns, observation.column
+        observed = jnp.expm1(column("unit_value")[:n] * jnp.float32(np.log1p(WEIGHTS[1])))
         trusted = _PRIOR_WEIGHT ** (1.0 - _TRUST) * jnp.maximum(observed, 0.1) ** _TRUST
         weight = jnp.where(observed > 0, trusted, _PRIOR_WEIGHT)
-        inflation = jnp.where(tower["private_e"] > 0, jnp.clip(tower["private_e"], *INFLATION), _PRIOR_INFLATION)
-        needed = inflation * jnp.asarray(SEPARATION, jnp.float32) / (SLOT * n * _MEAN_SEPARATION)
-        wake = jnp.round(3.0 * (1.0 - column["capacity"])).astype(jnp.int32)
-        waiting = column["waiting"] > 0
+        tightness, early_ratio = column("private_a")[-1], column("unit_cost")[-1]
+        inflation = jnp.where(tightness > 0, jnp.clip(tightness, *INFLATION), _PRIOR_INFLATION)
+        needed = inflation * jnp.asarray(self._usual_separation, jnp.float32)
+        due, early, place = (column(name)[:n] for name in ("private_b", "private_c", "decided"))
+        wake = jnp.round(3.0 * (1.0 - column("private_e")[:n])).astype(jnp.int32)
+        waiting = column("waiting")[:n] > 0
         rank = _rank(waiting)
 
         def trial(ahead: chex.Array) -> chex.Array:
             # Landed ones by place, then the candidate, then the others by target.
-            sort_key = jnp.where(
-                waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), column["decided"]
-            )
+            sort_key = jnp.where(waiting, jnp.where(rank == ahead, 2.0, 3.0 + rank.astype(jnp.float32)), place)
             order = jnp.argsort(sort_key)
             gap = needed[wake[order][:-1], wake[order][1:]]
-            target = column["level"][order]
+            target = due[order]
             _, cost = aircraft_landing.landing_times(
-                target - column["age"][order],
+                target - early[order],
                 target,
                 target + 1e3,
                 weight[order],
-                tower["unit_cost"],
+                early_ratio,
                 jnp.concatenate([jnp.zeros((1,), jnp.float32), gap]),
             )
             return cost

@@ -18,20 +18,13 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import (
-    ACTION_COLUMNS,
-    TOKEN_COLUMNS,
-    Observation,
-    make_observation,
-    action_rows,
-    bounded,
-    token_table,
-)
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import booking, slowdown_index
 from envs_jax.references.slowdown_index import Moments
 
 UNITS = 10  # of every resource that the cluster has
 LONGEST = 15  # duration of a job, ticks
+TYPICAL = 4  # mean duration of a job in DeepRM's workload, about that of the sampled tasks, ticks
 BOOKING_HORIZON = 20  # ticks ahead for which DeepRM books resources
 
 
@@ -114,35 +107,54 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
     one tick, in the queue's own token, what arrived and what finished after how long. Remembering that identifies the
     durations; the sum that is the reward names no single job's.
 
-    ========== ================================================= ==================================================
-    column     queue (``demand``, one a kind)                    resource (``store``)
-    ========== ================================================= ==================================================
-    urgency    waiting jobs / 4, at most 1                       share of the heads' demands that does not fit now
-    slack      least share of a resource left if its head starts free / 10
-    level      ticks its oldest running job has run / 15         1 - free / 10
-    capacity                                                     1
-    pipeline   running jobs / 4
-    outflow    jobs finished at the end of the last tick / 4
-    waiting    waiting jobs / 16                                 mean demand of the heads / 10
-    age        ticks its head has waited / P
-    change     (jobs arrived - finished in the last tick) / 4
-    signal_a,b its head's demand of resource 0 and of 1 / 10     1 for resource 0; 1 for resource 1
-    unit_cost  its head's mean demand of all resources / 10
-    rate       mean duration of those just finished / 15
-    is_turn    1 if its head fits now
-    decided    jobs started in this tick / picks
-    ========== ================================================= ==================================================
+    ======== ============ ===============================================================================
+    token    column       quantity
+    ======== ============ ===============================================================================
+    queue    urgency      1 / L, what its head costs a tick, L as if that of those just finished, else 4; 0 if none
+    queue    slack        1 if no job waits, else 0
+    queue    level        running jobs [4]
+    queue    outflow      jobs finished at the end of the last tick [4]
+    queue    waiting      waiting jobs [16]
+    queue    age          ticks its head has waited [P]
+    queue    decided      share of a tick's picks that have started its jobs in this tick
+    queue    private_a    ticks its oldest running job has run [15]
+    queue    private_b    jobs arrived - finished in the last tick [4]
+    queue    private_c    its head's demand of resource 0 [10]
+    queue    private_d    its head's demand of resource 1 [10]
+    queue    private_e    mean duration of those just finished [15], 0 if none
+    queue    private_f    its head's mean demand of all resources [10]
+    resource slack        free [10]
+    resource level        1 - free [10]
+    resource capacity     10
+    resource waiting      mean demand of the heads [10]
+    resource private_c    1 for resource 0
+    resource private_d    1 for resource 1
+    cluster  level        running jobs [4]
+    cluster  waiting      all waiting jobs [16]
+    cluster  is_turn      1
+    cluster  decided      share of the tick's picks made
+    cluster  private_a    1 while jobs may still arrive
+    all      progress     share of the episode gone
+    all      last_reward  reward of the last tick [5 slowdown], within [-10, 10]
+    ======== ============ ===============================================================================
 
-    ``clock``: all waiting jobs / 16, running jobs / 4 (``pipeline``), 1 while jobs may still arrive (``signal_a``),
-    share of picks made (``decided``). All: ``progress``, ``last_reward`` [5 slowdown].
+    Roles: queue ``demand``, one a kind, resource ``store``, cluster ``clock``. A start relieves a queue of its head
+    alone, which is why urgency is that of one job; ``waiting`` counts them. Action m < M starts the head of queue m;
+    action M picks nothing, the no-op, which describes nothing.
 
-    Action m < M starts the head of queue m: ``amount`` is its largest demand / 10, ``second_slack`` as slack above,
-    ``second_level`` the packer's alignment, sum_r need_r free_r / 100. Action M picks nothing.
+    ====== ============ =================================================================================
+    action column       quantity
+    ====== ============ =================================================================================
+    m      amount       the head's largest demand [10]; ``signed`` is the same
+    m      private_a    least share of a resource left if it starts, 0 if it does not fit
+    m      private_b    the packer's alignment, sum_r need_r free_r [100]
+    ====== ============ =================================================================================
 
     ``deeprm=True`` gives DeepRM's own rules: the M slots are shared by all kinds and refilled from one backlog,
-    durations are known (``rate``), and a pick books the first window of a 20-tick horizon in which the job fits; a
-    column that counts a kind's jobs then stands in every slot that offers that kind. As in the published code, a window
-    that ends with the horizon is not tried, and a finished job can be paid for a tick longer (see ``listed``).
+    durations are known (``private_e``, of the slot's job, as in ``urgency``), and a pick books the first window
+    of a 20-tick horizon in which the job fits; a column that counts a kind's jobs then stands in every slot that offers
+    that kind. As in the published code, a window that ends with the horizon is not tried, and a finished job can be
+    paid for a tick longer (see ``listed``).
 
     Key figures: ``arrived``, ``finished``, ``waiting``, ``running`` jobs, ``slowdown`` summed over the jobs that just
     finished, ``utilisation`` (mean share of units held).
@@ -213,13 +225,13 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
             longest=jnp.where(long, 15, 3).astype(jnp.int32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> CloudSchedulingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> CloudSchedulingParams:
         """One task: every kind its own mean duration, log-uniform on [1, 12] ticks, give or take 30 %.
 
         Rate ~ U(.3, .9), shares of kinds ~ Dirichlet(2), of dominant resources ~ Dirichlet(5).
         """
         m, r = self.num_slots, self.num_resources
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 3 * m + 5 * r)
+        u = self.task_uniforms(key, split, 1 + 3 * m + 5 * r)
         mean = 12.0 ** u[1 : 1 + m]
         # A gamma variable of whole shape n is minus the logarithm of the product of n uniforms.
         shares = -jnp.log(u[1 + m : 1 + 3 * m]).reshape(2, m).sum(0)
@@ -369,63 +381,59 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         may_start = self._delays(state) >= 0
         need = jnp.where(offers[:, None], state.need[state.slot], 0) / UNITS
         free = state.free / UNITS
-        most, total = jnp.max(need, axis=-1), jnp.sum(need, axis=0)
-        left = jnp.min(jnp.where(need > 0, free[None, :] - need, 1.0), axis=-1)
-        slack = jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)
-        last_reward = bounded(0.2 * state.last_reward)
-        everywhere = {"progress": self.progress(state), "last_reward": last_reward}
+        everywhere = {"progress": self.progress(state), "last_reward": bounded(0.2 * state.last_reward)}
         kind = state.kind[state.slot] * offers.astype(jnp.int32)
         rate = state.duration[state.slot] * offers if self.deeprm else state.observed
         pick = lambda x: x[kind] if self.deeprm else x  # noqa: E731
+        # Durations are hidden, but for those that have just been seen.
+        supposed = jnp.where(rate > 0, rate, TYPICAL).astype(jnp.float32)
         queues = dict(
-            urgency=jnp.minimum(pick(state.waiting).astype(jnp.float32) / 4.0, 1.0),
-            slack=slack,
-            level=pick(state.elapsed) / LONGEST,
-            private_a=pick(state.running).astype(jnp.float32) / 4.0,
+            urgency=jnp.where(offers, 1.0 / supposed, 0.0),
+            slack=~offers,
+            level=pick(state.running).astype(jnp.float32) / 4.0,
             outflow=pick(state.finished).astype(jnp.float32) / 4.0,
             waiting=pick(state.waiting).astype(jnp.float32) / 16.0,
             age=jnp.where(offers, (period - 1 - state.slot) / self.num_periods, 0.0),
+            decided=pick(state.started) / self.num_turns,
+            private_a=pick(state.elapsed) / LONGEST,
             private_b=pick(state.arrived - state.finished).astype(jnp.float32) / 4.0,
             private_c=need[:, 0],
             private_d=need[:, 1] if r > 1 else 0.0,
-            unit_cost=jnp.mean(need, axis=-1),
             private_e=rate / LONGEST,
-            is_turn=may_start,
-            decided=pick(state.started) / self.num_turns,
+            private_f=jnp.mean(need, axis=-1),
             **everywhere,
         )
         resources = dict(
-            urgency=jnp.maximum(total - free, 0.0) / jnp.maximum(total, 1.0 / UNITS),
             slack=free,
             level=1.0 - free,
-            capacity=1.0,
-            waiting=total / m,
+            capacity=float(UNITS),
+            waiting=jnp.sum(need, axis=0) / m,
             private_c=jnp.arange(r, dtype=jnp.int32) == 0,
             private_d=jnp.arange(r, dtype=jnp.int32) == 1,
             **everywhere,
         )
-        clock = dict(
+        cluster = dict(
+            level=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
             waiting=jnp.sum(state.waiting, dtype=jnp.int32).astype(jnp.float32) / 16.0,
-            private_a=jnp.sum(state.running, dtype=jnp.int32).astype(jnp.float32) / 4.0,
-            private_c=(period < self.num_arrivals).astype(jnp.float32),
+            is_turn=1.0,
             decided=self.turn(state) / self.num_turns,
+            private_a=(period < self.num_arrivals).astype(jnp.float32),
             **everywhere,
         )
+        left = jnp.min(jnp.where(need > 0, free[None, :] - need, 1.0), axis=-1)
         with_noop = lambda x: jnp.append(x, jnp.zeros_like(x[:1]))  # noqa: E731
+        amount = with_noop(jnp.max(need, axis=-1))
+        actions = jnp.arange(m + 1, dtype=jnp.int32)
         return make_observation(
-            tokens=token_table(("demand", m, queues), ("store", r, resources), ("clock", 1, clock)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(
-                m + 1,
-                is_noop=jnp.arange(m + 1, dtype=jnp.int32) == m,
-                amount=with_noop(most),
-                signed=with_noop(most),
-                private_c=with_noop(slack),
-                private_d=with_noop(jnp.sum(need * free[None, :], axis=-1)),
-            ),
-            action_target=jnp.where(
-                jnp.arange(m + 1, dtype=jnp.int32) < m, jnp.arange(m + 1, dtype=jnp.int32), -1
-            ).astype(jnp.int32),
+            tokens=[("demand", m, queues), ("store", r, resources), ("clock", 1, cluster)],
+            actions={
+                "is_noop": actions == m,
+                "amount": amount,
+                "signed": amount,
+                "private_a": with_noop(jnp.where(may_start, jnp.maximum(left, 0.0), 0.0)),
+                "private_b": with_noop(jnp.sum(need * free[None, :], axis=-1)),
+            },
+            action_target=jnp.where(actions < m, actions, -1),
             action_mask=jnp.append(may_start, True),
         )
 
@@ -454,13 +462,12 @@ class CloudScheduling(ResourceEnv[CloudSchedulingState, CloudSchedulingParams]):
         A kind of which a job has just finished quickly goes first, one whose job has been running for long goes last.
         """
         del key
-        queue = {name: observation.tokens[: self.num_slots, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        action = {name: observation.actions[: self.num_slots, i] for i, name in enumerate(ACTION_COLUMNS)}
-        packing = 1.35 * action["private_d"] - 0.55 * action["amount"] - 1.6 * queue["unit_cost"]
-        pressure = 2.5 * queue["waiting"] + 0.4 * queue["private_a"] - 2.5 * queue["age"]
-        speed = 3.3 * queue["outflow"] - 3.7 * queue["private_e"] - 1.5 * queue["level"]
+        m, seen, described = self.num_slots, observation.column, observation.action_column
+        packing = 1.35 * described("private_b")[:m] - 0.55 * described("amount")[:m] - 1.6 * seen("private_f")[:m]
+        pressure = 2.5 * seen("waiting")[:m] + 0.4 * seen("level")[:m] - 2.5 * seen("age")[:m]
+        speed = 3.3 * seen("outflow")[:m] - 3.7 * seen("private_e")[:m] - 1.5 * seen("private_a")[:m]
         score = jnp.where(observation.action_mask[:-1], packing + pressure + speed, -jnp.inf)
-        enough = 0.5 * observation.tokens[-1, TOKEN_COLUMNS.index("waiting")] - 1.6
+        enough = 0.5 * seen("waiting")[-1] - 1.6
         return jnp.where(jnp.max(score) > enough, jnp.argmax(score).astype(jnp.int32), self.noop_action).astype(
             jnp.int32
         )

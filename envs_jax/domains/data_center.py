@@ -14,7 +14,7 @@ import chex
 import jax.numpy as jnp
 from flax import struct
 
-from envs_jax import checks, sampling
+from envs_jax import checks
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import setup_queue
@@ -205,14 +205,14 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
             cooling=ones,
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> DataCenterParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> DataCenterParams:
         """One task: servers of several generations in two rooms.
 
         mu ~ logU(.4, 2.4), delta ~ logU(.05, 1), P_b = P_s ~ U(.5, 4), lambda ~ U(.15, .6) sum mu, w_E ~ logU(.5, 4),
         w_T = 1; kappa = 1 + 1 / COP at supply temperatures U(15, 25) C of the two zones.
         """
         n = self.num_servers
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 3 * n)
+        u = self.task_uniforms(key, split, 4 + 3 * n)
         speed, setup_rate, power = u[4:].reshape(3, n)
         between = lambda bounds, x: bounds[0] + (bounds[1] - bounds[0]) * x  # noqa: E731
         log_between = lambda bounds, x: bounds[0] * (bounds[1] / bounds[0]) ** x  # noqa: E731

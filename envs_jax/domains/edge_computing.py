@@ -20,7 +20,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import offloading
 from envs_jax.references.offloading import Graph, Rates, Schedule
 
@@ -87,38 +87,51 @@ class EdgeComputingParams(EnvParams):
 class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
     """n tasks, one place each; n turns make a period.
 
-    Action 0 keeps the task on the device (no-op), action k sends it to server k. All are always legal. The reward of a
+    Action 0 keeps the task on the device, action k sends it to server k. All are always legal. The reward of a
     period is ``-makespan / T``, ``T = sum_i s_i / 1 MiB/s`` the nominal time of computing everything on the device.
 
     Tokens: the device, S servers, the next ``window`` tasks (the current one first; absent after the last), the
     application. Times are relative to the makespan so far, so that what is above 0 delays the end.
 
-    =========== =========== ===========================================================================
-    token       column      quantity
-    =========== =========== ===========================================================================
-    resource    slack       share of the makespan so far that passes before it could start on the current task, from 1
-    resource    capacity    nominal speed / 10 MiB/s
-    resource    signal_a    when the current task could start here (device), be sent here (server) [250 s]
-    resource    signal_b    when the current task could run here, were its input there [250 s]
-    resource    outflow     time its link was sending in the last application [1000 s], 0 for the device
-    resource    age         time it computed in the last application [1000 s]
-    task        urgency     upward rank / the highest of the application; slack is 1 - urgency
-    task        level       size [100 MiB]
-    task        inflow      result that comes back [100 MiB]
-    task        waiting     upward rank [1000 s]
-    task        signal_a    parents / 10
-    task        signal_b    children / 10
-    task        is_turn     1 for the current one
-    application urgency     share of its size not placed yet; slack is 1 - urgency
-    application level       makespan so far [1000 s]
-    application decided     share of its tasks placed
-    all         progress    share of the episode gone
-    all         last_reward reward of the last period
-    =========== =========== ===========================================================================
+    =========== ============ ===========================================================================
+    token       column       quantity
+    =========== ============ ===========================================================================
+    device      slack        share of the makespan so far that passes before it could start, from 1
+    device      capacity     nominal speed [MiB/s]
+    device      private_a    when the current task could start here [250 s]
+    device      private_b    the same
+    device      private_d    time it computed in the last application [1000 s]
+    server      slack        share of the makespan so far that passes before its link could send, from 1
+    server      capacity     nominal speed [MiB/s]
+    server      private_a    when the current task could be sent here [250 s]
+    server      private_b    when the current task could run here, were its input there [250 s]
+    server      private_c    time its link was sending in the last application [1000 s]
+    server      private_d    time it computed in the last application [1000 s]
+    task        urgency      upward rank: makespan added if it waits until all that is placed is done [s]
+    task        slack        1 - upward rank / the highest of the application
+    task        level        size [100 MiB]
+    task        inflow       result that comes back [100 MiB]
+    task        is_turn      1 for the current one
+    task        private_a    parents [10]
+    task        private_b    children [10]
+    task        private_c    upward rank [1000 s]
+    application waiting      share of its size not placed yet
+    application age          makespan so far [1000 s]
+    application decided      share of its tasks placed
+    all         progress     share of the episode gone
+    all         last_reward  reward of the last period
+    =========== ============ ===========================================================================
 
     Roles: device ``place``, server ``supplier``, task ``demand``, application ``clock``. Features without bounds are
-    clipped to [-10, 10]. An action's target is the resource; its ``amount`` and ``signed`` are the current task's size
-    [200 MiB], ``second_*`` that task's urgency, slack and level.
+    clipped to [-10, 10]. An action's target is the resource, which the task loads: every place computes it, so that
+    there is no real no-op; the contract's is the device.
+
+    ====== ============ ================================================================================
+    action column       quantity
+    ====== ============ ================================================================================
+    all    amount       size of the current task [200 MiB], at most 1; ``signed`` is minus that
+    all    private_a    its upward rank / the highest of the application
+    ====== ============ ================================================================================
 
     Shown: the graph, clocks, busy times. Hidden: ``link_rate``, ``server_speed``, ``device_speed``. What an agent sent
     somewhere (its own choices, with their amounts) over the time it took is the rate there.
@@ -192,13 +205,13 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
             device_speed=jnp.float32(NOMINAL_DEVICE),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> EdgeComputingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> EdgeComputingParams:
         """One task: hidden rates of the stated ranges; the kind of graph is one of the published combinations' values.
 
         ccr from {.3, .4, .5}, fat and density from {.4, .5, .6, .7, .8}; noise_sd .1.
         """
         s = self.num_servers
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * s)
+        u = self.task_uniforms(key, split, 4 + 2 * s)
         tenths = (
             sampling.integers(u[:3], jnp.asarray((3, 4, 4), jnp.int32), jnp.asarray((5, 8, 8), jnp.int32)).astype(
                 jnp.float32
@@ -315,57 +328,47 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         start, go = jnp.append(device, send), jnp.append(device, run)
         resources = {
             "slack": jnp.clip(1.0 - start / jnp.maximum(span, 1e-6), 0.0, 1.0),
-            "capacity": jnp.append(NOMINAL_DEVICE, jnp.full((self.num_servers,), NOMINAL_SERVER)) / NOMINAL_SERVER,
-            "private_c": bounded((start - span) / TIME_SCALE),
-            "private_d": bounded((go - span) / TIME_SCALE),
-            "outflow": bounded(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
-            "age": bounded(state.work_busy / (4 * TIME_SCALE)),
+            "capacity": jnp.append(NOMINAL_DEVICE, jnp.full((self.num_servers,), NOMINAL_SERVER)),
+            "private_a": bounded((start - span) / TIME_SCALE),
+            "private_b": bounded((go - span) / TIME_SCALE),
+            "private_c": bounded(jnp.append(0.0, state.link_busy) / (4 * TIME_SCALE)),
+            "private_d": bounded(state.work_busy / (4 * TIME_SCALE)),
         }
         upcoming = turn + jnp.arange(self.window, dtype=jnp.int32)
         present = upcoming < n
         task = jnp.minimum(upcoming, n - 1)
-        urgency = state.rank[task] / state.rank[0]
+        rank, size = state.rank[task], graph.size[task]
+        share = rank / state.rank[0]
         tasks = {
-            "urgency": urgency,
-            "slack": 1.0 - urgency,
-            "level": graph.size[task] / SIZE_SCALE,
+            "urgency": rank,
+            "slack": 1.0 - share,
+            "level": size / SIZE_SCALE,
             "inflow": graph.result[task] / SIZE_SCALE,
-            "waiting": bounded(state.rank[task] / (4 * TIME_SCALE)),
-            "private_c": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
-            "private_d": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
             "is_turn": upcoming == turn,
+            "private_a": jnp.sum(graph.parents[task], axis=1, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "private_b": jnp.sum(graph.parents[:, task], axis=0, dtype=jnp.int32).astype(jnp.float32) / 10.0,
+            "private_c": bounded(rank / (4 * TIME_SCALE)),
         }
         left = jnp.sum(jnp.where(jnp.arange(n, dtype=jnp.int32) >= turn, graph.size, 0.0)) / jnp.sum(graph.size)
         application = {
-            "urgency": left,
-            "slack": 1.0 - left,
-            "level": bounded(span / (4 * TIME_SCALE)),
+            "waiting": left,
+            "age": bounded(span / (4 * TIME_SCALE)),
             "decided": turn / n,
         }
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward)}
-        tokens = token_table(
-            ("place", 1, {k: v[:1] for k, v in resources.items()} | common),
-            ("supplier", self.num_servers, {k: v[1:] for k, v in resources.items()} | common),
-            ("demand", self.window, tasks | common),
-            ("clock", 1, application | common),
-        )
-        seen = jnp.concatenate([jnp.ones((1 + self.num_servers,), bool), present, jnp.ones((1,), bool)])
         places = jnp.arange(self.num_actions, dtype=jnp.int32)
-        amount = tasks["level"][0] / 2.0
+        amount = jnp.minimum(size[0] / (2 * SIZE_SCALE), 1.0)
         return make_observation(
-            tokens=jnp.where(seen[:, None], tokens, 0.0),
-            token_mask=seen,
-            actions=action_rows(
-                self.num_actions,
-                is_noop=places == 0,
-                amount=amount,
-                signed=amount,
-                private_a=urgency[0],
-                private_c=1.0 - urgency[0],
-                private_d=tasks["level"][0],
-            ),
-            action_target=places.astype(jnp.int32),
+            tokens=[
+                ("place", 1, {k: v[:1] for k, v in resources.items()} | common),
+                ("supplier", self.num_servers, {k: v[1:] for k, v in resources.items()} | common),
+                ("demand", self.window, tasks | common),
+                ("clock", 1, application | common),
+            ],
+            actions={"amount": amount, "signed": -amount, "private_a": share[0]},
+            action_target=places,
             action_mask=jnp.ones((self.num_actions,), bool),
+            token_mask=jnp.concatenate([jnp.ones((1 + self.num_servers,), bool), present, jnp.ones((1,), bool)]),
         )
 
     # ---- policies -------------------------------------------------------------------------------------------------
@@ -389,11 +392,11 @@ class EdgeComputing(ResourceEnv[EdgeComputingState, EdgeComputingParams]):
         constants were tuned on tasks of ``sample_params``.
         """
         del key
-        column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
+        column = observation.column
         resources, current = slice(0, 1 + self.num_servers), 1 + self.num_servers
-        size, result = SIZE_SCALE * column["level"][current], SIZE_SCALE * column["inflow"][current]
-        start, run = (TIME_SCALE * column[name][resources] for name in ("private_c", "private_d"))
-        sending, computing = column["outflow"][resources], column["age"][resources]
+        size, result = SIZE_SCALE * column("level")[current], SIZE_SCALE * column("inflow")[current]
+        start, run = (TIME_SCALE * column(name)[resources] for name in ("private_a", "private_b"))
+        sending, computing = column("private_c")[resources], column("private_d")[resources]
         likeness = jnp.where(sending > 0, computing / jnp.maximum(sending, 1e-6) / 0.14, 1.0)
         lean = jnp.sqrt(jnp.clip(likeness, 0.1, 10.0))
         link, speed = 7.5 * MEBIBYTE_PER_MEGABIT * lean, 15.0 / lean

@@ -12,6 +12,7 @@ whose PJM price record is a named instance here; docs/domains/energy_trading.md 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import chex
@@ -22,8 +23,9 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp
 
 LEVELS = (0.45, 0.67, 0.88, 1.09, 1.30)
@@ -64,6 +66,7 @@ class EnergyTradingState(EnvState):
       spike: ``f32[]`` 1 if the last price carried a spike.
       price: ``f32[]`` last cleared price, $/MWh (the reference price before the first hour).
       previous_price: ``f32[]`` the one before.
+      mean_price: ``f32[]`` mean of the prices shown so far, the opening reference price among them, $/MWh.
     """
 
     charge: chex.Array
@@ -74,6 +77,7 @@ class EnergyTradingState(EnvState):
     spike: chex.Array
     price: chex.Array
     previous_price: chex.Array
+    mean_price: chex.Array
 
 
 @struct.dataclass
@@ -130,26 +134,58 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     Shown: devices' sizes, the reference price, and the day-ahead prices of the *hub*, which are wrong for the node in
     level, height and phase. Prices, trades and each device's settlement, hour by hour, identify what is hidden.
 
-    ========== ================================================== =================================================
-    column     store (one a device)                               market (hour ``t + j``, ``j = 0..7``)
-    ========== ================================================== =================================================
-    urgency    ``1 - R / n``                                      day-ahead above reference price, relative, in [0, 1]
-    slack      ``R / n``, level too                               the same below it
-    capacity   ``n`` / largest capacity
-    *flow      units bought, sold last hour / 4
-    age                                                           ``j / 8``
-    change     last change of the price / 50 $/MWh                the same (``j = 0``)
-    signal_a   day-ahead minus reference price, ``t + 1``, / 50   the same of hour ``t + j``
-    signal_b   last price minus reference price / 50              1 if the last price had a spike (``j = 0``)
-    unit_cost  reference price / 50                               reference price / 50
-    unit_value own settlement of the last hour / (50 k)           last price / 50 (``j = 0``)
-    rate       ``k / 4``
-    decided    eagerness to buy minus to sell of its pair
-    cycle_*    time of day of hour ``t``                          time of day of hour ``t + j``
-    ========== ================================================== =================================================
+    Storing is for selling: energy that waits in a store loses by waiting while the price is above the mean ``M`` of the
+    prices shown so far, and wholly once too few hours are left. What the coming hour can sell is ``s = min(k, R)``; of
+    it ``q = min(s, max(R - k (hours left - 1), 0))`` cannot be sold later.
 
-    Actions: the 21 pairs ``lo < hi`` of {never, l1..l5} and {l1..l5, never}; 0 is (never, never), to hold. ``low``,
-    ``high`` are the levels; ``amount``, ``signed`` sum and difference of the eagerness (rank / 5) to buy and to sell.
+    ====== =========== ============================================================================================
+    token  column      quantity
+    ====== =========== ============================================================================================
+    store  urgency     max(P - M, 0) (s - q) + max(P, 0) q, P the last price: the loss if prices go back to M
+    store  slack       how far P is below M, in reference prices, at most 1; 0 once q > 0
+    store  level       R / n
+    store  capacity    n
+    store  outflow     units sold in the last hour [4]
+    store  waiting     R [max_capacity]
+    store  unit_cost   reference price [50 $/MWh]
+    store  unit_value  own settlement of the last hour [50 k $]
+    store  is_turn     1 if its bids are being placed
+    store  decided     eagerness to sell minus to buy of its pair
+    store  cycle_sin   time of day of hour ``t``
+    store  cycle_cos   time of day of hour ``t``
+    store  private_a   n [max_capacity]
+    store  private_b   k [4]
+    store  private_c   units bought in the last hour [4]
+    store  private_d   last change of the price [50 $/MWh]
+    store  private_e   day-ahead price of hour ``t + 1`` minus reference price [50 $/MWh]
+    store  private_f   P minus reference price [50 $/MWh]
+    hour   unit_cost   reference price [50 $/MWh]
+    hour   unit_value  P [50 $/MWh] (``j = 0``)
+    hour   cycle_sin   time of day of hour ``t + j``
+    hour   cycle_cos   time of day of hour ``t + j``
+    hour   private_a   j [8]
+    hour   private_b   1 if the last price had a spike (``j = 0``)
+    hour   private_d   last change of the price [50 $/MWh] (``j = 0``)
+    hour   private_e   day-ahead price of hour ``t + j`` minus reference price [50 $/MWh]
+    all    progress    share of the episode gone
+    all    last_reward reward of the last hour [reference price x sum of k]
+    ====== =========== ============================================================================================
+
+    Roles: store ``store``, one a device; published hour ``t + j``, ``j = 0..7``, ``market``. Features without bounds
+    are cut at 10.
+
+    Actions: the 21 pairs ``lo < hi`` of {never, l1..l5} and {l1..l5, never}; 0 is (never, never), to hold. The target
+    is the store in turn, which selling relieves and buying loads.
+
+    ====== =========== ============================================================================================
+    action column      quantity
+    ====== =========== ============================================================================================
+    all    is_noop     1 for (never, never)
+    all    amount      eagerness (rank of the level / 5) to sell plus to buy
+    all    signed      eagerness to sell minus to buy
+    all    private_a   lo [reference price], 0 for never
+    all    private_b   hi [reference price], 0 for never
+    ====== =========== ============================================================================================
 
     Key figures: ``price`` $/MWh, ``spike`` 0/1, ``units_bought``, ``units_sold``, ``purchases``, ``sales``, ``wear`` $.
     Invariants: ``0 <= R <= n``; bought minus sold is the change of charge; reward is sales minus purchases minus wear;
@@ -171,6 +207,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     num_uniforms = 2
     noop_action = 0
     discount_factor = 0.99
+    data_files = ("prices",)
 
     def __init__(
         self,
@@ -178,9 +215,29 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         num_devices: int = 3,
         max_capacity: int = 16,
         num_prices: int = 31,
-        cycle_hours: int = 24,
+        cycle_hours: int | None = None,
+        prices: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Static shapes: hours P, devices D, largest capacity (units), grid points Z, hours C of the price cycle."""
+        """Static shapes, and a file.
+
+        Args:
+          num_periods: hours P.
+          num_devices: D.
+          max_capacity: largest capacity [units].
+          num_prices: grid points Z, odd.
+          cycle_hours: hours C of the price cycle. By default 24, or all of ``prices``; fewer are its first.
+          prices: path of a CSV of hourly prices [$/MWh] (docs/own_data.md): period t of the default task clears at the
+            t-th. Sampled tasks replay them from one of their days on, at another level and height, with noise.
+        """
+        self._record = None
+        if prices is not None:
+            self._record = readers.load(self.name, "prices", prices, readers.series.parse_prices)
+            most = len(self._record)
+            cycle_hours = checks.whole_number(
+                self.name, "cycle_hours", most if cycle_hours is None else cycle_hours, 2, most
+            )
+            self._record = self._record[:cycle_hours]
+        cycle_hours = 24 if cycle_hours is None else cycle_hours
         self.num_periods, self.num_devices, self.max_capacity, self.num_prices, self.cycle_hours = checks.whole_numbers(
             self.name,
             num_periods=(num_periods, 1, 99_999),
@@ -201,7 +258,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
 
     @property
     def default_params(self) -> EnergyTradingParams:
-        """The canonical market with perfect day-ahead prices and equal lossy devices without wear."""
+        """Equal lossy devices without wear in the file's market, or in the canonical one, day-ahead prices perfect."""
+        canonical = self._canonical()
+        return canonical if self._record is None else self._replay(canonical, self._record)
+
+    def _canonical(self) -> EnergyTradingParams:
         d = self.num_devices
         profile = 33.0 + jnp.asarray(TWO_PEAK, jnp.float32)[jnp.arange(self.cycle_hours, dtype=jnp.int32) % 24]
         full = min(10, self.max_capacity)
@@ -221,10 +282,10 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             wear_cost=jnp.zeros((d,), jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> EnergyTradingParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> EnergyTradingParams:
         """Draws devices and a node. Public: devices, the hub's prices. Hidden: the node's own prices, losses, wear."""
         d, hours = self.num_devices, jnp.arange(self.cycle_hours, dtype=jnp.int32)
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 9 + 4 * d + self.cycle_hours)
+        u = self.task_uniforms(key, split, 9 + 4 * d + self.cycle_hours)
         one, per_device, by_hour = iter(u[:9]), iter(u[9 : 9 + 4 * d].reshape(4, d)), u[9 + 4 * d :]
 
         def between(uniform: chex.Array, low: float, high: float) -> chex.Array:
@@ -239,7 +300,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         day_ahead = reference_price + two_peak[hours % 24] + 5.0 * sampling.normal(by_hour)
         share = next(one)
         shape = ((1.0 - share) * two_peak + share * solar)[(hours + sampling.integers(next(one), -8, 8)) % 24]
-        return EnergyTradingParams(
+        drawn = EnergyTradingParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=capacity,
             power=power,
@@ -254,6 +315,15 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             efficiency=between(next(per_device), 0.70, 0.97),
             wear_cost=between(next(per_device), 0.0, 12.0),
         )
+        return drawn if self._record is None else self._node(drawn, u[:9])
+
+    def _node(self, drawn: EnergyTradingParams, uniforms: chex.Array) -> EnergyTradingParams:
+        """A sampled task in the record's market: another day to begin with, level x U(.5, 1.5), height x U(.5, 1.5)."""
+        own = self.default_params
+        start = 24 * sampling.integers(uniforms[2], 0, max(self.cycle_hours // 24, 1) - 1)
+        mean, days = own.reference_price, jnp.roll(own.profile, -start)
+        profile = mean * (0.5 + uniforms[3]) + (0.5 + uniforms[4]) * (days - mean)
+        return drawn.replace(reference_price=mean, day_ahead=own.day_ahead, profile=profile)
 
     def replay_params(self, prices: Sequence[float]) -> EnergyTradingParams:
         """A record such as :func:`envs_jax.data.pjm_prices` as a task: period ``t`` clears at ``prices[t]``.
@@ -264,10 +334,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
           ValueError: for prices that are not so many finite numbers [$/MWh].
         """
         checks.numbers(self.name, "prices", prices, shape=(self.cycle_hours,), per="one an hour of cycle_hours")
+        return self._replay(self._canonical(), prices)
+
+    def _replay(self, params: EnergyTradingParams, prices: Sequence[float] | np.ndarray) -> EnergyTradingParams:
         record = np.asarray(prices, np.float32)
         mean = jnp.float32(record.mean())
         zero, profile = jnp.float32(0.0), jnp.asarray(np.roll(record, 1))  # period t clears hour t + 1 of the cycle
-        certain = self.default_params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)
+        certain = params.replace(profile=profile, innovation_sd=zero, spike_probability=zero)
         return certain.replace(reference_price=mean, day_ahead=jnp.full_like(profile, mean))
 
     # ---- the world ------------------------------------------------------------------------------------------------
@@ -286,6 +359,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             spike=jnp.float32(0.0),
             price=params.reference_price,
             previous_price=params.reference_price,
+            mean_price=params.reference_price,
         )
 
     def choose(
@@ -322,6 +396,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         }
         settled = trades["sales"] - trades["purchases"] - trades["wear"]
         totals = {name: jnp.sum(x.astype(jnp.float32)) for name, x in trades.items()}
+        shown = (self.period(state) + 2).astype(jnp.float32)  # prices, the opening one and this one included
         state = state.replace(
             charge=state.charge + bought - sold,
             bids=jnp.zeros_like(state.bids),
@@ -331,6 +406,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             spike=spike,
             price=price,
             previous_price=state.price,
+            mean_price=state.mean_price + (price - state.mean_price) / shown,
         )
         return state, jnp.sum(settled), {"price": price, "spike": spike, **totals}
 
@@ -342,8 +418,13 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         sin, cos = jnp.asarray(_SIN)[ahead % 24], jnp.asarray(_COS)[ahead % 24]
         reference = params.reference_price
         premium = params.day_ahead[ahead % self.cycle_hours] - reference
-        level = state.charge / params.capacity
         change = bounded((state.price - state.previous_price) / PRICE_SCALE)
+        # What the coming hour can sell, and what of it finds no later hour in which to be sold.
+        sellable, hours_left = jnp.minimum(params.power, state.charge), self.num_periods - self.period(state)
+        last_chance = jnp.clip(state.charge - params.power * (hours_left - 1), 0, sellable)
+        premium_lost = jnp.maximum(state.price - state.mean_price, 0.0) * (sellable - last_chance).astype(jnp.float32)
+        all_lost = jnp.maximum(state.price, 0.0) * last_chance.astype(jnp.float32)
+        below_mean = jnp.clip((state.mean_price - state.price) / reference, 0.0, 1.0)
         everywhere = {
             "unit_cost": reference / PRICE_SCALE,
             "progress": self.progress(state),
@@ -352,47 +433,45 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
             ),
         }
         stores = dict(
-            urgency=1.0 - level,
-            slack=level,
-            level=level,
-            capacity=params.capacity / self.max_capacity,
-            inflow=jnp.maximum(state.moved, 0) / MAX_POWER,
+            urgency=premium_lost + all_lost,
+            slack=jnp.where(last_chance > 0, 0.0, below_mean),
+            level=state.charge / params.capacity,
+            capacity=params.capacity,
             outflow=jnp.maximum(-state.moved, 0) / MAX_POWER,
-            private_b=change,
-            private_c=premium[1] / PRICE_SCALE,
-            private_d=bounded((state.price - reference) / PRICE_SCALE),
+            waiting=state.charge / self.max_capacity,
             unit_value=bounded(state.settled / (PRICE_SCALE * params.power.astype(jnp.float32))),
-            private_e=params.power / MAX_POWER,
             is_turn=jnp.arange(self.num_devices, dtype=jnp.int32) == turn,
-            decided=jnp.asarray(_EAGER_BUY - _EAGER_SELL)[state.bids],
+            decided=jnp.asarray(_EAGER_SELL - _EAGER_BUY)[state.bids],
             cycle_sin=sin[0],
             cycle_cos=cos[0],
+            private_a=params.capacity / self.max_capacity,
+            private_b=params.power / MAX_POWER,
+            private_c=jnp.maximum(state.moved, 0) / MAX_POWER,
+            private_d=change,
+            private_e=bounded(premium[1] / PRICE_SCALE),
+            private_f=bounded((state.price - reference) / PRICE_SCALE),
             **everywhere,
         )
-        now = jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0
-        markets = dict(
-            urgency=jnp.clip(premium / reference, 0.0, 1.0),
-            slack=jnp.clip(-premium / reference, 0.0, 1.0),
-            age=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
-            private_b=now.astype(jnp.float32) * change,
-            private_c=premium / PRICE_SCALE,
-            private_d=now.astype(jnp.float32) * state.spike,
-            unit_value=now.astype(jnp.float32) * bounded(state.price / PRICE_SCALE),
+        now = (jnp.arange(MARKET_HOURS, dtype=jnp.int32) == 0).astype(jnp.float32)
+        hours = dict(
+            unit_value=now * bounded(state.price / PRICE_SCALE),
             cycle_sin=sin,
             cycle_cos=cos,
+            private_a=jnp.arange(MARKET_HOURS, dtype=jnp.int32) / MARKET_HOURS,
+            private_b=now * state.spike,
+            private_d=now * change,
+            private_e=bounded(premium / PRICE_SCALE),
             **everywhere,
         )
         return make_observation(
-            tokens=token_table(("store", self.num_devices, stores), ("market", MARKET_HOURS, markets)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=np.arange(self.num_actions) == self.noop_action,
-                amount=_EAGER_BUY + _EAGER_SELL,
-                signed=_EAGER_BUY - _EAGER_SELL,
-                private_a=np.where(np.isfinite(_LOW), _LOW, 0.0),
-                private_b=np.where(np.isfinite(_HIGH), _HIGH, 0.0),
-            ),
+            tokens=[("store", self.num_devices, stores), ("market", MARKET_HOURS, hours)],
+            actions={
+                "is_noop": np.arange(self.num_actions) == self.noop_action,
+                "amount": _EAGER_SELL + _EAGER_BUY,
+                "signed": _EAGER_SELL - _EAGER_BUY,
+                "private_a": np.where(np.isfinite(_LOW), _LOW, 0.0),
+                "private_b": np.where(np.isfinite(_HIGH), _HIGH, 0.0),
+            },
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=jnp.ones((self.num_actions,), jnp.bool_),
         )
@@ -444,10 +523,11 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         published curve or the charge earn next to nothing more.
         """
         del key
-        tokens, column = observation.tokens, TOKEN_COLUMNS.index
-        row = tokens[jnp.argmax(tokens[:, column("is_turn")]).astype(jnp.int32)]
-        left = (1.0 - row[column("progress")]) * self.num_periods
-        units = row[column("level")] * row[column("capacity")] * self.max_capacity
-        hours_to_empty = units / (row[column("private_e")] * MAX_POWER)
+        turn = jnp.argmax(observation.column("is_turn")).astype(jnp.int32)
+        progress, level, size, power = (
+            observation.column(name)[turn] for name in ("progress", "level", "private_a", "private_b")
+        )
+        left = (1.0 - progress) * self.num_periods
+        hours_to_empty = level * size * self.max_capacity / (power * MAX_POWER)
         pair = jnp.where(left <= _LAST_PURCHASE, PAIRS.index((0, 5)), PAIRS.index((2, 5)))
         return jnp.where(left <= _MARGIN * hours_to_empty, PAIRS.index((0, 1)), pair).astype(jnp.int32)

@@ -28,7 +28,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import bed_pools
 
 BATCH = (1, 2, 4)  # patients that one choice can move
@@ -108,35 +108,55 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     Action 0 takes nobody; action ``1 + 3 j + a`` moves (1, 2, 4)[a] waiting patients of class j into the ward in turn.
     Illegal: its own class (admitted by itself), more patients than wait, more than it has free beds.
 
-    Tokens: W classes (role ``demand``), W wards (``supplier``), the clock. Patients are shown in units of 8.
+    Patients are shown in units of 8.
 
-    ====== =========== ==========================================================================================
+    ====== =========== ===========================================================================================
     token  column      quantity
-    ====== =========== ==========================================================================================
-    both   urgency     patients of the class (of the ward's own class) waiting, at most 1
-    both   slack       free beds of the ward (of the class's own ward) / N
-    both   capacity    N / max_beds
-    both   waiting     as urgency, up to 10
-    both   signal_a    arrivals of the (own) class at the start of this epoch
-    both   unit_value  h: what a waiting patient of the (own) class costs per epoch [2 cost units]
-    both   unit_cost   overflow cost per patient sent (received) in the last epoch, 0 if none [40 cost units]
-    both   decided     patients sent (received) so far in this epoch
-    both   outflow     patients of the class (of the ward) discharged at the start of this epoch
+    ====== =========== ===========================================================================================
+    class  urgency     h Q: what the waiting patients of the class cost per epoch
+    class  slack       free beds of its own ward / N
     class  level       patients of the class in any bed / N of its own ward
+    class  outflow     patients of the class discharged at the start of this epoch [8]
+    class  waiting     Q, patients of the class waiting [8]
+    class  unit_cost   overflow cost per patient sent in the last epoch, 0 if none [40 cost units]
+    class  unit_value  h: what a waiting patient costs per epoch [2 cost units]
+    class  decided     patients sent so far in this epoch [8]
+    class  private_a   N of its own ward [max_beds]
+    class  private_b   arrivals at the start of this epoch [8]
+    ward   slack       free beds / N
     ward   level       occupied beds / N
-    ward   signal_b    beds occupied by patients of other classes / N
+    ward   capacity    N
+    ward   outflow     patients discharged from it at the start of this epoch [8]
+    ward   waiting     patients of its own class waiting [8]
+    ward   unit_cost   overflow cost per patient received in the last epoch, 0 if none [40 cost units]
+    ward   unit_value  h of its own class [2 cost units]
     ward   is_turn     1 if its choice is being made
-    all    cycle_*     time of day
+    ward   decided     minus patients received so far in this epoch [8]
+    ward   private_a   N [max_beds]
+    ward   private_b   arrivals of its own class at the start of this epoch [8]
+    ward   private_c   beds occupied by patients of other classes / N
+    all    cycle_sin   time of day
+    all    cycle_cos   time of day
     all    progress    share of the episode gone
     all    last_reward cost of the last epoch [-10 cost units]
-    ====== =========== ==========================================================================================
+    ====== =========== ===========================================================================================
 
-    Features without bounds are cut at 10. An action's target is the class it moves (hold: the ward in turn),
-    ``amount`` is patients / 4, ``second_*`` the ward's urgency, slack, level.
+    Roles: W classes ``demand``, W wards ``supplier``, then the clock ``clock``. Features without bounds are cut at 10.
+    A move's target is the class, whose wait it ends; the target of taking nobody is the ward in turn.
+
+    ====== =========== ===========================================================================================
+    action column      quantity
+    ====== =========== ===========================================================================================
+    all    is_noop     1 for taking nobody
+    all    amount      patients moved [4]
+    all    signed      the same
+    all    private_a   own patients that wait for the ward in turn [8], at most 1
+    all    private_b   its free beds / N
+    ====== =========== ===========================================================================================
 
     Shown: N, h, all patients. Hidden: b, felt in ``unit_cost`` of the two tokens concerned and in the reward; arrivals
-    (``signal_a``) and discharges (``outflow``) with their profiles over the day; kappa (``outflow`` against
-    ``signal_b``).
+    (``private_b``) and discharges (``outflow``) with their profiles over the day; kappa (``outflow`` against
+    ``private_c``).
 
     Invariants: patients are conserved; ward w holds at most N_w; an own patient never waits beside a free bed; moving
     adds no patient; permuting the pairs (class, ward) permutes the tokens.
@@ -166,6 +186,12 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     ingredients: ClassVar[tuple[str, ...]] = ("arrival_rate", "arrival_profile")
     reward_unit: ClassVar[str] = "patient-epochs of waiting"
     reference_kind: ClassVar[str] = "heuristic"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "serving_the_urgent_pays": "A placement costs 2 to 40, a wait .5 to 2 an epoch: random placements cost more "
+        "than the waits that they end.",
+        "the_reference_serves_the_urgent": "The reference places few patients, and by hidden costs; chance, whose "
+        "choices grow with the queue, places most of the longest.",
+    }
 
     def __init__(
         self,
@@ -277,10 +303,10 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         """The nominal hospital."""
         return self.instance()
 
-    def sample_params(self, key: chex.PRNGKey) -> HealthcareParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> HealthcareParams:
         """One task; all draws independent and uniform, profiles log-normal around the nominal ones."""
         w, e = self.num_wards, self.epochs_per_day
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 * w + w * w + 1 + 2 * e)
+        u = self.task_uniforms(key, split, 4 * w + w * w + 1 + 2 * e)
         by_ward, pairs, rest = u[: 4 * w].reshape(4, w), u[4 * w : 4 * w + w * w], u[4 * w + w * w :]
 
         def between(limits: tuple[float, float], uniform: chex.Array) -> chex.Array:
@@ -399,7 +425,6 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         wards = jnp.arange(w, dtype=jnp.int32)
         occupied = state.in_ward.sum(0, dtype=jnp.int32)
         free = params.beds - occupied
-        level = occupied / params.beds
         phase = 2.0 * jnp.pi * (self.period(state) % self.epochs_per_day).astype(jnp.float32) / self.epochs_per_day
         common = {
             "cycle_sin": jnp.sin(phase),
@@ -408,47 +433,50 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
             "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
         waiting = bounded(state.waiting.astype(jnp.float32) / PATIENTS)
+        slack = free / params.beds
         both = {
-            "urgency": jnp.minimum(waiting, 1.0),
-            "slack": free / params.beds,
-            "capacity": params.beds / self.max_beds,
+            "slack": slack,
             "waiting": waiting,
-            "private_c": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
             "unit_value": bounded(params.holding_cost / HOLDING_SCALE),
+            "private_a": params.beds / self.max_beds,
+            "private_b": bounded(state.arrived.astype(jnp.float32) / PATIENTS),
             **common,
         }
 
-        def flows(axis: int) -> dict[str, chex.Array]:
-            """Of the classes (axis 1, over wards) or of the wards (axis 0, over classes)."""
+        def flows(axis: int, sign: float) -> dict[str, chex.Array]:
+            """Of the classes (axis 1, over wards; relieved) or of the wards (axis 0, over classes; loaded)."""
             charged, moved = state.charged.sum(axis), state.moved_before.sum(axis, dtype=jnp.int32)
             return {
                 "outflow": bounded(state.discharged.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
                 "unit_cost": bounded(charged / jnp.maximum(moved, 1).astype(jnp.float32) / OVERFLOW_SCALE),
-                "decided": bounded(state.moved.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
+                "decided": bounded(sign * state.moved.sum(axis, dtype=jnp.int32).astype(jnp.float32) / PATIENTS),
             }
 
-        patients = {**both, **flows(1), "level": bounded(state.in_ward.sum(1, dtype=jnp.int32) / params.beds)}
+        patients = {
+            **both,
+            **flows(1, 1.0),
+            "urgency": params.holding_cost * state.waiting.astype(jnp.float32),
+            "level": bounded(state.in_ward.sum(1, dtype=jnp.int32) / params.beds),
+        }
         rooms = {
             **both,
-            **flows(0),
-            "level": level,
-            "private_d": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
+            **flows(0, -1.0),
+            "level": occupied / params.beds,
+            "capacity": params.beds,
             "is_turn": wards == turn,
+            "private_c": (occupied - jnp.diagonal(state.in_ward)) / params.beds,
         }
         amount = self.size / max(BATCH)
         moving = self.size > 0
         return make_observation(
-            tokens=token_table(("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=~moving,
-                amount=amount,
-                signed=amount,
-                private_a=both["urgency"][turn],
-                private_c=both["slack"][turn],
-                private_d=level[turn],
-            ),
+            tokens=[("demand", w, patients), ("supplier", w, rooms), ("clock", 1, common)],
+            actions={
+                "is_noop": ~moving,
+                "amount": amount,
+                "signed": amount,
+                "private_a": jnp.minimum(waiting[turn], 1.0),
+                "private_b": slack[turn],
+            },
             action_target=jnp.where(moving, self.sender, w + turn).astype(jnp.int32),
             action_mask=self.legal(turn, state.waiting, free[turn]),
         )
@@ -483,12 +511,11 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         A queue is as long as ``Q / N`` times the mean stay; what a free bed is worth to its ward is in the reserve.
         """
         del key
-        column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
-        w, (patience, reserve) = self.num_wards, HEURISTIC
-        beds = self.max_beds * column["capacity"]
-        waiting, holding = PATIENTS * column["waiting"][:w], HOLDING_SCALE * column["unit_value"][:w]
-        own = beds * column["is_turn"]
-        free, kept = jnp.sum(own * column["slack"]), reserve * jnp.sum(own)
+        column, w, (patience, reserve) = observation.column, self.num_wards, HEURISTIC
+        beds = self.max_beds * column("private_a")
+        waiting, holding = PATIENTS * column("waiting")[:w], HOLDING_SCALE * column("unit_value")[:w]
+        own = beds * column("is_turn")
+        free, kept = jnp.sum(own * column("slack")), reserve * jnp.sum(own)
         worth, cost = patience * holding / beds[:w], jnp.ones((w,), jnp.float32)  # in overflow costs assumed
         legal = observation.action_mask
         return bed_pools.index_choice(worth, waiting, cost, legal, free - kept, self.sender, self.size)

@@ -17,6 +17,7 @@ weighted tardiness, in mean nominal operation times.
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 import chex
@@ -24,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs_jax import checks, data, sampling
+from envs_jax import checks, data
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import job_shop
 from envs_jax.references.job_shop import Progress, Shop, total
 
@@ -96,42 +98,55 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     has been waiting longest instead (ties: the lowest number), so that every episode finishes its J M operations within
     J M + ``max_holds`` choices. Once all is done it does nothing. The clock waits while something can be started.
 
-    Tokens: J jobs, M machines, the shop. L = M x mean p is a mean job's nominal time.
+    L = M x mean p is a mean job's nominal time. A job that waits pays its price for every minute if it ends late. The
+    price is what it has been billed, or the mean weight of tasks (7/3) as long as it was never late; and as queues eat
+    up what the nominal schedule spares, about 1 - slack of such jobs do end late.
 
-    ======= ========== ===================================================================================
-    token   column     quantity
-    ======= ========== ===================================================================================
-    job     urgency    max(t + nominal work left - d, 0) / L, at most 1; 0 when done
-    job     slack      max(d - t - nominal work left, 0) / L, at most 1; 0 when done
-    job     level      nominal work left / L
-    job     inflow     nominal time left of the operation that runs [2 mean p]
-    job     waiting    nominal time of the next operation, if the job waits for it [2 mean p]
-    job     pipeline   nominal time of the operations after that / L
-    job     age        how long it has been waiting / L
-    job     outflow    1 if an operation ended in the clock's last move
-    job     change     ln(actual / nominal time) of that operation
-    job     signal_a   label of the machine it needs next, in (-1, 1)
-    job     unit_value w / 4 once the job has been late, 0 before: the price that has been billed
-    job     rate       the next machine's observed speed
-    job     is_turn    1 if it can be started now
-    job     decided    1 if it runs
-    machine urgency    nominal time of the jobs that wait for it / L, at most 1
-    machine slack      1 if idle
-    machine level      nominal time left of what runs on it [2 mean p]
-    machine outflow    1 if an operation ended on it in the clock's last move; change as for a job
-    machine age        how long the operation on it has been running [2 mean p]
-    machine signal_a   its label
-    machine signal_b   operations ended on it / J
-    machine rate       observed speed: nominal / actual time of these, 1 before the first
-    shop    urgency    share of the jobs that are behind their nominal schedule
-    shop    slack      holds left / max_holds
-    shop    level      share of operations not yet started
-    all     progress   share of the episode gone
-    all     last_reward reward of the last choice / 4, within [-10, 10]
-    ======= ========== ===================================================================================
+    ======= =========== ==========================================================================================
+    token   column      quantity
+    ======= =========== ==========================================================================================
+    job     urgency     price x (1 - slack), 0 unless it waits
+    job     slack       max(d - t - nominal work left, 0) / L, at most 1; 0 when done
+    job     level       nominal work left / L
+    job     outflow     1 if an operation ended in the clock's last move
+    job     waiting     nominal time of the next operation, if the job waits for it [2 mean p]
+    job     age         how long it has been waiting, or its operation running / L, at most 10
+    job     unit_value  w once the job has been late, 0 before: the price that has been billed [4], at most 10
+    job     private_a   max(t + nominal work left - d, 0) / L, at most 1; 0 when done
+    job     private_b   nominal time left of the operation that runs [2 mean p]
+    job     private_c   nominal time of the operations after the next / L
+    job     private_d   ln(actual / nominal time) of the operation that ended in the clock's last move
+    job     private_e   label of the machine it needs next, in (-1, 1)
+    job     private_f   the next machine's observed speed
+    machine slack       1 if idle
+    machine level       nominal time left of what runs on it [2 mean p]
+    machine outflow     1 if an operation ended on it in the clock's last move
+    machine waiting     nominal time of the jobs that wait for it [2 mean p]
+    machine age         how long the operation on it has been running [2 mean p]
+    machine private_a   operations ended on it / J
+    machine private_d   ln(actual / nominal time) of the operation that ended in the clock's last move
+    machine private_e   its label
+    machine private_f   observed speed: nominal / actual time of its ended operations, 1 before the first
+    shop    level       holds left / max_holds
+    shop    waiting     share of operations not yet started
+    shop    is_turn     1: the dispatcher may start any job
+    shop    private_a   share of the jobs that are behind their nominal schedule
+    all     progress    share of the episode gone
+    all     last_reward reward of the last choice [4]
+    ======= =========== ==========================================================================================
 
-    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start
-    has ``amount`` = ``signed`` = nominal time [2 mean p], at most 1, and its machine's urgency as ``second_urgency``.
+    Roles: job ``demand``, machine ``supplier``, shop ``clock``. Unbounded features are clipped to [-10, 10]. A start's
+    target is the job. Action J has no target where it holds; where no hold is allowed it is described as the start that
+    it stands for. As it is not always to do nothing, no action has ``is_noop``.
+
+    ======= =========== ==========================================================================================
+    action  column      quantity
+    ======= =========== ==========================================================================================
+    all     amount      1 for a start
+    all     signed      1 for a start: the job waits no longer
+    all     private_a   nominal time of the jobs that wait for its machine [2 mean p]
+    all     private_b   of action J: 1 to hold (or when all is done), -1 to start the job that has been waiting longest
+    ======= =========== ==========================================================================================
 
     Key figures in ``info``, of the clock's last move: ``weighted_tardiness`` [cost]; ``minutes``; ``operations`` ended;
     ``finished_jobs``; ``tardy_jobs`` finished late; ``holds``.
@@ -145,23 +160,41 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     (breakdowns): all recalled, none re-read. Machine factors and hidden weights are choices made here.
 
     Args:
-      num_jobs: J; J + M at most 31.
-      num_machines: M.
+      num_jobs: J; J + M at most 31. By default 6, or what ``instance`` has.
+      num_machines: M, likewise.
       max_holds: holds per episode; 0 is the classical class of non-delay schedules.
+      instance: path of a job-shop file (docs/own_data.md), the default task with tightness 1.3. Sampled tasks keep all
+        that is shown and draw what is hidden.
     """
 
     name: ClassVar[str] = "manufacturing"
     hidden: ClassVar[tuple[str, ...]] = ("weight", "factor", "repair_share", "repair_time", "variation")
     reward_unit: ClassVar[str] = "weighted mean operation times"
+    data_files: ClassVar[tuple[str, ...]] = ("instance",)
 
-    def __init__(self, num_jobs: int = 6, num_machines: int = 6, max_holds: int = 2) -> None:
+    def __init__(
+        self,
+        num_jobs: int | None = None,
+        num_machines: int | None = None,
+        max_holds: int = 2,
+        instance: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
+        self._file = None if instance is None else readers.load(self.name, "instance", instance, readers.job_shop.parse)
+        jobs, machines = (6, 6) if self._file is None else self._file.route.shape
+        num_jobs, num_machines = (
+            jobs if num_jobs is None else num_jobs,
+            machines if num_machines is None else num_machines,
+        )
         num_jobs, num_machines, max_holds = checks.whole_numbers(
             self.name, num_jobs=(num_jobs, 1, 30), num_machines=(num_machines, 1, 30), max_holds=(max_holds, 0, 10_000)
         )
         if num_jobs + num_machines > 31:
             total = f"{num_jobs} + {num_machines} = {num_jobs + num_machines}"
             raise checks.refusal(self.name, "num_jobs + num_machines", "at most 31", total)
+        if self._file is not None and (num_jobs, num_machines) != (jobs, machines):
+            allowed = f"the file's {jobs} and {machines}"
+            raise checks.refusal(self.name, "num_jobs, num_machines", allowed, f"{num_jobs}, {num_machines}")
         self.num_jobs = num_jobs
         self.num_machines = num_machines
         self.max_holds = max_holds
@@ -175,11 +208,13 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
 
     @property
     def default_params(self) -> ManufacturingParams:
-        """ft06, la01 or ft10 if J x M is 6x6, 10x5 or 10x10, else Taillard's instance of ta01's seeds; tightness 1.3.
+        """The file's; else ft06, la01, ft10 (J x M 6x6, 10x5, 10x10) or Taillard's of ta01's seeds; tightness 1.3.
 
         Machines run as planned: f = 1, no breakdowns, no variation.
         """
         shape = (self.num_jobs, self.num_machines)
+        if self._file is not None:
+            return self.instance(self._file.route, self._file.minutes)
         if shape in PUBLISHED:
             return self.instance(*data.job_shop(PUBLISHED[shape]))
         return self.instance(*job_shop.taillard(jnp.int32(TA01_SEEDS[0]), jnp.int32(TA01_SEEDS[1]), *shape))
@@ -224,18 +259,21 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
             variation=jnp.float32(0.0),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> ManufacturingParams:
-        """One task: an instance of Taillard's generator on machines of its own.
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ManufacturingParams:
+        """One task: an instance of Taillard's generator, or the file's jobs and due dates, on machines of its own.
 
         Tightness ~ U(1.2, 1.7), w_j 1, 2 or 4 alike, f_m ~ logU(1/2, 2), A_m ~ U(0, .05), R ~ U(1, 2) mean operation
         times, cv ~ U(.02, .2).
         """
         j, m = self.num_jobs, self.num_machines
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 5 + 2 * m + j)
+        u = self.task_uniforms(key, split, 5 + 2 * m + j)
         seeds = 1 + (u[:2] * (job_shop.MODULUS - 256)).astype(jnp.int32)
         route, minutes = job_shop.taillard(seeds[0], seeds[1], j, m)
         weight = 2.0 ** jnp.floor(3.0 * u[5 + 2 * m :])
-        task = self.instance(route, minutes, 1.2 + 0.5 * u[2], weight)
+        if self._file is None:
+            task = self.instance(route, minutes, 1.2 + 0.5 * u[2], weight)
+        else:
+            task = self.default_params.replace(weight=weight)
         return task.replace(
             factor=4.0 ** (u[5 : 5 + m] - 0.5),
             repair_share=0.05 * u[5 + m : 5 + 2 * m],
@@ -275,6 +313,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         """``bool[J]``: the job's next operation finds job and machine free."""
         return job_shop.earliest(params.order, self._progress(state)) <= state.clock
 
+    def _longest(self, state: ManufacturingState, startable: chex.Array) -> chex.Array:
+        """``i32[]``: of the jobs that can be started the one that has been waiting longest; ties: the lowest number."""
+        return jnp.argmin(jnp.where(startable, state.ready, jnp.inf)).astype(jnp.int32)
+
     def _may_hold(self, state: ManufacturingState) -> chex.Array:
         """``bool[]``: something runs whose end can be waited for, and a hold is left."""
         return (state.holds > 0) & (state.ready > state.clock).any()
@@ -287,8 +329,7 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         startable = self._startable(state, params)
         asked = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == action)
         hold = ~asked.any() & self._may_hold(state)
-        waited = jnp.where(startable, state.ready, jnp.inf)
-        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == jnp.argmin(waited).astype(jnp.int32))
+        longest = startable & (jnp.arange(self.num_jobs, dtype=jnp.int32) == self._longest(state, startable))
         chosen = jnp.where(asked.any(), asked, longest) & ~hold
         shop = Shop(order=params.order, minutes=state.minutes, weight=params.weight, due=params.due)
         after = job_shop.start(shop, self._progress(state), state.clock, chosen)
@@ -343,74 +384,62 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         slack = jnp.where(f.open, (params.due - t - f.work) / length, 0.0)
         startable = self._startable(state, params)
         speed = jnp.where(state.spent > 0.0, total(f.complete, nominal, 0) / jnp.maximum(state.spent, 1e-6), 1.0)
-        queued = jnp.minimum(total(f.queue, nominal, 0) / length, 1.0)
+        queued = bounded(total(f.queue, nominal, 0) / (2.0 * mean))
         label = (2.0 * jnp.arange(m, dtype=jnp.float32) + 1.0) / m - 1.0
-        last_reward = bounded(REWARD_SCALE * state.last_reward)
-        shared = {"progress": self.progress(state), "last_reward": last_reward}
+        shared = {"progress": self.progress(state), "last_reward": bounded(REWARD_SCALE * state.last_reward)}
         tardy = jnp.maximum(jnp.where(f.open, t, state.ready) - params.due, 0.0)
         price = jnp.where(tardy > 0.0, state.bill / jnp.maximum(tardy, 1e-6), 0.0)
-        tokens = token_table(
-            (
-                "demand",
-                j,
-                {
-                    "urgency": jnp.clip(-slack, 0.0, 1.0),
-                    "slack": jnp.clip(slack, 0.0, 1.0),
-                    "level": f.work / length,
-                    "outflow": f.ended.astype(jnp.float32),
-                    "inflow": f.left / (2.0 * mean),
-                    "private_a": f.later / length,
-                    "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
-                    "age": jnp.minimum(jnp.where(f.queue.any(1), t - state.ready, 0.0) / length, 10.0),
-                    "private_b": bounded(f.outcome),
-                    "private_c": total(f.following, label, 1),
-                    "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
-                    "private_e": jnp.minimum(total(f.following, speed, 1), 10.0),
-                    "is_turn": startable.astype(jnp.float32),
-                    "decided": f.running.astype(jnp.float32),
-                    **shared,
-                },
-            ),
-            (
-                "supplier",
-                m,
-                {
-                    "urgency": queued,
-                    "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
-                    "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
-                    "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
-                    "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
-                    "private_b": bounded(total(f.last, f.outcome[:, None], 0)),
-                    "private_c": label,
-                    "private_d": f.complete.sum(0, dtype=jnp.int32) / j,
-                    "private_e": jnp.minimum(speed, 10.0),
-                    **shared,
-                },
-            ),
-            (
-                "clock",
-                1,
-                {
-                    "urgency": (slack < 0.0).sum(dtype=jnp.int32) / j,
-                    "slack": state.holds / max(self.max_holds, 1),
-                    "level": (j * m - state.started.sum(dtype=jnp.int32)) / (j * m),
-                    **shared,
-                },
-            ),
-        )
-        size = jnp.append(jnp.minimum(total(f.following, nominal, 1) / (2.0 * mean), 1.0), 0.0)
-        noop = jnp.arange(j + 1, dtype=jnp.int32) == j
+        waits = f.queue.any(1)
+        spare = jnp.clip(slack, 0.0, 1.0)
+        since = jnp.where(f.running, state.began, state.ready)
+        jobs = {
+            "urgency": jnp.where(waits, jnp.where(tardy > 0.0, price, MEAN_WEIGHT) * (1.0 - spare), 0.0),
+            "slack": spare,
+            "level": f.work / length,
+            "outflow": f.ended.astype(jnp.float32),
+            "waiting": total(f.queue, nominal, 1) / (2.0 * mean),
+            "age": jnp.minimum(jnp.where(waits | f.running, t - since, 0.0) / length, 10.0),
+            "unit_value": jnp.minimum(price / TOP_WEIGHT, 10.0),
+            "private_a": jnp.clip(-slack, 0.0, 1.0),
+            "private_b": f.left / (2.0 * mean),
+            "private_c": f.later / length,
+            "private_d": bounded(f.outcome),
+            "private_e": total(f.following, label, 1),
+            "private_f": jnp.minimum(total(f.following, speed, 1), 10.0),
+            **shared,
+        }
+        machines = {
+            "slack": 1.0 - f.busy.any(0).astype(jnp.float32),
+            "level": total(f.busy, f.left[:, None], 0) / (2.0 * mean),
+            "outflow": (f.last & f.ended[:, None]).sum(0, dtype=jnp.int32),
+            "waiting": queued,
+            "age": jnp.minimum(total(f.busy, t - state.began[:, None], 0) / (2.0 * mean), 10.0),
+            "private_a": f.complete.sum(0, dtype=jnp.int32) / j,
+            "private_d": bounded(total(f.last, f.outcome[:, None], 0)),
+            "private_e": label,
+            "private_f": jnp.minimum(speed, 10.0),
+            **shared,
+        }
+        shop = {
+            "level": state.holds / max(self.max_holds, 1),
+            "waiting": (j * m - state.started.sum(dtype=jnp.int32)) / (j * m),
+            "is_turn": 1.0,
+            "private_a": (slack < 0.0).sum(dtype=jnp.int32) / j,
+            **shared,
+        }
+        start = jnp.arange(j + 1, dtype=jnp.int32) < j
+        longest, refused = self._longest(state, startable), startable.any() & ~self._may_hold(state)
+        starts = (start | refused).astype(jnp.float32)
+        at_machine = total(f.following, queued, 1)
         return make_observation(
-            tokens=tokens,
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=noop,
-                amount=size,
-                signed=size,
-                private_a=jnp.append(total(f.following, queued, 1), 0.0),
-            ),
-            action_target=jnp.where(noop, -1, jnp.arange(j + 1, dtype=jnp.int32)).astype(jnp.int32),
+            tokens=[("demand", j, jobs), ("supplier", m, machines), ("clock", 1, shop)],
+            actions={
+                "amount": starts,
+                "signed": starts,
+                "private_a": jnp.append(at_machine, jnp.where(refused, at_machine[longest], 0.0)),
+                "private_b": jnp.where(start, 0.0, jnp.where(refused, -1.0, 1.0)),
+            },
+            action_target=jnp.append(jnp.arange(j, dtype=jnp.int32), jnp.where(refused, longest, -1)),
             action_mask=jnp.append(startable, True),
         )
 
@@ -443,14 +472,14 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
         were tuned on tasks of ``sample_params``.
         """
         del key
-        jobs = observation.tokens[: self.num_jobs]
-        slack, urgency, waiting, price, rate = (
-            jobs[:, TOKEN_COLUMNS.index(name)] for name in ("slack", "urgency", "waiting", "unit_value", "private_e")
+        slack, behind, waiting, price, speed = (
+            observation.column(name)[: self.num_jobs]
+            for name in ("slack", "private_a", "waiting", "unit_value", "private_f")
         )
         # In mean operation times; a lead of 1 leaves the nominal slack less what the machine's speed adds.
         nominal = 2.0 * waiting
-        minutes = jnp.maximum(nominal / rate, 1e-3)
-        ahead = self.num_machines * (slack - urgency) - (minutes - nominal)
+        minutes = jnp.maximum(nominal / speed, 1e-3)
+        ahead = self.num_machines * (slack - behind) - (minutes - nominal)
         index = job_shop.atc_index(jnp.where(price > 0.0, price, MEAN_WEIGHT / TOP_WEIGHT), minutes, ahead, 1.0)
         startable = observation.action_mask[: self.num_jobs]
         best = jnp.argmax(jnp.where(startable, index, -1.0)).astype(jnp.int32)

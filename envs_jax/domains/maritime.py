@@ -18,6 +18,7 @@ Where and when orders come (orders, source), where they go (destination) and f, 
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 import chex
@@ -27,17 +28,9 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
-from envs_jax.data import cim
+from envs_jax.data import cim, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import (
-    ACTION_COLUMNS,
-    TOKEN_COLUMNS,
-    Observation,
-    make_observation,
-    action_rows,
-    bounded,
-    token_table,
-)
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import keep_shares, liner_services
 from envs_jax.references.liner_services import MAX_DELAY, WEEK, Stock
 
@@ -48,7 +41,6 @@ LEVELS = 10
 HEURISTIC = (3.0, 3.2, 0.2, 0.9, 1.25)
 """Of the rule without knowledge: weeks of cover here and ahead, weight of other routes, of needs ahead, of supply under
 way. Tuned on tasks of ``sample_params``."""
-LOW, HIGH = ACTION_COLUMNS.index("private_a"), ACTION_COLUMNS.index("private_b")
 ITERATIONS, STEP = 200, 0.3
 """Of the reference's plan."""
 ROUNDING = 1e-3
@@ -103,40 +95,58 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
     loaded, discharges where nothing is on board. Week 0 has no calls yet and no choice but the no-op; it lasts from the
     morning of day 0 to the evening of day 7, when all vessels call. Reward is 0 except on the week's last turn.
 
-    Tokens: P ports (role ``store``), V vessels (``carrier``), the clock. U = all containers / P. "Last week" is that
-    before this week's calls; week 0 has eight days.
+    U = all containers / P. "Last week" is that before this week's calls; week 0 has eight days.
 
-    ====== =========== ================================================================================
+    ====== =========== ===================================================================================
     token  column      quantity
-    ====== =========== ================================================================================
-    port   urgency     share of last week's orders that was lost
+    ====== =========== ===================================================================================
+    port   urgency     last week's orders less its empties and what its consignees have, at least 0
     port   slack       empties / (empties + last week's orders + 1)
     port   level       empties in port [U]
-    port   capacity    empties on day 0 relative to the largest
     port   inflow      containers at its consignees, back within 3 days [U]
-    port   pipeline    full containers afloat for it [U]
     port   outflow     orders served last week [U]
     port   waiting     full containers there or at its shippers [U]
-    port   signal_a    orders last week [U]
-    port   signal_b    empties on the vessels whose next call is there [U]
+    port   unit_cost   c
     port   unit_value  1: an order served
     port   decided     empties discharged less loaded there so far this week [U]
+    port   private_a   full containers afloat for it [U]
+    port   private_b   orders last week [U]
+    port   private_c   empties on the vessels whose next call is there [U]
+    port   private_d   share of last week's orders that was lost
+    port   private_e   empties on day 0 relative to the largest
     vessel slack       room / capacity
     vessel level       empties on board [U]
-    vessel capacity    relative to the largest
-    vessel inflow      full containers for its next call [U]
-    vessel pipeline    full containers on board [U]
-    vessel signal_a, b its next port's orders last week, and its empties [U]
+    vessel capacity    containers it carries
+    vessel unit_cost   c
+    vessel is_turn     1 for the vessel in turn
     vessel decided     empties loaded less discharged this week [U]
-    both   unit_cost   c
-    both   is_turn     1 for the vessel in turn and the port where it lies
-    all    cycle_*     week of the season
+    vessel private_a   full containers on board [U]
+    vessel private_b   orders of its next port last week [U]
+    vessel private_c   empties in its next port [U]
+    vessel private_d   full containers on board for its next port [U]
+    all    cycle_sin   sine of the week of the season
+    all    cycle_cos   cosine of it
     all    progress    share of the episode gone
     all    last_reward R of the last week [U]
-    ====== =========== ================================================================================
+    ====== =========== ===================================================================================
 
-    Features without bounds are cut at 10. An action's target is the port; ``low`` is what it loads, ``high`` what it
-    discharges [U]; ``second_*`` are the vessel's slack and level.
+    Roles: P ports ``store``, V vessels ``carrier``, then the clock ``clock``. Features without bounds are cut at 10.
+    Urgency is what a port loses next week if it orders as in the last and nothing is landed; an order lost costs the
+    same everywhere.
+
+    ========= ========= ==================================================================================
+    action    column    quantity
+    ========= ========= ==================================================================================
+    no-op     is_noop   1: nothing is moved
+    all       amount    |k| / 10
+    all       signed    k / 10: landing (+) relieves the port, where empties are short, loading (-) takes them
+    load      private_a empties loaded [U]
+    discharge private_b empties discharged [U]
+    all       private_c the vessel's slack
+    all       private_d the vessel's level
+    ========= ========= ==================================================================================
+
+    The target, of the no-op too, is the port where the vessel lies.
 
     Hidden: orders, source, destination, f, g. Orders by port stand in every week's tokens; where containers turn up
     again, and when, tells destinations and delays. Key figures in ``info``: see :meth:`advance`.
@@ -166,19 +176,37 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
       num_periods: weeks, the first without choices.
       season: whether the default task's orders rise and fall as from level 0.3 on.
       scarce: whether its vessels are those of level 0.2 on.
+      topology: path of a MARO topology (docs/own_data.md) in place of all three; P + V at most 31. Sampled tasks keep
+        what is shown and draw the trade, for as many containers.
     """
 
     name: ClassVar[str] = "maritime"
     hidden: ClassVar[tuple[str, ...]] = ("orders", "source", "destination", "shipper_days", "consignee_days")
     reward_unit: ClassVar[str] = "thousand containers"
     reference_kind: ClassVar[str] = "heuristic"
+    data_files: ClassVar[tuple[str, ...]] = ("topology",)
 
-    def __init__(self, network: str = "5p", num_periods: int = 17, season: bool = False, scarce: bool = False) -> None:
+    def __init__(
+        self,
+        network: str = "5p",
+        num_periods: int = 17,
+        season: bool = False,
+        scarce: bool = False,
+        topology: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
         network = checks.one_of(self.name, "network", network, cim.NETWORKS)
         num_periods = checks.whole_number(self.name, "num_periods", num_periods, 2, 10_000)
         season, scarce = (checks.flag(self.name, *field) for field in (("season", season), ("scarce", scarce)))
-        self.network, self.season, self.scarce = cim.NETWORKS[network], season, scarce
+        read = readers.topology
+        self._own = topology is not None
+        if self._own and (network, season, scarce) != ("5p", False, False):
+            got = f"network={network!r}, season={season}, scarce={scarce} beside topology"
+            raise checks.refusal(self.name, "network, season, scarce", "left out with a topology", got)
+        self.trade = (
+            readers.load(self.name, "topology", topology, read.read) if self._own else read.shipped(network, season)
+        )
+        self.network, self.season, self.scarce = self.trade.network, season, scarce
         p, v = len(self.network.ports), len(self.network.vessels)
         self.num_ports, self.num_turns, self.num_periods = p, v, num_periods
         self.num_tokens, self.num_actions, self.noop_action = p + v + 1, 2 * LEVELS + 1, LEVELS
@@ -190,24 +218,23 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
 
     @property
     def default_params(self) -> MaritimeParams:
-        """The published network: level 0.0; with ``season`` and ``scarce`` level 0.3, whose orders rise and fall."""
-        net, p = self.network, self.num_ports
-        days = jnp.ones((p,), jnp.float32)
+        """The file's; or the published network at level 0.0, at 0.3 with ``season`` and ``scarce``: orders vary."""
+        net, trade = self.network, self.trade
         return MaritimeParams(
             max_steps_in_episode=jnp.int32(self.horizon),
             capacity=jnp.asarray(net.capacity[int(self.scarce)], jnp.float32),
-            start=jnp.asarray([int(share * cim.CONTAINERS) for share in net.start], jnp.float32),
-            move_cost=jnp.float32(0.05),
-            order_noise=jnp.float32(0.0),
-            source_noise=jnp.zeros((p,), jnp.float32),
-            orders=jnp.asarray(cim.orders(self.season), jnp.float32),
+            start=jnp.asarray([int(share * trade.containers) for share in net.start], jnp.float32),
+            move_cost=jnp.float32(trade.move_cost),
+            order_noise=jnp.float32(trade.order_noise),
+            source_noise=jnp.asarray(trade.source_noise, jnp.float32),
+            orders=jnp.asarray(trade.orders, jnp.float32),
             source=jnp.tile(jnp.asarray(net.source, jnp.float32), (WEEKS, 1)),
             destination=jnp.asarray([net.lanes.get(lane, 0.0) for lane in self.services.lanes], jnp.float32),
-            shipper_days=days,
-            consignee_days=days,
+            shipper_days=jnp.asarray(trade.shipper_days, jnp.float32),
+            consignee_days=jnp.asarray(trade.consignee_days, jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> MaritimeParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> MaritimeParams:
         """Draws the trade: which ports export, when their seasons are, where the goods go, how long f and g are.
 
         Mean orders U(.025, .045) of all containers a day, split among ports by Dirichlet(1); each port's rise and fall
@@ -215,7 +242,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         nu = .8. Vessels carry 9000 to 15000 containers (shown).
         """
         p, lanes = self.num_ports, self.num_lanes
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 1 + 6 * p + lanes + self.num_turns)
+        u = self.task_uniforms(key, split, 1 + 6 * p + lanes + self.num_turns)
         (weight, swing, phase, waves, packing, unpacking), rest = u[1 : 1 + 6 * p].reshape(6, p), u[1 + 6 * p :]
         weight = -jnp.log(weight)  # normalised, Dirichlet(1)
         time = (jnp.arange(WEEKS, dtype=jnp.float32)[:, None] + 0.5) / WEEKS
@@ -224,11 +251,14 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         share = (0.025 + 0.02 * u[0]) * (weight / weight.sum())
         rate = share[None, :] * (1.0 + (0.5 + 0.5 * swing)[None, :] * wave)
         share = -jnp.log(rest[:lanes])
+        shown = {
+            "capacity": jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
+            "order_noise": jnp.float32(0.1),
+            "source_noise": jnp.full((p,), 0.8, jnp.float32),
+        }
         return self.default_params.replace(
-            capacity=jnp.round(9_000.0 + 6_000.0 * rest[lanes:]),
-            order_noise=jnp.float32(0.1),
-            source_noise=jnp.full((p,), 0.8, jnp.float32),
-            orders=cim.CONTAINERS * jnp.repeat(rate.sum(-1), WEEK),
+            **({} if self._own else shown),
+            orders=self.trade.containers * jnp.repeat(rate.sum(-1), WEEK),
             source=rate / rate.sum(-1, keepdims=True),
             destination=share / (share @ self.services.from_port)[self.services.origin],
             shipper_days=sampling.integers(packing, 1, MAX_DELAY).astype(jnp.float32),
@@ -347,54 +377,51 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "last_reward": bounded(1000.0 * state.last_reward / unit),
         }
         empty, booked, cost = bounded(stock.empty / unit), bounded(state.booked / unit), bounded(params.move_cost)
+        consignee = stock.consignee.sum(0)
         room = params.capacity - stock.laden.sum(-1) - stock.aboard
         ports = {
-            "urgency": state.lost / jnp.maximum(state.booked, 1.0),
+            "urgency": jnp.maximum(state.booked - stock.empty - consignee, 0.0),
             "slack": stock.empty / (stock.empty + state.booked + 1.0),
             "level": empty,
-            "capacity": params.start / params.start.max(),
-            "inflow": bounded(stock.consignee.sum(0) / unit),
-            "private_a": bounded(stock.laden.sum(0) / unit),
+            "inflow": bounded(consignee / unit),
             "outflow": bounded((state.booked - state.lost) / unit),
             "waiting": bounded((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
-            "private_c": booked,
-            "private_d": bounded(stock.aboard @ onto / unit),
             "unit_cost": cost,
             "unit_value": 1.0,
-            "is_turn": port,
             "decided": bounded(state.moved @ self.services.here(week) / unit),
+            "private_a": bounded(stock.laden.sum(0) / unit),
+            "private_b": booked,
+            "private_c": bounded(stock.aboard @ onto / unit),
+            "private_d": state.lost / jnp.maximum(state.booked, 1.0),
+            "private_e": params.start / params.start.max(),
             **common,
         }
         vessels = {
             "slack": jnp.maximum(room, 0.0) / params.capacity,
             "level": bounded(stock.aboard / unit),
-            "capacity": params.capacity / params.capacity.max(),
-            "inflow": bounded(bound / unit),
-            "private_a": bounded(stock.laden.sum(-1) / unit),
-            "private_c": onto @ booked,
-            "private_d": onto @ empty,
+            "capacity": params.capacity,
             "unit_cost": cost,
             "is_turn": vessel,
             "decided": bounded(-state.moved / unit),
+            "private_a": bounded(stock.laden.sum(-1) / unit),
+            "private_b": onto @ booked,
+            "private_c": onto @ empty,
+            "private_d": bounded(bound / unit),
             **common,
         }
         tenths = jnp.arange(-LEVELS, LEVELS + 1, dtype=jnp.int32)
         share = tenths / LEVELS
         return make_observation(
-            tokens=token_table(
-                ("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)
-            ),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=tenths == 0,
-                amount=jnp.abs(share),
-                signed=share,
-                private_a=jnp.where(tenths < 0, bounded(-share * load / unit), 0.0),
-                private_b=jnp.where(tenths > 0, bounded(share * discharge / unit), 0.0),
-                private_c=vessel @ vessels["slack"],
-                private_d=vessel @ vessels["level"],
-            ),
+            tokens=[("store", self.num_ports, ports), ("carrier", self.num_turns, vessels), ("clock", 1, common)],
+            actions={
+                "is_noop": tenths == 0,
+                "amount": jnp.abs(share),
+                "signed": share,
+                "private_a": jnp.where(tenths < 0, bounded(-share * load / unit), 0.0),
+                "private_b": jnp.where(tenths > 0, bounded(share * discharge / unit), 0.0),
+                "private_c": vessel @ vessels["slack"],
+                "private_d": vessel @ vessels["level"],
+            },
             action_target=jnp.full(
                 (self.num_actions,), port @ jnp.arange(self.num_ports, dtype=jnp.float32), jnp.int32
             ),
@@ -429,10 +456,12 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         """
         del key
         p, (own, other, across, weight, under_way) = self.num_ports, HEURISTIC
-        column = dict(zip(TOKEN_COLUMNS, observation.tokens.T, strict=True))
-        booked, empty, port = column["private_c"][:p], column["level"][:p], column["is_turn"][:p]
-        vessel, aboard = column["is_turn"][p:-1], column["level"][p:-1]
-        need = jnp.maximum(other * booked - empty - column["inflow"][:p] - under_way * column["private_a"][:p], 0.0)
+        ports = lambda name: observation.column(name)[:p]  # noqa: E731
+        vessels = lambda name: observation.column(name)[p:-1]  # noqa: E731
+        # Where nothing is a candidate, nothing can be moved, and the rule's wish does not matter.
+        booked, empty, port = ports("private_b"), ports("level"), ports("is_candidate")
+        vessel, aboard = vessels("is_turn"), vessels("level")
+        need = jnp.maximum(other * booked - empty - ports("inflow") - under_way * ports("private_a"), 0.0)
         reached = vessel @ self.services.on_route
         same = (self.services.on_route == reached[None, :]).all(-1)  # the vessels of that route
         ahead = jnp.sum(jnp.where(reached > 0, need, across * need) * (1.0 - port))
@@ -440,7 +469,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         here = own * (port @ booked)
         at_hand = port @ empty + vessel @ aboard
         carried = jnp.minimum(at_hand * weight * ahead / (here + weight * ahead + 1e-6), ahead)
-        load, discharge = observation.actions[0, LOW], observation.actions[-1, HIGH]
+        load, discharge = observation.action_column("private_a")[0], observation.action_column("private_b")[-1]
         return _nearest(vessel @ aboard - carried, load, discharge)
 
 

@@ -26,7 +26,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, token_table
+from envs_jax.observation import Observation, make_observation
 from envs_jax.references import max_weight
 
 CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
@@ -113,38 +113,54 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     with a packet not yet granted; its other flows are passed over. Reward is 0 except on the frame's last turn. With
     ``activations=max_weight.crossbar(3)``, K = 9 and R = 1 this is an input-queued switch.
 
-    Tokens: K flows (role ``demand``), then the transmitter (``carrier``). w = q - n are packets not yet granted.
+    w = q - n are packets not yet granted.
 
     =========== =========== ============================================================================
     token       column      quantity
     =========== =========== ============================================================================
-    flow        urgency     w / (w + R)
+    flow        urgency     w; what a waiting packet costs is hidden
     flow        slack       1 - q / B, room in the buffer
     flow        level       q / B
-    flow        capacity    1 if its link is up in this frame, else 0
+    flow        capacity    B [packets]
     flow        inflow      mean arrivals so far [packets/slot]: what to expect
-    flow        pipeline    sent in vain in the last frame, to be sent again [R packets]
     flow        outflow     acknowledged in the last frame [R packets]
     flow        waiting     w [10 packets]
-    flow        age         mean frames between connections so far, (frames + 2) / (times + 1) [10 frames]
-    flow        change      change of q over the last frame [R packets]
-    flow        signal_a, b service class, two digits: -1, -1 (class 0); -1, 1; 1, -1; 1, 1 (class 3)
-    flow        rate        share of attempts acknowledged so far, (successes + 1) / (attempts + 2)
     flow        decided     n / R
-    transmitter urgency     W / (W + R), W the sum of w
-    transmitter slack,level slots of this frame not given yet / R; capacity and is_turn are 1
+    flow        private_a   sent in vain in the last frame, to be sent again [R packets]
+    flow        private_b   change of q over the last frame [R packets]
+    flow        private_c   -1 for service classes 0 and 1, 1 for 2 and 3
+    flow        private_d   -1 for service classes 0 and 2, 1 for 1 and 3
+    flow        private_e   share of attempts acknowledged so far, (successes + 1) / (attempts + 2)
+    flow        private_f   (frames + 2) / (times up + 1) so far [10]; negative while its link is down
+    transmitter slack       slots of this frame not given yet / R
+    transmitter level       the same
+    transmitter capacity    R [packets a frame]
     transmitter outflow     acknowledged in the last frame, all flows [R packets]
-    transmitter waiting     W [10 K packets]
+    transmitter waiting     sum of w [10 K packets]
+    transmitter is_turn     1
     transmitter decided     slots given / R
     all         progress    share of the episode gone
     all         last_reward reward of the last frame
     =========== =========== ============================================================================
 
-    Features without bounds are cut at 10. An action's target is the longest queue it serves; ``amount`` and ``signed``
-    are the packets it sends over the most that one can; ``second_*`` are means over the activation's other flows.
+    Roles: K flows ``demand``, then the transmitter ``carrier``. Features without bounds are cut at 10.
+
+    =========== =========== ============================================================================
+    action      column      quantity
+    =========== =========== ============================================================================
+    all         amount      packets it sends over the most that an activation can send
+    all         signed      the same: being sent relieves the flow
+    own rule    is_noop     1 where no flow is ready, and it sends nothing
+    own rule    private_a   1
+    activation  private_b   mean ``waiting`` of its flows but the target
+    activation  private_c   mean ``slack`` of these
+    activation  private_d   mean ``level`` of these
+    =========== =========== ============================================================================
+
+    The target is the longest queue served; of the own rule, if no flow is ready, there is none.
 
     Hidden: class weights, mu, p, lambda, f. Rewards are linear in the packets of each class that were left, that is in
-    ``level``, ``change``, ``outflow``; ``outflow`` and ``pipeline`` are samples of mu, ``capacity`` of p.
+    ``level``, ``private_b``, ``outflow``; ``outflow`` and ``private_a`` are samples of mu, ``private_f`` of p.
 
     Invariants: arrivals = acknowledged + dropped + change of the queue, for every flow; queues stay in [0, B]; nothing
     is sent over a link that is down, nor more packets than there are; permuting flows permutes everything; with p = 1,
@@ -310,12 +326,12 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         """Symmetric flows with connectivity 1/2, sure success and equal weights, .9 packets a slot in all."""
         return self.instance(0.9 * self.num_turns / self.num_flows, connectivity=0.5)
 
-    def sample_params(self, key: chex.PRNGKey) -> NetworkTrafficParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> NetworkTrafficParams:
         """Draws everything that is hidden, and which flow is of which class (see the constants above).
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + NUM_CLASSES + 5 * self.num_flows)
+        u = self.task_uniforms(key, split, 2 + NUM_CLASSES + 5 * self.num_flows)
         order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
@@ -419,55 +435,55 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         frames = self.period(state).astype(jnp.float32)
         waiting = state.queue - state.granted
         total, level = jnp.sum(waiting, dtype=jnp.int32), state.queue / params.buffer
-        urgency = waiting / (waiting + slots)
+        packets = jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0)
+        apart = jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0)
         given = self.turn(state).astype(jnp.float32) / jnp.float32(slots)
         common = {"progress": self.progress(state), "last_reward": jnp.maximum(state.last_reward, -10.0)}
         flows = dict(
-            urgency=urgency,
+            urgency=waiting,
             slack=1.0 - level,
             level=level,
-            capacity=state.connected,
+            capacity=params.buffer,
             inflow=state.arrivals.astype(jnp.float32) / (slots * jnp.maximum(frames, 1.0)),
-            private_a=state.failed / slots,
             outflow=state.acked / slots,
-            waiting=jnp.minimum(waiting.astype(jnp.float32) / PACKET_SCALE, 10.0),
-            age=jnp.minimum(0.1 * (frames + 2.0) / (state.times_connected.astype(jnp.float32) + 1.0), 10.0),
+            waiting=packets,
+            decided=state.granted / slots,
+            private_a=state.failed / slots,
             private_b=state.change / slots,
             private_c=jnp.where(params.service_class >= 2, 1.0, -1.0),
             private_d=jnp.where(params.service_class % 2 == 1, 1.0, -1.0),
             private_e=(state.successes.astype(jnp.float32) + 1.0) / (state.attempts.astype(jnp.float32) + 2.0),
-            decided=state.granted / slots,
+            private_f=jnp.where(state.connected, apart, -apart),
             **common,
         )
-        packets = jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0)
-        link = dict(
-            urgency=total / (total + slots), waiting=packets, outflow=state.acked.sum(dtype=jnp.int32) / slots, **common
+        transmitter = dict(
+            slack=1.0 - given,
+            level=1.0 - given,
+            capacity=float(slots),
+            outflow=state.acked.sum(dtype=jnp.int32) / slots,
+            waiting=jnp.minimum(total.astype(jnp.float32) / (k * PACKET_SCALE), 10.0),
+            is_turn=1.0,
+            decided=given,
+            **common,
         )
-        link |= {"slack": 1.0 - given, "level": 1.0 - given, "decided": given, "capacity": 1.0, "is_turn": 1.0}
         own, ready = self._best(state), self._ready(state)
         sent = max_weight.sums(self.menu, ready.astype(jnp.int32))
         if self.largest == 1:
-            target, second = (
-                jnp.asarray(self.menu.argmax(-1).astype(jnp.int32)),
-                [jnp.zeros((self.num_actions,), jnp.float32)] * 3,
-            )
+            target, second = jnp.asarray(self.menu.argmax(-1).astype(jnp.int32)), [0.0] * 3
         else:
             target = jnp.argmax(self.menu * (1 + ready * waiting), axis=-1).astype(jnp.int32)
             others = self.menu & ~_one_hot(target, k)
             share = others / jnp.maximum(others.sum(axis=-1, keepdims=True), 1)
-            second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (urgency, 1.0 - level, level)]
+            second = [jnp.append(jnp.sum(share * x, axis=-1), 0.0) for x in (packets, 1.0 - level, level)]
         # The no-op sends what the transmitter would choose, if anything.
-        own, last = (
-            jnp.minimum(own, self.noop_action - 1),
-            jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action,
-        )
+        own, any_ready = jnp.minimum(own, self.noop_action - 1), jnp.any(ready)
+        last = jnp.arange(self.num_actions, dtype=jnp.int32) == self.noop_action
         amount = jnp.append(sent, sent[own]) / self.largest
-        columns = dict(zip(("private_a", "private_c", "private_d"), second, strict=True))
+        others_of = dict(zip(("private_b", "private_c", "private_d"), second, strict=True))
         return make_observation(
-            tokens=token_table(("demand", k, flows), ("carrier", 1, link)),
-            token_mask=jnp.ones((k + 1,), jnp.bool_),
-            actions=action_rows(self.num_actions, is_noop=last, amount=amount, signed=amount, **columns),
-            action_target=jnp.append(target, jnp.where(jnp.any(ready), target[own], -1)).astype(jnp.int32),
+            tokens=[("demand", k, flows), ("carrier", 1, transmitter)],
+            actions={"is_noop": last & ~any_ready, "amount": amount, "signed": amount, "private_a": last, **others_of},
+            action_target=jnp.append(target, jnp.where(any_ready, target[own], -1)).astype(jnp.int32),
             action_mask=jnp.append(sent > 0, True),
         )
 
@@ -491,16 +507,17 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         return self._best(state, *plan)
 
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """The same with equal weights and the rates observed so far: ``rate w^.4 age (inflow + .02)^.25``.
+        """The same with equal weights and what is observed so far: ``mu w^.4 (inflow + .02)^.25 / p``.
 
         Exponents tuned on tasks of ``sample_params`` by the cross-entropy method (on the NumPy model, 300 new tasks an
         iteration). Nothing in one observation tells what a class is worth.
         """
         del key
-        column = {name: observation.tokens[: self.num_flows, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        ready = (column["capacity"] > 0) & (column["waiting"] > 0)
-        index = column["private_e"] * column["waiting"] ** 0.4 * column["age"] * (column["inflow"] + 0.02) ** 0.25
-        return max_weight.best(self.menu, index, ready)
+        waiting, inflow, success, apart = (
+            observation.column(name)[: self.num_flows] for name in ("waiting", "inflow", "private_e", "private_f")
+        )
+        index = success * waiting**0.4 * jnp.abs(apart) * (inflow + 0.02) ** 0.25
+        return max_weight.best(self.menu, index, (apart > 0) & (waiting > 0))
 
 
 def _weight(params: NetworkTrafficParams) -> chex.Array:

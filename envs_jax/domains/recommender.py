@@ -23,11 +23,13 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, token_table
+from envs_jax.observation import Observation, make_observation
 from envs_jax.references import fractional_slate
 
 QUALITY_SCALE = 3.4
 """Published bound of the quality of a document, 3 + 4 standard deviations."""
+PATIENCE = 5.0
+"""Periods without a click that ``age`` shows as 1."""
 LEVELS = 64
 """Grid of budgets of the reference's plan."""
 
@@ -123,28 +125,48 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     G leaves the slot empty (no-op, always legal; not in the published model). Candidates of a topic look the same, so
     it does not matter which is taken; the quality of the one watched is drawn then. The user answers on the last turn.
 
-    Tokens ``f32[G + 1, F]``: topics (role ``supplier``), then the user (role ``demand``). All counts are of the running
-    session, which starts anew with every episode.
+    ======== =========== ==================================================================================
+    token    column      quantity
+    ======== =========== ==================================================================================
+    topic    slack       candidates left / candidates offered, 0 if there are none
+    topic    level       candidates left [k]
+    topic    capacity    candidates offered
+    topic    outflow     1 if the last click was on it
+    topic    decided     documents of it on the slate [k]
+    topic    private_a   quality of its document that the last click was on [3.4], else 0
+    topic    private_b   mean quality of its documents watched [3.4], 0 if none
+    topic    private_c   documents of it shown [k P / 4]
+    topic    private_d   watched / shown
+    user     urgency     c while the user is there, 0 afterwards: what a slate without a click uses up
+    user     level       documents on the slate [k]
+    user     capacity    k
+    user     outflow     1 if there was a click
+    user     age         periods without a click [5], at most 10
+    user     unit_cost   c / L
+    user     is_turn     1
+    user     decided     slots filled or passed [k]
+    user     private_a   1 while the user is there
+    user     private_b   mean quality of the documents watched [3.4], 0 if none
+    user     private_c   documents shown [k P]
+    user     private_d   watched / shown
+    user     private_e   tanh(n)
+    all      unit_value  L [4 minutes]
+    all      progress    share of the episode gone
+    all      last_reward minutes of the last period [L]
+    ======== =========== ==================================================================================
+
+    Roles: G topics ``supplier``, then the user ``demand``. All counts are of the running session, which starts anew
+    with every episode. The user alone waits: a topic that is not shown costs nothing.
 
     ======== =========== ==================================================================================
-    token    column      meaning
+    action   column      quantity
     ======== =========== ==================================================================================
-    topic    urgency     exposure short of an equal share, 1 - G shown_g / shown, at least 0
-    topic    slack       exposure beyond an equal share, at most 1
-    topic    level       candidates left / k; ``inflow`` candidates offered / k, ``capacity`` 1
-    topic    outflow     1 if the last click was on it; ``change`` that document's quality / 3.4, else 0
-    topic    signal_a    mean quality of its documents watched in this session / 3.4, 0 if none
-    topic    signal_b    documents of it shown in this session / (k P / 4)
-    topic    rate        watched / shown in this session
-    topic    decided     documents of it on the slate / k
-    user     level       1 while the user is there
-    user     urgency     periods without a click / 5, at most 1, 0 after the user left; ``slack`` the rest to 1
-    user     outflow     1 if there was a click; ``age`` periods without a click / P
-    user     signal_a    mean quality of the documents watched / 3.4; ``signal_b`` documents shown / (k P)
-    user     rate        watched / shown; ``capacity`` tanh(n); ``is_turn`` 1; ``decided`` slots filled or passed / k
-    all      unit_cost   c / L; ``unit_value`` L [4 minutes]
-    all      progress    share of the episode gone; ``last_reward`` minutes of the last period / L
+    document amount      1
+    document signed      -1: it is taken from the topic's candidates
+    empty    is_noop     1
     ======== =========== ==================================================================================
+
+    The target is the topic; an empty slot has none.
 
     Shown: what is on offer, every click and the quality of the document watched, L, c, n. Hidden: topic qualities Q,
     interests u, budget b, sharpness beta, step y. Q is felt at once where something is watched; u and beta through the
@@ -234,14 +256,14 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
             interest_step=jnp.float32(0.3),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> RecommenderParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> RecommenderParams:
         """One task: one user, in session after session, on a site whose topics' qualities are unknown.
 
         Q is the published vector, permuted and scaled by U(.5, 1): unpermuted there would be nothing to learn.
         u_g ~ U(-1, 1); logit choice; beta, y and the budget uniform in the preset's ranges.
         """
         g, p, default = self.num_topics, self.preset, self.default_params
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 4 + 2 * g)
+        u = self.task_uniforms(key, split, 4 + 2 * g)
 
         def between(uniform: chex.Array, ends: tuple[float, float]) -> chex.Array:
             return ends[0] + (ends[1] - ends[0]) * uniform
@@ -348,51 +370,45 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """See the class docstring for the columns."""
         g, k = self.num_topics, self.slate_size
         left = state.offered - state.slate
-        shown = jnp.sum(state.shown)
-        seen = jnp.maximum(shown, 1.0)
-        exposure = g * state.shown / seen
-        cost, value = params.skip / params.minutes, 0.25 * params.minutes
-        common = {
-            "unit_cost": cost,
-            "unit_value": value,
+        shown, clicks = jnp.sum(state.shown), jnp.sum(state.clicked)
+        everywhere = {
+            "unit_value": 0.25 * params.minutes,
             "progress": self.progress(state),
             "last_reward": state.last_reward / params.minutes,
         }
-        topic = {
-            **common,
-            "urgency": jnp.maximum(1.0 - exposure, 0.0),
-            "slack": jnp.clip(exposure - 1.0, 0.0, 1.0),
+        topics = {
+            "slack": left / jnp.maximum(state.offered, 1.0),
             "level": left / k,
-            "capacity": 1.0,
-            "inflow": state.offered / k,
+            "capacity": state.offered,
             "outflow": state.last_click,
-            "private_b": state.last_quality / QUALITY_SCALE,
-            "private_c": state.quality / (QUALITY_SCALE * jnp.maximum(state.clicked, 1.0)),
-            "private_d": 4.0 * state.shown / (k * self.num_periods),
-            "private_e": state.clicked / jnp.maximum(state.shown, 1.0),
             "decided": state.slate / k,
+            "private_a": state.last_quality / QUALITY_SCALE,
+            "private_b": state.quality / (QUALITY_SCALE * jnp.maximum(state.clicked, 1.0)),
+            "private_c": 4.0 * state.shown / (k * self.num_periods),
+            "private_d": state.clicked / jnp.maximum(state.shown, 1.0),
+            **everywhere,
         }
-        clicks = jnp.sum(state.clicked)
         user = {
-            **common,
-            "urgency": jnp.minimum(0.2 * state.idle, 1.0) * state.active,
-            "slack": 1.0 - jnp.minimum(0.2 * state.idle, 1.0),
-            "level": state.active,
-            "capacity": jnp.tanh(params.no_click),
+            "urgency": params.skip * state.active,
+            "level": jnp.sum(state.slate) / k,
+            "capacity": float(k),
             "outflow": jnp.sum(state.last_click),
-            "age": state.idle / self.num_periods,
-            "private_c": jnp.sum(state.quality) / (QUALITY_SCALE * jnp.maximum(clicks, 1.0)),
-            "private_d": shown / (k * self.num_periods),
-            "private_e": clicks / seen,
+            "age": jnp.minimum(state.idle / PATIENCE, 10.0),
+            "unit_cost": params.skip / params.minutes,
             "is_turn": 1.0,
             "decided": self.turn(state) / k,
+            "private_a": state.active,
+            "private_b": jnp.sum(state.quality) / (QUALITY_SCALE * jnp.maximum(clicks, 1.0)),
+            "private_c": shown / (k * self.num_periods),
+            "private_d": clicks / jnp.maximum(shown, 1.0),
+            "private_e": jnp.tanh(params.no_click),
+            **everywhere,
         }
         index = jnp.arange(self.num_actions, dtype=jnp.int32)
-        empty = (index == g).astype(jnp.float32)
+        document = (index < g).astype(jnp.float32)
         return make_observation(
-            tokens=token_table(("supplier", g, topic), ("demand", 1, user)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(self.num_actions, is_noop=empty, amount=1.0 - empty, signed=1.0 - empty),
+            tokens=[("supplier", g, topics), ("demand", 1, user)],
+            actions={"is_noop": 1.0 - document, "amount": document, "signed": -document},
             action_target=jnp.where(index < g, index, -1).astype(jnp.int32),
             action_mask=jnp.concatenate([left > 0, jnp.ones((1,), bool)]),
         )
@@ -438,12 +454,14 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
         """
         del key
         g = self.num_topics
-        column = {name: observation.tokens[:g, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        to_go = 1.0 - column["progress"]
-        shown = column["private_d"] * (0.25 * self.horizon)
-        clicked = shown * column["private_e"]
+        progress, quality, shown, watched = (
+            observation.column(name)[:g] for name in ("progress", "private_b", "private_c", "private_d")
+        )
+        to_go = 1.0 - progress
+        shown = shown * (0.25 * self.horizon)
+        clicked = shown * watched
         rate = (clicked + 8.0 * 0.35) / (shown + 8.0) + 0.6 * to_go / jnp.sqrt(1.0 + shown)
-        quality = (column["private_c"] * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
+        quality = (quality * clicked + 0.1 * 0.15 * to_go) / (clicked + 0.1)
         index = rate * (1.0 - (0.7 + 0.35 * to_go) * (1.0 - 0.9 * quality))
         best = jnp.argmax(jnp.where(observation.action_mask[:g], index, -jnp.inf)).astype(jnp.int32)
         found = observation.action_mask[best] & (index[best] > 0.0)

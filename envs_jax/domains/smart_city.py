@@ -28,7 +28,7 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import grid, max_pressure
 
 GRID, PHASES, MOVEMENTS = 4, 4, 32
@@ -41,8 +41,8 @@ FLOW_SCALE = 10.0
 """Vehicles per slot that the observation shows as 1."""
 REWARD_SCALE = 8.0
 """Person-slots per movement that ``last_reward`` shows as 1."""
-HALF_URGENT = 10.0
-"""Vehicles waiting at which a phase's ``urgency`` is one half."""
+HALF_SLACK = 10.0
+"""Vehicles waiting at which a phase's ``slack`` is one half."""
 RED_SCALE = 16.0
 """Slots without green that ``age`` shows as 1."""
 NOMINAL_SATURATION, NOMINAL_LOST = 4.75, 0.4  # what the heuristic assumes: the middle of the tasks' ranges
@@ -137,34 +137,44 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
     of sides 1 and 3. At NW and SE phases 0, 1 are north-south, at NE and SW east-west.
 
     **Actions.** k gives green to phase (plan + k) mod 4 of the intersection in turn, where plan is what the fixed-time
-    plan 3:1:3:1 shows in this slot; the no-op k = 0 lets the plan run. Reward is 0 but on the slot's last turn.
+    plan 3:1:3:1 shows in this slot; the contract's no-op k = 0 lets the plan run. Reward is 0 but on the slot's last
+    turn.
 
-    Tokens: the 16 phases, those of intersection 0 first; role ``demand``.
+    ===== =========== =============================================================================================
+    token column      quantity
+    ===== =========== =============================================================================================
+    phase urgency     vehicles waiting on its two lanes; what one costs is hidden
+    phase slack       10 / (10 + vehicles waiting)
+    phase level       1 if it was green in the last slot
+    phase inflow      joined its lanes in the last slot [10 vehicles], as a guess at the next
+    phase outflow     passed in the last slot [10 vehicles]
+    phase waiting     vehicles waiting [20]
+    phase age         slots since it was last green [16], at most 1
+    phase is_turn     1 for what is green now at the intersection in turn
+    phase decided     1 if chosen for this slot, -1 if its intersection has chosen another phase
+    phase cycle_sin   sine of the phase of the plan's cycle
+    phase cycle_cos   cosine of it
+    phase private_a   queues of the roads straight on (lefts: to the left) of its two lanes [20 vehicles]
+    phase private_b   waiting on its first side less those on its second [20 vehicles]
+    all   progress    share of the episode gone
+    all   last_reward reward of the last slot [8 person-slots per movement]
+    ===== =========== =============================================================================================
 
-    =========== =================================================================================================
-    column      quantity
-    =========== =================================================================================================
-    urgency     waiting / (waiting + 10 vehicles)
-    slack       1 - urgency
-    level       1 if it was green in the last slot
-    capacity    1
-    outflow     passed in the last slot [10 vehicles]
-    waiting     vehicles waiting on its two lanes [20 vehicles]
-    age         slots since it was last green [16], at most 1
-    change      joined less passed in the last slot [10 vehicles]
-    signal_a    queues of the roads straight on (lefts: to the left) of its two lanes [20 vehicles]
-    signal_b    waiting on its first side less those on its second [20 vehicles]
-    is_turn     1 if its intersection is in turn
-    decided     1 if chosen for this slot, -1 if its intersection has chosen another phase
-    cycle_*     phase of the plan's cycle
-    progress    share of the episode gone
-    last_reward reward of the last slot [8 person-slots per movement]
-    =========== =================================================================================================
+    Roles: 16 phases ``demand``, those of intersection 0 first. Unbounded features are cut at 10.
 
-    Unbounded features are cut at 10. An action's target is its phase; ``amount`` and ``signed`` are 1; ``second_*`` are
-    urgency, slack and level of what is green now (``second_level`` is 1 only if the action keeps it green).
+    ====== =========== ============================================================================================
+    action column      quantity
+    ====== =========== ============================================================================================
+    all    amount      1
+    all    signed      1: green relieves who waits there
+    all    private_a   1 if the plan shows the phase
+    all    private_b   ``waiting`` of what is green now
+    all    private_c   1 if it is green now
+    ====== =========== ============================================================================================
 
-    Hidden: demand, turning shares, saturation, lost time, occupancies. All but the last follow from ``change`` and
+    The target is the phase. Some phase is always green, so that there is no real no-op.
+
+    Hidden: demand, turning shares, saturation, lost time, occupancies. All but the last follow from ``inflow`` and
     ``outflow``; the reward is minus the occupancies times ``waiting``, so 16 slots of any play determine them.
 
     Key figures in ``info``: ``queue``, ``arrived``, ``exited`` [vehicles]; ``persons`` waiting; ``switches``.
@@ -223,14 +233,14 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
             occupancy=jnp.ones((GRID, PHASES), jnp.float32),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> SmartCityParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SmartCityParams:
         """One task.
 
         demand ~ U(.6, 1.6) by side, left ~ U(.1, .35), right ~ U(.1, .3), saturation ~ U(3.5, 6) by phase, lost ~
         U(.2, .6); each phase carries bus lines with probability .3: occupancy ~ U(6, 16), and U(1, 2) otherwise.
         Queues start on 0 .. 4 vehicles.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 7 + 3 * self.num_tokens)
+        u = self.task_uniforms(key, split, 7 + 3 * self.num_tokens)
         saturation, buses, persons = u[7:].reshape(3, GRID, PHASES)
         return self.default_params.replace(
             start_queue=jnp.int32(4),
@@ -316,50 +326,46 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         del params
         turn, period = self.turn(state), self.period(state)
         phases = jnp.arange(PHASES, dtype=jnp.int32)
-        waiting = grid.by_phase(state.queue)
-        urgency = waiting.astype(jnp.float32) / (waiting.astype(jnp.float32) + HALF_URGENT)
-        is_green = (state.green[:, None] == phases[None, :]).astype(jnp.float32)
+        waiting = grid.by_phase(state.queue).astype(jnp.float32)
+        in_turn = jnp.arange(GRID, dtype=jnp.int32) == turn
+        is_green = state.green[:, None] == phases[None, :]
         plan = self.planned(period)
         has_chosen = (jnp.arange(GRID, dtype=jnp.int32) < turn).astype(jnp.float32)
         decided = jnp.where(state.chosen[:, None] == phases[None, :], 1.0, -1.0) * has_chosen[:, None]
         # With these shares, and twice the queues, a mean over the lanes of the next road is their sum.
         roads = grid.by_phase(grid.ahead(2.0 * state.queue.astype(jnp.float32), 0.5, 0.0))
         first = (state.queue[:, :2] - state.queue[:, 2:]).reshape(GRID, PHASES)
+        shown = bounded(waiting / QUEUE_SCALE)
         column = {
-            "urgency": urgency,
-            "slack": 1.0 - urgency,
+            "urgency": waiting,
+            "slack": HALF_SLACK / (waiting + HALF_SLACK),
             "level": is_green,
+            "inflow": bounded(state.joined.astype(jnp.float32) / FLOW_SCALE),
             "outflow": bounded(state.served.astype(jnp.float32) / FLOW_SCALE),
-            "waiting": bounded(waiting.astype(jnp.float32) / QUEUE_SCALE),
+            "waiting": shown,
             "age": jnp.minimum(state.red.astype(jnp.float32) / RED_SCALE, 1.0),
-            "private_b": bounded((state.joined - state.served).astype(jnp.float32) / FLOW_SCALE),
-            "private_c": bounded(roads / QUEUE_SCALE),
-            "private_d": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
-            "is_turn": jnp.broadcast_to((jnp.arange(GRID, dtype=jnp.int32) == turn)[:, None], (GRID, PHASES)),
+            "is_turn": is_green & in_turn[:, None],
             "decided": decided,
+            "private_a": bounded(roads / QUEUE_SCALE),
+            "private_b": bounded(first.astype(jnp.float32) / QUEUE_SCALE),
         }
         common = {
-            "capacity": 1.0,
             "cycle_sin": jnp.asarray(np.sin(_CYCLE), jnp.float32)[period % len(PLAN)],
             "cycle_cos": jnp.asarray(np.cos(_CYCLE), jnp.float32)[period % len(PLAN)],
             "progress": self.progress(state),
             "last_reward": bounded(state.last_reward / REWARD_SCALE),
         }
         tokens = {name: value.reshape(-1) for name, value in column.items()} | common
-        phase = (plan[turn] + phases) % PHASES
-        losing = urgency[turn, state.green[turn]]
+        phase, green = (plan[turn] + phases) % PHASES, state.green[turn]
         return make_observation(
-            tokens=token_table(("demand", self.num_tokens, tokens)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(
-                PHASES,
-                is_noop=np.arange(PHASES) == self.noop_action,
-                amount=1.0,
-                signed=1.0,
-                private_a=losing,
-                private_c=1.0 - losing,
-                private_d=phase == state.green[turn],
-            ),
+            tokens=[("demand", self.num_tokens, tokens)],
+            actions={
+                "amount": 1.0,
+                "signed": 1.0,
+                "private_a": np.arange(PHASES) == self.noop_action,
+                "private_b": shown[turn, green],
+                "private_c": phase == green,
+            },
             action_target=(PHASES * turn + phase).astype(jnp.int32),
             action_mask=jnp.ones((PHASES,), jnp.bool_),
         )
@@ -423,15 +429,15 @@ class SmartCity(ResourceEnv[SmartCityState, SmartCityParams]):
         Exponent and hysteresis were tuned on tasks of :meth:`sample_params`; plain max-pressure does worse.
         """
         del key
-        column = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
-        first = jnp.argmax(observation.tokens[:, column["is_turn"]]).astype(jnp.int32)
-        rows = jax.lax.dynamic_slice_in_dim(observation.tokens, first, PHASES)
-        total, difference = QUEUE_SCALE * rows[:, column["waiting"]], QUEUE_SCALE * rows[:, column["private_d"]]
+        first = jnp.argmax(observation.column("is_candidate")).astype(jnp.int32)
+        waiting, apart, is_green = (
+            jax.lax.dynamic_slice_in_dim(observation.column(name), first, PHASES)
+            for name in ("waiting", "private_b", "level")
+        )
+        total, difference = QUEUE_SCALE * waiting, QUEUE_SCALE * apart
         lanes = jnp.stack([total + difference, total - difference], axis=-1) / 2.0
-        delay = NOMINAL_LOST * (1.0 - rows[:, column["level"]])[:, None]
+        delay = NOMINAL_LOST * (1.0 - is_green)[:, None]
         weight = max_pressure.value(lanes, 1.0, HEURISTIC.exponent)
         index = max_pressure.index(HEURISTIC, weight, lanes, NOMINAL_SATURATION, delay, lambda x: x.sum(axis=-1))
-        phase = max_pressure.hold_or_switch(
-            index, jnp.argmax(rows[:, column["level"]]).astype(jnp.int32), HEURISTIC.hysteresis
-        )
+        phase = max_pressure.hold_or_switch(index, jnp.argmax(is_green).astype(jnp.int32), HEURISTIC.hysteresis)
         return jnp.argmax(observation.action_target == first + phase).astype(jnp.int32)

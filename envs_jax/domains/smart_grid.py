@@ -11,6 +11,7 @@ Storages, wind, sun and the tasks are choices made here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import chex
@@ -21,13 +22,14 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
-from envs_jax.data import ieee14
+from envs_jax.data import ieee14, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
 
-WIND_BUS, SOLAR_BUS = 6, 9
+FLAT = 1e-4
+"""$/MW^2h, least slope of a unit's costs: of units of constant incremental cost, where the model needs a slope."""
 SHED_COST, OVERLOAD_COST = 1000.0, 100.0
 """$ per MWh of load not served, and per MWh above a line's rating."""
 _HOURS = np.arange(24)
@@ -36,7 +38,7 @@ SUN = np.maximum(np.sin(np.pi * (_HOURS - 6) / 12), 0.0).astype(np.float32)
 _SIN, _COS = (wave(2 * np.pi * _HOURS / 24).astype(np.float32) for wave in (np.sin, np.cos))
 PERSISTENCE = 0.9
 """Of the wind index and of the cloud index from hour to hour."""
-_PRICE, _REWARD, _POWER, _STORE = 100.0, 10.0, 100.0, 20.0  # $/MWh, 100 $, MW and MW that a feature of 1 stands for
+_PRICE, _REWARD, _POWER, _STORE, _SIZE = 100.0, 10.0, 100.0, 20.0, 80.0  # $/MWh, 100 $, MW, MW, MWh of a feature 1
 
 
 @struct.dataclass
@@ -134,27 +136,48 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     ``W`` and ``S`` (plants behind the meter), clearness, each storage's ``eta``, the factor ``rating`` on the lines'
     ratings. Shown: charge, this hour's weather, and all that the control room measured in the last hour.
 
-    ========== ======================= =================================================================================
-    column     store (one a storage)   others
-    ========== ======================= =================================================================================
-    urgency    1 - charge / full       line: loading above 1
-    slack      charge / full           unit: 1 - P / Pmax; line: loading below 1
-    level      charge / full           unit: P / Pmax; wind, clear sky: output now / capacity; line: loading;
-                                       market: load / 300 MW
-    capacity   MWh / 80                unit: Pmax / largest
-    inflow     drawn / 20 MW
-    outflow    fed in / 20 MW          wind, sun: power available last hour / 100 MW
-    signal_a                           wind: z / 2; sun: y / 2; market: mean lambda so far / 100
-    signal_b                           market: highest minus lowest lambda so far / 100
-    unit_value local price / 100       market: lambda / 100 $/MWh
-    decided    m
-    ========== ======================= =================================================================================
+    ====== =========== ====================================================================================
+    token  column      quantity
+    ====== =========== ====================================================================================
+    store  urgency     $ that keeping a quantum now loses if power goes back to its mean price, see below
+    store  slack       how far the local price is below mean lambda [mean lambda]; 0 once hours are short
+    store  level       charge [full]
+    store  capacity    MWh
+    store  outflow     fed in in the last hour [20 MW]
+    store  waiting     charge [80 MWh]
+    store  unit_value  local price [100 $/MWh]
+    store  is_turn     1 if its move is being chosen
+    store  decided     m
+    store  private_a   size [80 MWh]
+    store  private_b   drawn in the last hour [20 MW]
+    unit   slack       1 - P / Pmax
+    unit   level       P / Pmax
+    unit   capacity    Pmax [MW]
+    plant  level       wind, clear sky: output now [capacity]
+    plant  private_c   weather now: z / 2 of the wind, y / 2 of the sun
+    plant  private_d   power that was available in the last hour [100 MW]
+    line   urgency     $ that the last hour's overload of a line of 100 MW would cost again
+    line   slack       loading below 1
+    line   level       loading
+    market level       load [300 MW]
+    market unit_value  lambda [100 $/MWh]
+    market private_e   mean lambda so far [100 $/MWh]
+    market private_f   highest minus lowest lambda so far [100 $/MWh]
+    all    cycle_sin   time of day, with cycle_cos
+    all    cycle_cos   see cycle_sin
+    all    progress    share of the episode gone
+    all    last_reward reward of the last period [1000 $]
+    ====== =========== ====================================================================================
 
-    Everywhere ``cycle_*`` (time of day), ``progress``, ``last_reward`` (reward / 10). Five unit tokens and two of wind
-    and sun are ``supplier``, the line loaded most is a ``carrier``, the system a ``market``. The local price is lambda
-    plus the marginal cost of congestion at the storage's bus: the derivative of C in what it draws.
+    Roles: store ``store``, one a storage; five units and two plants, wind and sun, ``supplier``; the line loaded most
+    ``carrier``; the system ``market``. The local price is lambda plus the marginal cost of congestion at the storage's
+    bus: the derivative of C in what it draws.
 
-    Actions: 0 idle, 1 charge, 2 discharge by one quantum; not beyond empty and full.
+    What waits in a store is energy to be fed in: an empty one needs nothing. A quantum kept loses what the local price
+    is above mean lambda so far, and all of it if it has no later hour in which to be fed in, one an hour.
+
+    Actions: 0 idle, the no-op, 1 charge, 2 discharge by one quantum; not beyond empty and full. ``signed`` is -m:
+    feeding in relieves the store, charging loads it.
 
     Key figures: ``price`` lambda $/MWh, ``net_load`` MW, ``fuel_cost`` $ (with shedding), ``overload``, ``curtailed``,
     ``unserved`` MW.
@@ -165,10 +188,15 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     Args:
       num_periods: hours P.
-      storage_buses: bus of each storage, from 1 to 14; one to four storages.
+      storage_buses: bus of each storage, by number; one to four storages.
       levels: charges a storage can have, full and empty included. Periods x weather x joint charges of all storages
         are at most 2^30.
       num_wind, num_cloud: grid points of the weather's two indices, at most 99.
+      wind_bus, solar_bus: where wind and sun feed in.
+      case: path of a MATPOWER case (docs/own_data.md) in place of the 14-bus network. Its buses are those that the
+        three arguments above name. Storages, wind and sun are as many times larger as its load is.
+      demand: path of a CSV of hourly loads [MW], whole days from midnight; their mean by hour of the day is the default
+        task's profile, and the shape of sampled ones.
     """
 
     name = "smart_grid"
@@ -183,6 +211,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     num_uniforms = num_reset_uniforms = 2
     noop_action = 0
     discount_factor = 0.99
+    data_files = ("case", "demand")
 
     def __init__(
         self,
@@ -191,6 +220,10 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         levels: int = 5,
         num_wind: int = 5,
         num_cloud: int = 3,
+        wind_bus: int = 6,
+        solar_bus: int = 9,
+        case: str | os.PathLike[str] | None = None,
+        demand: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         num_periods, levels, num_wind, num_cloud = checks.whole_numbers(
@@ -200,16 +233,33 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             num_wind=(num_wind, 1, 99),
             num_cloud=(num_cloud, 1, 99),
         )
-        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, len(ieee14.BUS_LOAD), (1, 4))
+        read = readers.matpower
+        self.grid = read.shipped() if case is None else readers.load(self.name, "case", case, read.parse)
+        buses = checks.whole_sequence(self.name, "storage_buses", storage_buses, 1, int(self.grid.bus.max()), (1, 4))
+        named = {f"storage_buses[{i}]": bus for i, bus in enumerate(buses)}
+        at = self.grid.places(self.name, named | {"wind_bus": wind_bus, "solar_bus": solar_bus})
         # The reference's plan holds a byte for each of these.
         entries = {"num_periods": num_periods, "num_wind": num_wind, "num_cloud": num_cloud}
         checks.product(self.name, entries | {f"levels^{len(buses)}": levels ** len(buses)}, 2**30)
         self.num_periods, self.storage_buses, self.levels = num_periods, buses, levels
         self.num_turns = len(buses)
-        self.num_tokens = self.num_turns + len(ieee14.UNIT_BUS) + 4
+        self.num_units = len(self.grid.unit_bus)
+        self.num_tokens = self.num_turns + self.num_units + 4
+        if self.num_tokens > 32:
+            allowed = f"with at most {28 - self.num_turns} units beside {self.num_turns} storages"
+            raise checks.refusal(self.name, "case", allowed, f"{self.num_units} units in service")
         self.network = dc_network.network(
-            ieee14.LINES, ieee14.REACTANCE, ieee14.UNIT_BUS, (WIND_BUS, SOLAR_BUS), ieee14.BUS_LOAD, buses
+            self.grid.lines, self.grid.reactance, self.grid.unit_bus, at[-2:], self.grid.load, at[:-2]
         )
+        # The two largest units are those that tasks take out of service in part; the others' fuel is dear.
+        self._large = np.isin(np.arange(self.num_units), np.argsort(-self.grid.unit_max, kind="stable")[:2])
+        self.size = float(self.grid.load.sum() / ieee14.BUS_LOAD.sum())
+        self.shapes = ieee14.LOAD_SHAPES / 100.0
+        if demand is not None:
+            day = readers.load(self.name, "demand", demand, readers.series.parse_days)
+            if day.max() > (most := self.grid.unit_max.sum()):
+                raise checks.refusal(self.name, "demand", f"at most {most:g} MW, what all units give", f"{day.max():g}")
+            self.shapes = day[None] / self.grid.load.sum()
         self.wind, self.cloud = (backward_dp.rouwenhorst(PERSISTENCE, size) for size in (num_wind, num_cloud))
         self._wind_factor = (1.0 / (1.0 + np.exp(0.5 - 1.2 * self.wind.grid))).astype(np.float32)
 
@@ -217,13 +267,13 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     @property
     def default_params(self) -> SmartGridParams:
-        """The published network: MATPOWER's costs, PGLib's ratings, a winter weekday of the RTS, no wind and no sun."""
-        ones = jnp.ones((len(ieee14.UNIT_BUS),), jnp.float32)
+        """The network as published or in the file, a winter weekday of the RTS or the file's load, no wind, no sun."""
+        ones = jnp.ones((self.num_units,), jnp.float32)
         return SmartGridParams(
             max_steps_in_episode=jnp.int32(self.horizon),
-            capacity=jnp.asarray([80.0 if bus == 3 else 40.0 for bus in self.storage_buses], jnp.float32),
+            capacity=self.size * jnp.asarray([80.0 if bus == 3 else 40.0 for bus in self.storage_buses], jnp.float32),
             initial_charge=jnp.zeros((self.num_turns,), jnp.int32),
-            profile=jnp.asarray(ieee14.LOAD_SHAPES[0] / 100.0, jnp.float32),
+            profile=jnp.asarray(self.shapes[0], jnp.float32),
             fuel=ones,
             available=ones,
             wind_capacity=jnp.float32(0.0),
@@ -231,33 +281,45 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             clearness=jnp.float32(0.7),
             efficiency=jnp.full((self.num_turns,), 0.9, jnp.float32),
             rating=jnp.float32(1.0),
-            **_supply(ones, ones),
+            **self._supply(ones, ones),
         )
 
-    def sample_params(self, key: chex.PRNGKey) -> SmartGridParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SmartGridParams:
         """One task; every draw is uniform (docs/domains/smart_grid.md says why these ranges).
 
         A season and a day of the RTS, peak .9 to 1.3 of 259 MW; fuel factors of units 1-2 .8 to 1.2, of units 3-5 1 to
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
         clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
         """
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 13 + self.num_turns)
-        shape = jnp.asarray(ieee14.LOAD_SHAPES / 100.0, jnp.float32)[sampling.integers(u[0], 0, 5)]
+        n = self.num_units
+        u = self.task_uniforms(key, split, 8 + n + self.num_turns)
+        fuel, (first, second, *plants), efficiency = u[2 : 2 + n], u[2 + n : 8 + n], u[8 + n :]
+        shape = jnp.asarray(self.shapes / self.shapes.max(-1, keepdims=True), jnp.float32)
+        large = jnp.asarray(self._large)
+        in_service = jnp.where(jnp.cumsum(large, dtype=jnp.int32) == 1, 0.3 + 0.4 * first, 0.3 + 0.7 * second)
         params = self.default_params.replace(
-            profile=(0.9 + 0.4 * u[1]) * shape,
-            fuel=jnp.concatenate([0.8 + 0.4 * u[2:4], 1.0 + 3.0 * u[4:7]]),
-            available=jnp.concatenate([0.3 + jnp.array([0.4, 0.7], jnp.float32) * u[7:9], jnp.ones(3, jnp.float32)]),
-            wind_capacity=160.0 * u[9],
-            solar_capacity=240.0 * u[10],
-            clearness=0.4 + 0.6 * u[11],
-            rating=0.4 + 0.4 * u[12],
-            efficiency=0.8 + 0.17 * u[13:],
+            profile=(0.9 + 0.4 * u[1]) * shape[sampling.integers(u[0], 0, len(self.shapes) - 1)],
+            fuel=jnp.where(large, 0.8 + 0.4 * fuel, 1.0 + 3.0 * fuel),
+            available=jnp.where(large, in_service, 1.0),
+            wind_capacity=self.size * 160.0 * plants[0],
+            solar_capacity=self.size * 240.0 * plants[1],
+            clearness=0.4 + 0.6 * plants[2],
+            rating=0.4 + 0.4 * plants[3],
+            efficiency=0.8 + 0.17 * efficiency,
         )
         return self.with_supply(params)
 
     def with_supply(self, params: SmartGridParams) -> SmartGridParams:
         """``params`` with the supply curve of its ``fuel`` and ``available``: call it after replacing either."""
-        return params.replace(**_supply(params.fuel, params.available))
+        return params.replace(**self._supply(params.fuel, params.available))
+
+    def _supply(self, fuel: chex.Array, available: chex.Array) -> dict[str, chex.Array]:
+        """The derived fields of :class:`SmartGridParams`."""
+        slopes = np.stack([np.maximum(self.grid.unit_cost[:, 0], FLAT), self.grid.unit_cost[:, 1]])
+        quadratic, linear = (fuel * jnp.asarray(side, jnp.float32) for side in slopes)
+        high = available * jnp.asarray(self.grid.unit_max, jnp.float32)
+        curve = economic_dispatch.merit_order(quadratic, linear, jnp.zeros_like(high), high)
+        return {f"supply_{name}": table for name, table in curve._asdict().items()}
 
     def average_task(self, params: SmartGridParams, population: SmartGridParams) -> SmartGridParams:
         """Mean hidden parameters, with the supply curve rebuilt from the means (not averaged)."""
@@ -282,7 +344,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             wind=sampling.categorical(uniforms[0], jnp.asarray(self.wind.law)),
             cloud=sampling.categorical(uniforms[1], jnp.asarray(self.cloud.law)),
             green=jnp.zeros((2,), jnp.float32),
-            output=jnp.zeros((len(ieee14.UNIT_BUS),), jnp.float32),
+            output=jnp.zeros((self.num_units,), jnp.float32),
             drawn=zeros,
             prices=jnp.zeros((3,), jnp.float32),
             local_price=zeros,
@@ -303,7 +365,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         sky = jnp.clip(params.clearness + 0.2 * jnp.asarray(self.cloud.grid)[cloud], 0.0, 1.0)
         sun = params.solar_capacity * jnp.asarray(SUN)[hour % 24] * sky
         blown = params.wind_capacity * jnp.asarray(self._wind_factor)[wind]
-        return jnp.float32(ieee14.BUS_LOAD.sum()) * params.profile[hour % 24], jnp.stack([blown, sun])
+        return jnp.float32(self.grid.load.sum()) * params.profile[hour % 24], jnp.stack([blown, sun])
 
     def draw(self, params: SmartGridParams, move: chex.Array) -> chex.Array:
         """What moves ``i32[..., D]`` draw from the grid, ``f32[..., D]`` [MW]."""
@@ -315,7 +377,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         self, params: SmartGridParams, load: chex.Array, green: chex.Array, draws: chex.Array
     ) -> tuple[chex.Array, dc_network.Hour]:
         """Rewards ``f32[A]`` [100 $] of alternative ``draws f32[A, D]`` in one hour, and the hours that they make."""
-        rating = params.rating * jnp.asarray(ieee14.RATING, jnp.float32)
+        rating = params.rating * jnp.asarray(self.grid.rating, jnp.float32)
         saved, hours = dc_network.compare(
             self.network, self.supply(params), load, green, draws, rating, SHED_COST, OVERLOAD_COST
         )
@@ -351,7 +413,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             green=green,
             output=hour.dispatch.output,
             drawn=draw,
-            loading=jnp.max(jnp.abs(hour.flow) / jnp.asarray(ieee14.RATING, jnp.float32)) / params.rating,
+            loading=jnp.max(jnp.abs(hour.flow) / jnp.asarray(self.grid.rating, jnp.float32)) / params.rating,
             price=price,
             prices=jnp.stack([mean, lowest, jnp.maximum(price, highest)]),
             local_price=price + dc_network.congestion_price(self.network, hour, OVERLOAD_COST),
@@ -367,52 +429,59 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         def scaled(value: chex.Array, scale: float) -> chex.Array:
             return bounded(value / scale)
 
-        level = state.charge.astype(jnp.float32) / jnp.float32(self.levels - 1)
-        share = state.output / jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
+        share = state.output / jnp.asarray(self.grid.unit_max, jnp.float32)
         everywhere = {
             "cycle_sin": jnp.asarray(_SIN)[hour],
             "cycle_cos": jnp.asarray(_COS)[hour],
             "progress": self.progress(state),
-            "last_reward": scaled(state.last_reward, _REWARD),
+            "last_reward": scaled(state.last_reward, _REWARD * self.size),
         }
+        mean, local, size = state.prices[0], state.local_price, params.capacity
+        charge, hours = state.charge.astype(jnp.float32), self.num_periods - self.period(state)
+        # Quanta that could be fed in in this hour, and those of them that no later hour has room for.
+        ready = jnp.minimum(state.charge, 1)
+        last = jnp.clip(state.charge - (hours - 1), 0, ready)
+        lost = jnp.where(last > 0, jnp.maximum(local, 0.0), jnp.maximum(local - mean, 0.0))
+        below = jnp.clip(1.0 - local / jnp.where(mean > 0.0, mean, 1.0), 0.0, 1.0)
         stores = {
-            "urgency": 1.0 - level,
-            "slack": level,
-            "level": level,
-            "capacity": scaled(params.capacity, 80.0),
-            "inflow": scaled(jnp.maximum(state.drawn, 0.0), _STORE),
-            "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE),
+            "urgency": size / (self.levels - 1) * jnp.where(ready > 0, lost, 0.0),
+            "slack": jnp.where((last > 0) | (mean <= 0.0), 0.0, below),
+            "level": charge / jnp.float32(self.levels - 1),
+            "capacity": size,
+            "outflow": scaled(jnp.maximum(-state.drawn, 0.0), _STORE * self.size),
+            "waiting": scaled(charge / jnp.float32(self.levels - 1) * size, _SIZE * self.size),
             "unit_value": scaled(state.local_price, _PRICE),
             "is_turn": jnp.arange(self.num_turns, dtype=jnp.int32) == turn,
             "decided": state.move,
+            "private_a": scaled(size, _SIZE * self.size),
+            "private_b": scaled(jnp.maximum(state.drawn, 0.0), _STORE * self.size),
         }
-        units = {"slack": 1.0 - share, "level": share, "capacity": ieee14.UNIT_MAX / ieee14.UNIT_MAX.max()}
-        green = {
+        units = {"slack": 1.0 - share, "level": share, "capacity": self.grid.unit_max}
+        plants = {
             "level": jnp.stack([jnp.asarray(self._wind_factor)[state.wind], jnp.asarray(SUN)[hour]]),
-            "outflow": scaled(state.green, _POWER),
             "private_c": jnp.stack([jnp.asarray(self.wind.grid)[state.wind], jnp.asarray(self.cloud.grid)[state.cloud]])
             / 2.0,
+            "private_d": scaled(state.green, _POWER * self.size),
         }
         line = {
-            "urgency": jnp.clip(state.loading - 1.0, 0.0, 1.0),
+            "urgency": OVERLOAD_COST * _POWER * self.size * jnp.maximum(state.loading - 1.0, 0.0),
             "slack": jnp.clip(1.0 - state.loading, 0.0, 1.0),
             "level": scaled(state.loading, 1.0),
         }
         market = {
-            "level": scaled(state.load, 300.0),
-            "private_c": scaled(state.prices[0], _PRICE),
-            "private_d": scaled(state.prices[2] - state.prices[1], _PRICE),
+            "level": scaled(state.load, 300.0 * self.size),
             "unit_value": scaled(state.price, _PRICE),
+            "private_e": scaled(mean, _PRICE),
+            "private_f": scaled(state.prices[2] - state.prices[1], _PRICE),
         }
-        plants = (("supplier", len(ieee14.UNIT_BUS), units), ("supplier", 2, green))
-        blocks = (("store", self.num_turns, stores), *plants, ("carrier", 1, line), ("market", 1, market))
-        charge = state.charge[turn]
+        suppliers = (("supplier", self.num_units, units), ("supplier", 2, plants))
+        blocks = (("store", self.num_turns, stores), *suppliers, ("carrier", 1, line), ("market", 1, market))
+        held = state.charge[turn]
         return make_observation(
-            tokens=token_table(*((role, rows, {**values, **everywhere}) for role, rows, values in blocks)),
-            token_mask=jnp.ones((self.num_tokens,), jnp.bool_),
-            actions=action_rows(self.num_actions, is_noop=MOVES == 0, amount=np.abs(MOVES), signed=MOVES),
+            tokens=[(role, rows, values | everywhere) for role, rows, values in blocks],
+            actions={"is_noop": MOVES == 0, "amount": np.abs(MOVES), "signed": -MOVES},
             action_target=jnp.full((self.num_actions,), turn, jnp.int32),
-            action_mask=jnp.stack([jnp.bool_(True), charge < self.levels - 1, charge > 0]),
+            action_mask=jnp.stack([jnp.bool_(True), held < self.levels - 1, held > 0]),
         )
 
     # ---- what is best ---------------------------------------------------------------------------------------------
@@ -468,29 +537,21 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         iteration), then rounded.
         """
         del key
-        column = {name: observation.tokens[:, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        mine, sun = jnp.argmax(column["is_turn"]).astype(jnp.int32), self.num_turns + len(ieee14.UNIT_BUS) + 1
-        price, average, level = column["unit_value"], column["private_c"][-1], column["level"][mine]
+        column = observation.column
+        mine, sun = jnp.argmax(column("is_turn")).astype(jnp.int32), self.num_turns + self.num_units + 1
+        price, average, level = column("unit_value"), column("private_e")[-1], column("level")
         mean = jnp.maximum(average, 0.05)
         dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)
         tight = jnp.clip((price[mine] - price[-1]) / mean, -3.0, 3.0)
-        spread = jnp.clip(column["private_d"][-1] / mean, 0.0, 3.0)
-        sin, cos = column["cycle_sin"][0], column["cycle_cos"][0]
-        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column["private_c"][sun - 1])
+        spread = jnp.clip(column("private_f")[-1] / mean, 0.0, 3.0)
+        sin, cos = column("cycle_sin")[0], column("cycle_cos")[0]
+        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column("private_c")[sun - 1])
         day = 0.1 * cos - 0.45 * sin - 0.6 * sin * cos - 0.15 * (cos * cos - sin * sin)
-        now = -0.5 * (column["outflow"][sun] - 0.5) - 0.2 * (column["level"][-2] - 0.7) - 0.2 * (level - 0.5)
+        now = -0.5 * (column("private_d")[sun] - 0.5) - 0.2 * (level[-2] - 0.7) - 0.2 * (level[mine] - 0.5)
         worth = dear + 0.4 * tight + swing + day + now
-        left = (1.0 - column["progress"][0]) * self.num_periods
-        late = left <= 1.4 * level * (self.levels - 1)
+        left = (1.0 - column("progress")[0]) * self.num_periods
+        late = left <= 1.4 * level[mine] * (self.levels - 1)
         charge = (worth < -0.65) & (left > 6.5) & ~late
         discharge = (worth > 0.7) | (late & (dear + tight > -1.1))
         wish = jnp.where(discharge, 2, jnp.where(charge, 1, 0))
         return jnp.where(observation.action_mask[wish], wish, 0).astype(jnp.int32)
-
-
-def _supply(fuel: chex.Array, available: chex.Array) -> dict[str, chex.Array]:
-    """The derived fields of :class:`SmartGridParams`."""
-    quadratic, linear = (fuel * jnp.asarray(side, jnp.float32) for side in ieee14.UNIT_COST.T)
-    high = available * jnp.asarray(ieee14.UNIT_MAX, jnp.float32)
-    curve = economic_dispatch.merit_order(quadratic, linear, jnp.zeros_like(high), high)
-    return {f"supply_{name}": table for name, table in curve._asdict().items()}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 
 import chex
 import jax.numpy as jnp
@@ -27,9 +28,10 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
+from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
-from envs_jax.references import base_stock
+from envs_jax.observation import Observation, bounded, make_observation
+from envs_jax.references import base_stock, tilted_law
 
 DEMAND_RANGE = (0.75, 6.0)
 """Mean demand of a task [units/period], log-uniform."""
@@ -101,40 +103,54 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     of beer-game studies. The no-op ``x = 0`` passes demand on, which holds every echelon's position. Orders are cut to
     ``[0, supplier's stock]``; an ``x`` that would be cut is illegal, but for the no-op.
 
-    Tokens: N stages (role ``store``), the customers (``demand``), the clock. The *position* of stage i is all stock at
-    and below it, moving units and this period's orders included, less the backlog; its *lead* is ``L_0 + .. + L_i``;
-    its *need* is ``f lead + 2 sqrt(f lead)`` with ``f`` the mean of nominal and last demand, all public.
+    Tokens: N stages, the customers, the clock. The *position* of stage i is all stock at and below it, moving units and
+    this period's orders included, less the backlog; its *lead* is ``L_0 + .. + L_i``; its *need* is
+    ``f lead + 2 sqrt(f lead)`` with ``f`` the mean of nominal and last demand, all public. A unit that is missing costs
+    b a period, which is hidden: urgencies are the units.
 
     ========= =========== =============================================================================
     token     column      quantity
     ========= =========== =============================================================================
-    stage     urgency     max(need - position, 0) / need, at most 1
+    stage     urgency     units that the position lacks, max(need - position, 0)
     stage     slack       max(position - need, 0) / need, at most 1
     stage     level       on hand [10 units]
-    stage     capacity    lead / (N max_lead_time)
     stage     inflow      arrives in this period, ordered before it [10 units]
-    stage     pipeline    arrives later [10 units]
     stage     outflow     left in the last period [10 units]
-    stage     waiting     backlog of the customers [10 units]
-    stage     age         L_i / max_lead_time
-    stage     signal_a    last demand [10 units]
-    stage     signal_b    position / lead [10 units/period]
-    stage     rate        nominal demand [10 units/period]
+    stage     waiting     backlog of the customers, whom every echelon serves [10 units]
     stage     unit_cost   h_i [2 money/unit/period]
     stage     is_turn     1 if its order is being chosen
     stage     decided     ordered so far in this period [10 units]
-    customers urgency     backlog / (backlog + served in the last period)
-    customers slack       1 - urgency
-    customers others      outflow, waiting, signal_a, rate as for stage 0
-    clock     slack       1 - progress
+    stage     private_a   arrives later [10 units]
+    stage     private_b   L_i [max_lead_time]
+    stage     private_c   lead [N max_lead_time]
+    stage     private_d   position / lead [10 units/period]
+    stage     private_e   last demand [10 units]
+    stage     private_f   max(need - position, 0) / need, at most 1
+    customers urgency     backlog, units that wait
+    customers slack       served in the last period / (backlog + served); 1 without a backlog
+    customers inflow      nominal demand [10 units/period]
+    customers outflow     served in the last period [10 units]
+    customers waiting     backlog [10 units]
+    customers private_e   last demand [10 units]
     all       progress    share of the episode gone
     all       last_reward reward of the last period [100 money]
     ========= =========== =============================================================================
 
-    Features without bounds are cut at 10. An action's ``amount`` is q [20 units, at most 1], ``signed`` is x /
-    max_adjustment, ``second_*`` the supplier's urgency, slack, level (outside: 0, 1, 1), its target the stage in turn.
+    Roles: stage ``store``, customers ``demand``, clock ``clock``. Features without bounds are cut at 10. Every action
+    concerns the stage in turn. The no-op orders, so no action is described as doing nothing.
 
-    Hidden: mean demand (its samples are ``signal_a``) and backlog cost (``last_reward`` less the holding costs, which
+    ====== ========= ===========================================================================
+    action column    quantity
+    ====== ========= ===========================================================================
+    all    amount    q, the largest of the menu being 1 [last demand + max_adjustment]
+    all    signed    the same: an order relieves its stage
+    all    private_a x [max_adjustment]
+    all    private_b private_f of the supplier, 0 outside
+    all    private_c slack of the supplier, 1 outside
+    all    private_d what the supplier has on hand [10 units], 10 outside
+    ====== ========= ===========================================================================
+
+    Hidden: mean demand (its samples are ``private_e``) and backlog cost (``last_reward`` less the holding costs, which
     follow from what is shown, per unit of ``waiting``).
 
     Invariants: bought = served + change of (on hand + moving); backlog and stage-0 stock are never both positive after
@@ -163,7 +179,10 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
       max_lead_time: longest lead time [periods]; tasks draw from 1 up to it.
       max_adjustment: largest |x| [units].
       max_demand: end of the demand table [units]; the law is rescaled to it. It also sizes the reference's grid, for
-        mean demands whose table is about as roomy as the default one is for the busiest task.
+        mean demands whose table is about as roomy as the default one is for the busiest task. By default 31, or the
+        largest of ``demand``.
+      demand: path of a CSV of units asked for by period (docs/own_data.md). How often each number occurs is the default
+        task's law of demand. That of a sampled task is the same, tilted exponentially to another mean.
     """
 
     name = "supply_chain"
@@ -171,6 +190,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     ingredients = ("demand_mean",)
     reward_unit = "money"
     reference_kind = "heuristic"
+    data_files = ("demand",)
 
     def __init__(
         self,
@@ -178,15 +198,19 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         num_periods: int = 32,
         max_lead_time: int = 3,
         max_adjustment: int = 6,
-        max_demand: int = 31,
+        max_demand: int | None = None,
+        demand: str | os.PathLike[str] | None = None,
     ):
+        observed = None if demand is None else readers.load(self.name, "demand", demand, readers.series.parse_counts)
+        largest = 31 if observed is None else int(observed.max())
+        least = checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL) if observed is None else largest
         num_stages, num_periods, max_lead_time, max_adjustment, max_demand = checks.whole_numbers(
             self.name,
             num_stages=(num_stages, 1, 8),
             num_periods=(num_periods, 1, 10_000),
             max_lead_time=(max_lead_time, 1, 8),
             max_adjustment=(max_adjustment, 1, 15),
-            max_demand=(max_demand, checks.poisson_quantile(DEMAND_RANGE[1], 1.0 - checks.TAIL), 127),
+            max_demand=(largest if max_demand is None else max_demand, least, 127),
         )
         self.num_turns = num_stages
         self.num_periods = num_periods
@@ -205,6 +229,21 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         fitting = (math.sqrt(9.0 + MAX_GRID) - 3.0) ** 2
         mean = max(DEMAND_RANGE[1] * longest, min(roomy * longest, fitting))
         self.grid_size = math.ceil(mean + 6.0 * math.sqrt(mean))
+        self.nominal_demand, self.demand_range = NOMINAL_DEMAND, DEMAND_RANGE
+        self._observed = None
+        if observed is not None:
+            self._observed = np.bincount(observed, minlength=max_demand + 1) / len(observed)
+            self.nominal_demand = float(observed.mean())
+            self.demand_range = _range(observed)
+            mean = self.demand_range[1] * longest
+            deviation = tilted_law.spread(self._observed, self.demand_range[1]) * math.sqrt(longest)
+            self.grid_size = math.ceil(mean + 6.0 * deviation) + 3
+            if self.grid_size > MAX_GRID:
+                allowed = (
+                    f"small enough for levels of at most {MAX_GRID} over {longest} periods (count in larger units)"
+                )
+                got = f"a mean of {self.nominal_demand:g}, which needs {self.grid_size}"
+                raise checks.refusal(self.name, "demand", allowed, got)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -259,6 +298,9 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         stock = checks.numbers(self.name, "start", start, 0.0, 1e3, shape=(2,), per="lowest and highest")
         if stock is not None and stock[0] > stock[1]:
             raise checks.refusal(self.name, "start", "increasing", checks.shown(start))
+        if self._observed is not None:
+            checks.number(self.name, "demand_mean", demand_mean, *self.demand_range)
+            return
         checks.poisson_table(self.name, "demand_mean", mean, self.max_demand, "max_demand")
         if mean is None or echelon is None or lead is None or backlog is None:
             return
@@ -273,20 +315,27 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             raise checks.refusal(self.name, "demand_mean x lead_time", allowed, got)
 
     def _law(self, demand_mean: chex.Numeric) -> chex.Array:
-        cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
+        if self._observed is None:
+            cdf = sampling.poisson_cdf(demand_mean, self.max_demand + 1)
+        else:
+            cdf = jnp.cumsum(tilted_law.tilted(self._observed, demand_mean))
         return cdf / cdf[..., -1:]
 
     @property
     def default_params(self) -> SupplyChainParams:
-        """Poisson(5), echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
+        """Poisson(5) or the file's law, echelon holding cost 0.25 and lead time 1 at every stage, backlog cost 9."""
         n = self.num_turns
-        return self.instance(5.0, jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32), 9.0)
+        stages = jnp.full((n,), 0.25, jnp.float32), jnp.ones((n,), jnp.int32)
+        if self._observed is None:
+            return self.instance(5.0, *stages, 9.0)
+        task = self.instance(self.nominal_demand, *stages, 9.0, self.nominal_demand)
+        return task.replace(demand_cdf=jnp.asarray(np.cumsum(self._observed), jnp.float32))
 
-    def sample_params(self, key: chex.PRNGKey) -> SupplyChainParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> SupplyChainParams:
         """Draws demand, backlog cost (both hidden), holding costs and lead times."""
         n = self.num_turns
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 2 + 2 * n)
-        low, high = jnp.log(jnp.asarray((DEMAND_RANGE, BACKLOG_COST_RANGE), jnp.float32)).T
+        u = self.task_uniforms(key, split, 2 + 2 * n)
+        low, high = jnp.log(jnp.asarray((self.demand_range, BACKLOG_COST_RANGE), jnp.float32)).T
         mean, cost = jnp.exp(low + (high - low) * u[:2])
         low, high = ECHELON_COST_RANGE
         return self.instance(
@@ -294,7 +343,7 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
             low + (high - low) * u[2 : 2 + n],
             sampling.integers(u[2 + n :], 1, self.max_lead_time),
             cost,
-            NOMINAL_DEMAND,
+            self.nominal_demand,
             (2.0, 3.0),
         )
 
@@ -402,54 +451,59 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
         lead = jnp.cumsum(params.lead_time, dtype=jnp.int32).astype(jnp.float32)
         position = self._position(state)
         need = _need(0.5 * (state.last_demand.astype(jnp.float32) + params.nominal_demand), lead)
-        lacking = (need - position.astype(jnp.float32)) / need
+        lacking = need - position.astype(jnp.float32)
+        missing, slack = jnp.clip(lacking / need, 0.0, 1.0), jnp.clip(-lacking / need, 0.0, 1.0)
         stock = bounded(state.on_hand.astype(jnp.float32) / FLOW_SCALE)
         served = bounded(state.shipped[0].astype(jnp.float32) / FLOW_SCALE)
-        # Backlog and last demand concern every stage, so every row has them.
         common = {"progress": self.progress(state), "last_reward": bounded(state.last_reward / COST_SCALE)}
+        # Backlog and last demand concern every stage, so every row has them.
         public = {
             "waiting": bounded(state.backlog.astype(jnp.float32) / FLOW_SCALE),
-            "private_c": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
-            "private_e": params.nominal_demand / FLOW_SCALE,
+            "private_e": bounded(state.last_demand.astype(jnp.float32) / FLOW_SCALE),
         }
         unserved = state.backlog / jnp.maximum(state.backlog + state.shipped[0], 1)
-        urgency, slack = jnp.clip(lacking, 0.0, 1.0), jnp.clip(-lacking, 0.0, 1.0)
         stages = dict(
-            urgency=urgency,
+            urgency=jnp.maximum(lacking, 0.0),
             slack=slack,
             level=stock,
-            capacity=lead / (n * self.max_lead_time),
             inflow=bounded(state.pipe[:, 0].astype(jnp.float32) / FLOW_SCALE),
-            private_a=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
             outflow=bounded(state.shipped.astype(jnp.float32) / FLOW_SCALE),
-            age=params.lead_time / self.max_lead_time,
-            private_d=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
-            unit_cost=params.holding_cost / 2,
+            unit_cost=bounded(params.holding_cost / 2),
             is_turn=jnp.arange(n, dtype=jnp.int32) == turn,
             decided=bounded(state.orders.astype(jnp.float32) / FLOW_SCALE),
+            private_a=bounded(state.pipe[:, 1:].sum(axis=1, dtype=jnp.int32).astype(jnp.float32) / FLOW_SCALE),
+            private_b=params.lead_time / self.max_lead_time,
+            private_c=lead / (n * self.max_lead_time),
+            private_d=bounded(position.astype(jnp.float32) / lead / FLOW_SCALE),
+            private_f=missing,
             **public,
             **common,
         )
-        customers = dict(urgency=unserved, slack=1.0 - unserved, outflow=served, **public, **common)
-        clock = dict(slack=1.0 - common["progress"], **common)
+        customers = dict(
+            urgency=state.backlog,
+            slack=1.0 - unserved,
+            inflow=bounded(params.nominal_demand / FLOW_SCALE),
+            outflow=served,
+            **public,
+            **common,
+        )
 
         adjustment = jnp.arange(self.num_actions, dtype=jnp.int32) - self.max_adjustment
         order = state.last_demand + adjustment
         limit = self._limits(state)[turn]
+        share = jnp.clip(order, 0, limit).astype(jnp.float32) / order[-1].astype(jnp.float32)
         outside = turn == n - 1
         supplier = jnp.minimum(turn + 1, n - 1)
         return make_observation(
-            tokens=token_table(("store", n, stages), ("demand", 1, customers), ("clock", 1, clock)),
-            token_mask=jnp.ones((n + 2,), jnp.bool_),
-            actions=action_rows(
-                self.num_actions,
-                is_noop=adjustment == 0,
-                amount=jnp.minimum(jnp.clip(order, 0, limit).astype(jnp.float32) / (2 * FLOW_SCALE), 1.0),
-                signed=adjustment / self.max_adjustment,
-                private_a=jnp.where(outside, 0.0, urgency[supplier]),
-                private_c=jnp.where(outside, 1.0, slack[supplier]),
-                private_d=jnp.where(outside, 1.0, stock[supplier]),
-            ),
+            tokens=[("store", n, stages), ("demand", 1, customers), ("clock", 1, common)],
+            actions={
+                "amount": share,
+                "signed": share,
+                "private_a": adjustment / self.max_adjustment,
+                "private_b": jnp.where(outside, 0.0, missing[supplier]),
+                "private_c": jnp.where(outside, 1.0, slack[supplier]),
+                "private_d": bounded(limit.astype(jnp.float32) / FLOW_SCALE),
+            },
             action_target=jnp.broadcast_to(turn, (self.num_actions,)).astype(jnp.int32),
             action_mask=((order >= 0) & (order <= limit)) | (adjustment == 0),
         )
@@ -478,11 +532,11 @@ class SupplyChain(ResourceEnv[SupplyChainState, SupplyChainParams]):
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Echelon base stock for a demand forecast of 0.4 nominal + 0.6 last demand, two standard deviations safe."""
         del key
-        tokens = dict(zip(TOKEN_COLUMNS, observation.tokens[observation.action_target[0]], strict=True))
-        lead = tokens["capacity"] * (self.num_turns * self.max_lead_time)
-        last = FLOW_SCALE * tokens["private_c"]
-        level = _need(0.4 * FLOW_SCALE * tokens["private_e"] + 0.6 * last, lead)
-        order = jnp.maximum(level - FLOW_SCALE * tokens["private_d"] * lead, 0.0)
+        column, stage = observation.column, observation.action_target[0]
+        lead = column("private_c")[stage] * (self.num_turns * self.max_lead_time)
+        nominal, last = FLOW_SCALE * column("inflow")[-2], FLOW_SCALE * column("private_e")[stage]
+        level = _need(0.4 * nominal + 0.6 * last, lead)
+        order = jnp.maximum(level - FLOW_SCALE * column("private_d")[stage] * lead, 0.0)
         wanted = self._action(jnp.round(order - last))
         # The nearest legal action; the no-op always is one, and takes all there is if that is little.
         distance = jnp.abs(jnp.arange(self.num_actions, dtype=jnp.int32) - wanted)
@@ -497,3 +551,10 @@ def _need(rate: chex.Array, lead: chex.Array) -> chex.Array:
     """Stock that covers ``lead`` periods of demand at ``rate`` with two standard deviations of safety [units]."""
     mean = rate * lead
     return mean + 2.0 * jnp.sqrt(mean)
+
+
+def _range(observed: np.ndarray) -> tuple[float, float]:
+    """Mean demands of tasks: half to twice the observed one, a tenth of the way off the ends of what occurs."""
+    mean = float(observed.mean())
+    low, high = (end + 0.1 * (mean - end) for end in (float(observed.min()), float(observed.max())))
+    return max(0.5 * mean, low), min(2.0 * mean, high)

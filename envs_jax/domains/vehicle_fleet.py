@@ -12,6 +12,7 @@ docs/domains/vehicle_fleet.md says what was checked, and names the fluid model o
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,25 +23,17 @@ import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
-from envs_jax.data import AmodCity
+from envs_jax.data import AmodCity, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import (
-    ACTION_COLUMNS,
-    TOKEN_COLUMNS,
-    Observation,
-    make_observation,
-    action_rows,
-    bounded,
-    token_table,
-)
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import fluid_fleet
 
 SMOOTHING = 0.3
 """Weight of the latest requests in the running averages that are shown."""
 TIME_SCALE = 10.0
-"""Periods of driving that one unit of ``age`` stands for."""
+"""Periods of driving that one unit of ``private_b`` stands for."""
 VEHICLE_SCALE = 20.0
-"""Vehicles a region that one unit of ``capacity`` stands for."""
+"""Vehicles a region that one unit of the city's ``private_f`` stands for."""
 
 
 @struct.dataclass
@@ -105,37 +98,41 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     ``t + trip_time + 1``. Serving fares from the highest down is the exact optimum of the matching linear programme
     (most revenue; its only coupling is a region's number of vehicles), ties go to the region of lower number.
 
-    Tokens: N regions, then the city. Numbers of vehicles and trips are in units of the mean fleet per region.
+    Tokens: N regions, then the city. [fleet] is the mean fleet per region, [fare] the public mean fare.
 
     ====== =========== ==========================================================================
     token  column      quantity
     ====== =========== ==========================================================================
-    region urgency     share of last period's requests that were lost
+    region urgency     max(average requests - idle - arriving, 0) x fare: $ missed in a period
     region slack       idle / (idle + average requests)
-    region level       idle vehicles
-    region inflow      vehicles that arrive before the next matching
-    region pipeline    vehicles that arrive later
-    region outflow     trips served from here in the last period
-    region waiting     requests lost in the last period
-    region age         driving time from the region in turn [TIME_SCALE periods]
-    region signal_a    running average of trips asked for from here
-    region signal_b    running average of trips asked for to here
-    region unit_cost   cost of driving here from the region in turn [mean fares]
-    region unit_value  mean fare of the trips last served from here [mean fares]; 1 before any was
+    region level       idle vehicles [fleet]
+    region inflow      vehicles that arrive before the next matching [fleet]
+    region outflow     trips served from here in the last period [fleet]
+    region unit_cost   cost of driving here from the region in turn [fare]
+    region unit_value  mean fare of the trips last served from here [fare]; 1 before any was
     region is_turn     1 if the choice is this region's
-    region decided     vehicles sent here less vehicles sent away so far in this period
-    city   capacity    fleet per region [VEHICLE_SCALE vehicles]
-    city   level       idle vehicles; likewise pipeline (all on the way), outflow, waiting: means over regions
-    city   unit_cost   cost of driving for one period [mean fares]
+    region decided     vehicles sent here less vehicles sent away so far in this period [fleet]
+    region private_a   vehicles that arrive later [fleet]
+    region private_b   driving time from the region in turn [TIME_SCALE periods]
+    region private_c   average requests: running average of trips asked for from here [fleet]
+    region private_d   running average of trips asked for to here [fleet]
+    region private_e   requests lost in the last period [fleet]
+    city   level       idle vehicles, mean over regions [fleet]
+    city   inflow      mean over regions [fleet]
+    city   outflow     mean over regions [fleet]
+    city   unit_cost   cost of driving for one period [fare]
+    city   private_a   vehicles that arrive later, mean over regions [fleet]
+    city   private_e   requests lost in the last period, mean over regions [fleet]
+    city   private_f   fleet per region [VEHICLE_SCALE vehicles]
     all    progress    share of the episode gone
     all    last_reward reward of the last period [tenth of fleet x mean fare]
     ====== =========== ==========================================================================
 
     Roles: region ``place``, city ``clock``. Features without bounds are cut at 10. An action's ``amount`` and
-    ``signed`` are the share sent, its target the region that gets the vehicles.
+    ``signed`` are the share sent, its target the region that gets the vehicles; action 0 keeps them, the no-op.
 
     Shown: vehicles, travel times, cost. Hidden: ``rate`` and ``price``, and so the change of ``rate`` during the
-    episode. Requests from and to each region show in ``signal_a``, ``signal_b``, fares in ``unit_value``.
+    episode. Requests from and to each region show in ``private_c`` and ``private_d``, fares in ``unit_value``.
 
     Key figures in ``info``: ``revenue``, ``trip_cost``, ``rebalancing_cost`` [$]; ``requests``, ``served`` [trips];
     ``driven`` empty [vehicle periods]; ``idle`` after the matching [vehicles].
@@ -155,27 +152,52 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
     Args:
       rows: of the grid of regions; generated tasks have Manhattan distances on it. N = rows x columns, 2 or more.
       columns: of the grid.
-      num_periods: P.
+      num_periods: P. By default 20, or all of ``demand``; fewer are its first.
       fractions: increasing shares in (0, 1] that can be sent; at most 32 actions in all.
       max_travel_time: longest travel time [periods], L - 1; by default that of generated tasks, twice the diameter.
-      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there.
+      max_requests: trips asked for between two regions in a period are fewer; the Poisson law is cut off there. By
+        default 48, or as many as the tasks of ``demand`` need.
+      vehicles: of each region at the start of the default task.
+      driving_cost: of the default task, $ per vehicle and period.
+      demand: path of a CSV of trips (docs/own_data.md), the default task's city in place of a grid. Sampled tasks keep
+        what is shown; their demand and fares are the file's, times a factor of each region (1/2 to 3/2), of each pair.
+      driving: path of a CSV of the periods that empty vehicles drive; by default the shortest way over recorded trips.
     """
 
     name: ClassVar[str] = "vehicle_fleet"
     hidden: ClassVar[tuple[str, ...]] = ("rate", "price")
     reward_unit: ClassVar[str] = "$"
     reference_kind: ClassVar[str] = "heuristic"
+    data_files: ClassVar[tuple[str, ...]] = ("demand", "driving")
 
     def __init__(
         self,
         rows: int = 2,
         columns: int = 3,
-        num_periods: int = 20,
+        num_periods: int | None = None,
         fractions: Sequence[float] = (0.5, 1.0),
         max_travel_time: int | None = None,
-        max_requests: int = 48,
+        max_requests: int | None = None,
+        vehicles: int = 15,
+        driving_cost: float = 0.6,
+        demand: str | os.PathLike[str] | None = None,
+        driving: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
+        self._city = None
+        self._vehicles = checks.whole_number(self.name, "vehicles", vehicles, 0, 2**16)
+        self._driving_cost = checks.number(self.name, "driving_cost", driving_cost, 0.0)
+        if demand is not None:
+            self._city = readers.trips.city(self.name, demand, driving, num_periods, self._vehicles, self._driving_cost)
+            if (rows, columns) != (2, 3):
+                raise checks.refusal(self.name, "rows, columns", "left out with demand", f"{rows}, {columns}")
+            rows, columns, num_periods = 1, len(self._city.move_time), len(self._city.requests)
+        elif driving is not None:
+            raise checks.refusal(self.name, "driving", "left out without demand", checks.shown(driving))
+        num_periods = 20 if num_periods is None else num_periods
+        busiest = 0.0 if self._city is None else 2.25 * float(self._city.requests.max())  # of what a task may ask for
+        if max_requests is None:
+            max_requests = min(max(48, checks.poisson_quantile(busiest, 1.0 - checks.TAIL) + 1), 128)
         rows, columns, num_periods, max_requests = checks.whole_numbers(
             self.name,
             rows=(rows, 1, 32),
@@ -184,6 +206,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             max_requests=(max_requests, 2, 128),
         )
         n, longest = rows * columns, 2 * (rows + columns - 2)
+        if self._city is not None:
+            longest = int(max(self._city.trip_time.max(), self._city.move_time.max()))
         if n < 2:
             raise checks.refusal(self.name, "rows x columns", "at least 2 regions", f"{rows} x {columns} = {n}")
         count = len(fractions) if isinstance(fractions, list | tuple) or getattr(fractions, "ndim", 0) == 1 else 0
@@ -210,6 +234,7 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         self._share = np.concatenate([[0.0], np.repeat(shares, n - 1)]).astype(np.float32)
         self._other = np.concatenate([[0], np.tile(np.arange(n - 1), len(shares))])
         self._is_noop = np.arange(actions) == self.noop_action
+        checks.poisson_table(self.name, "demand", busiest, max_requests - 1, "max_requests - 1")
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -233,15 +258,18 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
 
         Its draws are fixed: the regions' demand alternates between the ends of 1 -+ .2, fares are the mean of U(1, 3)
         times (time + 1). Driving costs .2 $ a minute, a period is three. There are 15 vehicles a region; demand keeps
-        three quarters of them on trips.
+        three quarters of them on trips. With a file it is the file's city.
         """
+        if self._city is not None:
+            return self.city_params(self._city)
         time = np.maximum(self._distance, 1)
         law = self._away * np.exp(-0.25 * time)
         law = np.where(np.arange(self.num_regions) % 2 == 0, 0.8, 1.2)[:, None] * law / law.sum(1, keepdims=True)
         rate = 0.75 * 15 * self.num_regions * law / np.sum(law * time)
-        return self._task(initial=15, cost=0.6, rate=rate, price=2.0 * (time + 1.0), move_time=time)
+        fleet = {"initial": self._vehicles, "cost": self._driving_cost}
+        return self._task(**fleet, rate=rate, price=2.0 * (time + 1.0), move_time=time)
 
-    def sample_params(self, key: chex.PRNGKey) -> VehicleFleetParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> VehicleFleetParams:
         """Draws a city. Public: grid, vehicles, driving cost. Hidden: demand, when and how it changes, fares.
 
         Trips start and end by independent laws that are uniform on the simplex; both are drawn anew at two periods, of
@@ -249,8 +277,12 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         are U(1, 3) times (time + 1), a block takes 1 or 2 periods, a period of driving costs U(.3, 1.5).
         """
         n = self.num_regions
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 6 + 6 * n + n * n)
+        u = self.task_uniforms(key, split, 6 + 6 * n + n * n)
         one, by_end, by_pair = u[:6], u[6 : 6 + 6 * n].reshape(3, 2, n), u[6 + 6 * n :].reshape(n, n)
+        if self._city is not None:
+            own, (start, end) = self.default_params, 0.5 + by_end[0]
+            rate = own.rate * start[None, :, None] * end[None, None, :]
+            return own.replace(rate=rate, price=own.price * (0.5 + by_pair)[None])
         per_region = 10 + 5 * sampling.integers(one[0], 0, 2)
         time = jnp.maximum(sampling.integers(one[1], 1, 2) * self._distance.astype(jnp.int32), 1)
         laws = -jnp.log(by_end)  # normalised, Dirichlet(1)
@@ -396,29 +428,30 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         fleet = jnp.maximum(jnp.sum(params.initial, dtype=jnp.int32), 1).astype(jnp.float32)
         distance = jnp.sum(jnp.where(here[:, None] & (~here)[None, :], params.move_time, 0), axis=0, dtype=jnp.int32)
         driving = params.cost / params.price_scale
+        idle, soon, asked = state.idle.astype(jnp.float32), state.idle + state.arriving[0], state.average[0]
         lost, later = state.requests - state.served, jnp.sum(state.arriving[1:], axis=0, dtype=jnp.int32)
-        counts = {"level": state.idle, "inflow": state.arriving[0], "private_a": later}
-        counts |= {"outflow": state.served, "waiting": lost}
+        counts = {"level": state.idle, "inflow": state.arriving[0], "outflow": state.served}
+        counts |= {"private_a": later, "private_e": lost}
         everywhere = {
             "progress": self.progress(state),
             "last_reward": bounded(10.0 * state.last_reward / (fleet * params.price_scale)),
         }
         regions = dict(
-            urgency=lost / jnp.maximum(state.requests, 1),
-            slack=state.idle.astype(jnp.float32) / jnp.maximum(state.idle.astype(jnp.float32) + state.average[0], 1.0),
-            age=bounded(distance.astype(jnp.float32) / TIME_SCALE),
-            private_c=bounded(state.average[0] * n / fleet),
-            private_d=bounded(state.average[1] * n / fleet),
+            urgency=jnp.maximum(asked - soon.astype(jnp.float32), 0.0) * state.fare,
+            slack=idle / jnp.maximum(idle + asked, 1.0),
             unit_cost=bounded(driving * distance.astype(jnp.float32)),
             unit_value=bounded(state.fare / params.price_scale),
             is_turn=here,
             decided=bounded((state.moved * n).astype(jnp.float32) / fleet),
+            private_b=bounded(distance.astype(jnp.float32) / TIME_SCALE),
+            private_c=bounded(asked * n / fleet),
+            private_d=bounded(state.average[1] * n / fleet),
             **{name: bounded((count * n).astype(jnp.float32) / fleet) for name, count in counts.items()},
             **everywhere,
         )
         city = dict(
-            capacity=bounded(fleet / (n * VEHICLE_SCALE)),
             unit_cost=bounded(driving),
+            private_f=bounded(fleet / (n * VEHICLE_SCALE)),
             **{
                 name: bounded(jnp.sum(count, dtype=jnp.int32).astype(jnp.float32) / fleet)
                 for name, count in counts.items()
@@ -426,9 +459,8 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
             **everywhere,
         )
         return make_observation(
-            tokens=token_table(("place", n, regions), ("clock", 1, city)),
-            token_mask=jnp.ones((self.num_tokens,), bool),
-            actions=action_rows(self.num_actions, is_noop=self._is_noop, amount=self._share, signed=self._share),
+            tokens=[("place", n, regions), ("clock", 1, city)],
+            actions={"is_noop": self._is_noop, "amount": self._share, "signed": self._share},
             action_target=self._destinations(turn),
             action_mask=self._legal(self._amounts(own_idle)),
         )
@@ -468,18 +500,18 @@ class VehicleFleet(ResourceEnv[VehicleFleetState, VehicleFleetParams]):
         equal-distribution rule.
         """
         del key
-        column = {name: observation.tokens[:-1, i] for i, name in enumerate(TOKEN_COLUMNS)}
-        described = {name: observation.actions[:, i] for i, name in enumerate(ACTION_COLUMNS)}
-        left = (1.0 - column["progress"]) * self.num_periods
-        target = jnp.minimum(_TARGET_PERIODS, left) * column["private_c"] + _TARGET_FLOOR
-        position = column["level"] + column["inflow"] + _PIPELINE_WEIGHT * column["private_a"]
+        column = lambda name: observation.column(name)[: self.num_regions]  # noqa: E731
+        level, here = column("level"), column("is_turn")
+        left = (1.0 - column("progress")) * self.num_periods
+        target = jnp.minimum(_TARGET_PERIODS, left) * column("private_c") + _TARGET_FLOOR
+        position = level + column("inflow") + _PIPELINE_WEIGHT * column("private_a")
         regions = jnp.arange(self.num_regions, dtype=jnp.int32)
         to = (regions[None, :] == observation.action_target[:, None]).astype(jnp.float32)
-        amount = described["amount"] * jnp.sum(column["level"] * column["is_turn"])
-        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - column["is_turn"][None, :]))
-        price = (column["unit_value"] ** _FARE_POWER)[None, :]
+        amount = observation.action_column("amount") * jnp.sum(level * here)
+        missing = target[None, :] - (position[None, :] + amount[:, None] * (to - here[None, :]))
+        price = (column("unit_value") ** _FARE_POWER)[None, :]
         shortage = 0.5 * (missing + jnp.sqrt(missing**2 + _SOFTNESS**2)) * price
-        drive = to @ (_COST_WEIGHT * column["unit_cost"] + _TIME_WEIGHT * column["age"])
+        drive = to @ (_COST_WEIGHT * column("unit_cost") + _TIME_WEIGHT * column("private_b"))
         loss = jnp.sum(shortage, axis=1) + amount * drive
         return jnp.argmin(jnp.where(observation.action_mask, loss, jnp.inf)).astype(jnp.int32)
 

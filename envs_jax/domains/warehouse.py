@@ -21,7 +21,7 @@ from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
-from envs_jax.observation import TOKEN_COLUMNS, Observation, make_observation, action_rows, bounded, token_table
+from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import warehouse_sweep as sweep
 
 RATE_RANGE = (0.3, 2.5)
@@ -32,6 +32,8 @@ ORDER_COST_RANGE = (0.0, 6.0)
 """Cost of an order [money/order], uniform."""
 HOLDING_RANGE = (0.5, 1.5)
 """Holding cost [money/unit/period], uniform."""
+NOMINAL_RATE = 0.5 * (RATE_RANGE[0] + RATE_RANGE[1])
+"""Demand rate that is expected before any is seen [units/period]. Public."""
 DEMANDS = 32
 """Tabulated demands: at rate 2.5 the mass beyond is below float32's resolution."""
 MOST_STOCKS = 4096
@@ -74,23 +76,24 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
     ===== =========== ==================================================================================
     token column      quantity
     ===== =========== ==================================================================================
-    level urgency     empty share, 1 - y / cap
-    level slack       y / cap
-    level level       y / cap
-    level capacity    1
-    level inflow      a / cap, what has been moved in this period
-    level outflow     sales of the last period / cap
-    level signal_a    its place in the chain, 0 at level 1 to 1 at level N
-    level signal_b    what its supplier holds / cap, 1 at level 1
-    level unit_cost   h / 10
+    level urgency     units short of the nominal demand of a period, max(1.4 - y, 0); p is hidden
+    level slack       y [cap]
+    level level       y [cap]
+    level capacity    cap
+    level outflow     sales of the last period [cap]
+    level unit_cost   h [10 money/unit/period]
     level is_turn     1 if its flow is being chosen
-    level decided     a / cap
-    level progress    share of the episode gone
-    level last_reward R of the last period [20 money]
+    level decided     a, what has been moved in in this period [cap]
+    level private_a   its place in the chain, 0 at level 1 to 1 at level N
+    level private_b   what its supplier holds [cap], 1 at level 1
+    all   progress    share of the episode gone
+    all   last_reward R of the last period [20 money]
     ===== =========== ==================================================================================
 
-    Role: ``store``. Shown: stocks, sales, h. Hidden: lam, p, K. Sales tell the rates where stock lasts, rewards the
-    costs.
+    Roles: level ``store``. Action k has ``amount`` and ``signed`` k / cap, its target is the level in turn; moving
+    nothing is the no-op.
+
+    Shown: stocks, sales, h. Hidden: lam, p, K. Sales tell the rates where stock lasts, rewards the costs.
 
     Key figures in ``info``: ``expected_reward`` with the demand averaged; ``ordering``, ``holding``, ``shortage``
     [money]; ``sales``, ``lost``, ``bought`` [units].
@@ -166,9 +169,9 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         ones = jnp.ones((self.num_levels,), jnp.float32)
         return self.instance(ones, ones, 9.0 * ones, 3.0 * ones)
 
-    def sample_params(self, key: chex.PRNGKey) -> WarehouseParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> WarehouseParams:
         """One task: lam ~ U(.3, 2.5), p ~ U(3, 15), K ~ U(0, 6), h ~ U(.5, 1.5), each level by itself."""
-        draws = sampling.uniforms(key, sampling.TASK_INDEX, 4 * self.num_levels).reshape(4, self.num_levels)
+        draws = self.task_uniforms(key, split, 4 * self.num_levels).reshape(4, self.num_levels)
         ranges = (RATE_RANGE, SHORTAGE_RANGE, ORDER_COST_RANGE, HOLDING_RANGE)
         rates, shortage, order_cost, holding = (
             low + (high - low) * u for (low, high), u in zip(ranges, draws, strict=True)
@@ -249,37 +252,25 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         """See the class docstring for the columns."""
         n, level = self.num_levels, self._level(self.turn(state))
         share = state.stock.astype(jnp.float32) / self.cap
-        flow = state.flow.astype(jnp.float32) / self.cap
-        supplier = jnp.concatenate([jnp.ones(1, jnp.float32), share[:-1]])
-        tokens = token_table(
-            (
-                "store",
-                n,
-                {
-                    "urgency": 1.0 - share,
-                    "slack": share,
-                    "level": share,
-                    "capacity": 1.0,
-                    "inflow": flow,
-                    "outflow": state.sales.astype(jnp.float32) / self.cap,
-                    "private_c": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
-                    "private_d": supplier,
-                    "unit_cost": bounded(0.1 * params.holding),
-                    "is_turn": jnp.arange(n, dtype=jnp.int32) == level,
-                    "decided": flow,
-                    "progress": self.progress(state),
-                    "last_reward": bounded(0.05 * state.last_reward),
-                },
-            )
-        )
+        levels = {
+            "urgency": jnp.maximum(NOMINAL_RATE - state.stock.astype(jnp.float32), 0.0),
+            "slack": share,
+            "level": share,
+            "capacity": self.cap,
+            "outflow": state.sales.astype(jnp.float32) / self.cap,
+            "unit_cost": bounded(0.1 * params.holding),
+            "is_turn": jnp.arange(n, dtype=jnp.int32) == level,
+            "decided": state.flow.astype(jnp.float32) / self.cap,
+            "private_a": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
+            "private_b": jnp.concatenate([jnp.ones(1, jnp.float32), share[:-1]]),
+            "progress": self.progress(state),
+            "last_reward": bounded(0.05 * state.last_reward),
+        }
         amount = jnp.arange(self.num_actions, dtype=jnp.int32)
         moved = amount.astype(jnp.float32) / self.cap
         return make_observation(
-            tokens=tokens,
-            token_mask=jnp.ones((n,), bool),
-            actions=action_rows(
-                self.num_actions, is_noop=amount == 0, amount=moved, signed=moved, private_d=supplier[level]
-            ),
+            tokens=[("store", n, levels)],
+            actions={"is_noop": amount == 0, "amount": moved, "signed": moved},
             action_target=jnp.broadcast_to(level, (self.num_actions,)).astype(jnp.int32),
             action_mask=amount <= self._most(state, level),
         )
@@ -306,8 +297,7 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         """Order up to five sixths of the cap, as far as possible, once less than a third is left."""
         del key
-        level, is_turn = (observation.tokens[:, TOKEN_COLUMNS.index(name)] for name in ("level", "is_turn"))
-        own = jnp.sum(level * is_turn)
+        own = jnp.sum(observation.column("level") * observation.column("is_turn"))
         stock = jnp.round(own * self.cap).astype(jnp.int32)
         wanted = jnp.where(stock < -(-self.cap // 3), -(-5 * self.cap // 6) - stock, 0)
         legal = jnp.sum(observation.action_mask, dtype=jnp.int32) - 1

@@ -159,6 +159,22 @@ def water_stress(depletion: chex.Array, available: chex.Array, fraction: chex.Ar
     return jnp.clip((available - depletion) / ((1.0 - fraction) * available), 0.0, 1.0)
 
 
+def mean_stress(depletion: chex.Array, fraction: chex.Array, least: chex.Numeric, most: chex.Numeric) -> chex.Array:
+    """Mean of ``1 - Ks`` (84) over soils whose available water a is uniform, in [0, 1].
+
+    Soils of ``a < d`` are empty, those of ``a > d / p`` without stress; between them 1 - Ks = (d / a - p) / (1 - p).
+
+    Args:
+      depletion: d, root zone depletion by depth of roots [mm/m].
+      fraction: p, the share of a that is readily available, in (0, 1) (83).
+      least: smallest a [mm/m], above 0.
+      most: largest a [mm/m], above ``least``.
+    """
+    empty, unstressed = (jnp.clip(bound, least, most) for bound in (depletion, depletion / fraction))
+    between = (depletion * jnp.log(unstressed / empty) - fraction * (unstressed - empty)) / (1.0 - fraction)
+    return jnp.maximum(empty - least + between, 0.0) / (most - least)
+
+
 def water_balance(
     depletion: chex.Array, gain: chex.Array, use: chex.Array, available: chex.Array
 ) -> tuple[chex.Array, chex.Array]:

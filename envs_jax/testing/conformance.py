@@ -19,8 +19,9 @@ import numpy as np
 from envs_jax import sampling
 from envs_jax.environment import ResourceEnv
 from envs_jax.observation import BOUND, ROLES, TOKEN_COLUMNS
-from envs_jax.testing import tracing
+from envs_jax.testing import client_checks, tracing
 from envs_jax.testing.evidence import POLICIES, TASKS, Evidence, leaves, quick_jit, replayed
+from envs_jax.testing.requirements import require, require_equal
 
 COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 ROLE = [COLUMN[f"role_{role}"] for role in ROLES]
@@ -28,30 +29,6 @@ ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 """By which two compilations of the same equations may differ."""
 
 Check = Callable[[Evidence], None]
-
-
-class DomainError(AssertionError):
-    """A domain does not keep the contract of :class:`envs_jax.ResourceEnv`."""
-
-
-def require(condition: Any, message: str) -> None:
-    """Raises :class:`DomainError` unless the condition holds."""
-    if not condition:
-        raise DomainError(message)
-
-
-def require_equal(one: Any, other: Any, what: str, **tolerance: float) -> None:
-    """Requires two trees of equal structure and dtypes, equal up to a tolerance on floats."""
-    one, other = leaves(one), leaves(other)
-    require(one.keys() == other.keys(), f"{what}: {sorted(one)} against {sorted(other)}")
-    for path, x in one.items():
-        y = other[path]
-        require(x.dtype == y.dtype, f"{what}{path}: {x.dtype} against {y.dtype}")
-        if tolerance and np.issubdtype(x.dtype, np.floating):
-            close: Any = np.testing.assert_allclose
-            close(x, y, err_msg=f"{what}{path}", **tolerance)
-        else:
-            np.testing.assert_array_equal(x, y, err_msg=f"{what}{path}")
 
 
 # ---- what a domain states -----------------------------------------------------------------------------------------
@@ -464,11 +441,16 @@ CHECKS: dict[str, Check] = {
         states_its_sizes_and_kinds,
         tasks_are_arrays_of_one_structure,
         average_task_replaces_hidden_fields_only,
+        client_checks.tasks_can_be_drawn_inside_and_outside,
         a_client_steps_through_the_time_limit,
         info_is_small_unless_asked,
         reset_and_step_agree_on_every_leafs_type,
         states_are_plain_arrays,
         illegal_actions_are_noops,
+        client_checks.spaces_and_values_are_of_one_type,
+        client_checks.legal_actions_can_be_sampled,
+        client_checks.views_show_what_the_domain_shows,
+        client_checks.the_horizon_is_the_constructors,
         observations_stay_in_their_space,
         tokens_speak_the_vocabulary,
         masks_leave_a_choice,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from envs_jax import sampling
+from envs_jax import arrays, sampling
 from envs_jax.environment import ResourceEnv
 
 Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
@@ -25,6 +25,7 @@ def calls(env: ResourceEnv) -> list[Call]:
     params = jax.eval_shape(lambda: env.default_params)
     seen, state = jax.eval_shape(env.reset_env, key, params)
     plan = jax.eval_shape(env.solve, params)
+    memory = jax.eval_shape(env.heuristic_start)
     number, uniforms = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((env.num_uniforms,), jnp.float32)
     start = jax.ShapeDtypeStruct((env.num_reset_uniforms,), jnp.float32)
     population = jax.tree.map(lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), params)
@@ -42,7 +43,9 @@ def calls(env: ResourceEnv) -> list[Call]:
         ("step", env.step, (key, state, number, params)),
         ("solve", env.solve, (params,)),
         ("reference_action", env.reference_action, (plan, state, params, key)),
-        ("heuristic_action", env.heuristic_action, (seen, key)),
+        ("heuristic_start", env.heuristic_start, ()),
+        ("heuristic_step", env.heuristic_step, (memory, seen, key)),
+        ("sample_action", env.sample_action, (key, seen)),
         ("average_task", env.average_task, (params, population)),
     ]
 
@@ -103,15 +106,16 @@ def faults_under_shard_map(env: ResourceEnv) -> list[str]:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
 
     def episode(params: Any, key: chex.PRNGKey) -> Any:
-        def body(carry: Any, _: None) -> Any:
-            seen, state = carry
-            action = env.heuristic_action(seen, key)
+        def body(carry: Any, nothing: None) -> Any:
+            seen, state, memory = carry
+            action, memory = env.heuristic_step(memory, seen, key)
             seen, state, reward, *_ = env.step(key, state, action, params)
-            return (seen, state), reward
+            return (seen, state, memory), reward
 
         seen, state = env.reset(key, params)
         outputs = env.step(key, state, jnp.int32(env.noop_action), params)
-        return jax.lax.scan(body, (seen, state), None, length=2), outputs
+        memory = arrays.vary_like(env.heuristic_start(), key, params)
+        return jax.lax.scan(body, (seen, state, memory), None, length=2), outputs
 
     def policies(key: chex.PRNGKey) -> Any:
         params = env.sample_params(key)

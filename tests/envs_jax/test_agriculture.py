@@ -16,13 +16,11 @@ from benchmarks.studies.irrigation_rules import driest, roll_out, weighted_deple
 from envs_jax import policies, sampling
 from envs_jax import rollout as engine
 from envs_jax.domains.agriculture import Agriculture
-from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import fao56, irrigation
 from envs_jax.testing import Recording, Tolerances, check_numpy_model, leaves_by_name
 
 ENV = Agriculture()
 F, P = ENV.num_fields, ENV.num_periods
-COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
 TASKS = 6
 RULES = (driest, weighted_depletion, roll_out)
@@ -137,6 +135,14 @@ def test_stress_depletion_and_percolation_are_those_of_pyfao56():
     np.testing.assert_allclose(after, rows[:, 4], atol=2e-5)
 
 
+def test_mean_stress_is_that_of_many_soils():
+    depletion, p = np.array([-5.0, 20.0, 40.0, 90.0, 160.0, 250.0]), 0.5
+    soils = np.linspace(50.0, 200.0, 20_001)
+    mean = np.clip((depletion[:, None] / soils - p) / (1 - p), 0, 1).mean(1)
+    assert mean[0] == mean[1] == 0 < mean[2] < mean[-2] < mean[-1] == 1
+    np.testing.assert_allclose(fao56.mean_stress(jnp.asarray(depletion, jnp.float32), p, 50.0, 200.0), mean, atol=1e-4)
+
+
 def test_without_water_depletion_is_linear_then_geometric():
     taw, p, etc = 120.0, 0.5, 6.0
 
@@ -195,7 +201,7 @@ def test_water_is_conserved_and_the_permit_is_kept(played):
     ceiling = (tasks.value * tasks.sensitivity * tasks.response).sum(1) * (1 + tasks.variation)
     assert (reward.sum(1) <= 0).all()
     assert (reward.sum(1) >= -ceiling).all()
-    assert not seen.action_mask[:, :, 1:][seen.tokens[:, :, F, COLUMN["level"]] == 0].any()
+    assert not seen.action_mask[:, :, 1:][seen.column("level")[:, :, F] == 0].any()
 
 
 def test_the_faithful_instances_return_is_the_yield_loss_of_fao33(played):

@@ -15,13 +15,11 @@ from benchmarks.numpy_models.air_traffic import BatchModel, LoopModel, timing
 from benchmarks.studies import landing_optimum
 from envs_jax import data, policies, sampling
 from envs_jax.domains.air_traffic import INFLATION, SEPARATION, WEIGHTS, AirTraffic
-from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import aircraft_landing
 from envs_jax.testing import Recording, Tolerances, check_numpy_model, leaves_by_name
 
 ENV = AirTraffic()
 N, P, Q = ENV.num_turns, ENV.num_periods, ENV.num_airlines
-COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
 OPTIMA = landing_optimum.PUBLISHED
 FIRST_COME = {1: 700, 2: 1500, 3: 1730, 4: 2520}
@@ -362,14 +360,17 @@ def test_charges_are_unbiased():
 def test_airlines_and_separation_show_in_what_comes_back():
     keys = jax.random.split(jax.random.key(9), 24)
     tasks = jax.vmap(sample)(keys)
-    plays = jax.jit(jax.vmap(lambda params, key: play(params, key, key, False)[1][0].tokens))
-    episodes = np.stack([plays(tasks, jax.random.split(jax.random.key(k), 24)) for k in range(3)], axis=1)
-    tokens = episodes[:, :, N::N]  # [B, E, P-1, tokens, F], after each bank
-    slots = tokens[..., N : N + Q, COLUMN["level"]].sum((1, 2)) * np.asarray(tasks.time_scale)[:, None]
-    charge = tokens[..., N : N + Q, COLUMN["outflow"]].sum((1, 2)) * np.asarray(tasks.cost_scale)[:, None]
+    plays = jax.jit(jax.vmap(lambda params, key: play(params, key, key, False)[1][0]))
+    episodes = [plays(tasks, jax.random.split(jax.random.key(k), 24)) for k in range(3)]
+    # [B, E, P-1, tokens], after each bank
+    slots, charge, first = (
+        np.stack([seen.column(f"private_{letter}")[:, N::N] for seen in episodes], axis=1) for letter in "bca"
+    )
+    slots = slots[..., N : N + Q].sum((1, 2)) * np.asarray(tasks.time_scale)[:, None]
+    charge = charge[..., N : N + Q].sum((1, 2)) * np.asarray(tasks.cost_scale)[:, None]
     error = np.log(charge / slots) - np.log(tasks.weight)
     spread = np.log(tasks.weight).std()
-    tightness = tokens[..., -1, COLUMN["private_e"]].min((1, 2))
+    tightness = first[..., -1].min((1, 2))
     relative = tightness / np.asarray(tasks.inflation)
     print(
         f"log weight: sd {spread:.2f}, error sd {error.std():.2f};"

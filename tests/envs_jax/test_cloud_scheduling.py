@@ -333,7 +333,7 @@ def test_permuting_resources_permutes_their_tokens(seed):
     _, (seen, _, rewards, _) = jax.device_get(replay(params, uniforms, actions))
     _, (seen_, _, rewards_, _) = jax.device_get(replay(params.replace(dominance=shares[order]), uniforms_, actions))
     np.testing.assert_allclose(rewards, rewards_, rtol=1e-6)
-    # signal_a and signal_b name the first two resources.
+    # Two columns name the first two resources.
     tokens, tokens_ = (np.delete(x.tokens, [COLUMN["private_c"], COLUMN["private_d"]], axis=-1) for x in (seen, seen_))
     index = np.r_[np.arange(M), M + order, M + R]
     np.testing.assert_allclose(tokens[:, :, index], tokens_, atol=1e-6)
@@ -344,10 +344,10 @@ def test_a_finished_job_shows_its_duration_in_the_token_of_its_queue_for_one_tic
     uniforms, actions = episode(0)
     uniforms[:, 0], uniforms[1:, 0] = 0.5, 0.95  # one job, in the first tick
     _, (seen, *_) = jax.device_get(replay(params, uniforms, np.full_like(actions, 2)))
-    rate = seen.tokens[:, 0, :M, COLUMN["private_e"]]
+    duration = seen.column("private_e")[:, 0, :M]
     expected = np.zeros((P, M), np.float32)
     expected[8, 2] = 7 / LONGEST  # arrives at 1, starts at once, is over at 8
-    np.testing.assert_allclose(rate, expected, atol=1e-6)
+    np.testing.assert_allclose(duration, expected, atol=1e-6)
 
 
 @hypothesis.given(seed=SEEDS)
@@ -474,13 +474,11 @@ def test_blind_rules_leave_headroom_and_a_few_random_episodes_identify_the_durat
         return returns(act, tasks, keys)
 
     def packer(seen, states, key):
-        from envs_jax.observation import ACTION_COLUMNS
-
-        score = seen[0].actions[..., ACTION_COLUMNS.index("private_d")]
+        score = seen[0].action_column("private_b")
         return (jnp.argmax(jnp.where(seen[0].action_mask, score, -1.0), -1).astype(jnp.int32),)
 
     def first_come(seen, states, key):
-        age = jnp.append(seen[0].tokens[..., :M, COLUMN["age"]], jnp.full((*keys.shape, 1), -0.5), -1)
+        age = jnp.append(seen[0].column("age")[..., :M], jnp.full((*keys.shape, 1), -0.5), -1)
         return (jnp.argmax(jnp.where(seen[0].action_mask, age, -1.0), -1).astype(jnp.int32),)
 
     found = {name: float(scoring.returns(ENV, name, tasks, keys).mean()) for name in ("random", "heuristic")}

@@ -236,7 +236,9 @@ ARGUMENTS = [(name, field) for name in DOMAINS for field in inspect.signature(do
 def test_every_argument_of_every_constructor_is_checked(name, field):
     """Whatever a new argument means, these are no values of it."""
     default = inspect.signature(domain_class(name)).parameters[field].default
-    wrong = [NAN, math.inf, 2.5, -1, "zebra", b"4", {}, object(), [[]], 10**30, 10**5000, 1j]
+    wrong = [NAN, math.inf, -1, "zebra", b"4", {}, object(), [[]], 10**30, 10**5000, 1j]
+    if not isinstance(default, float):
+        wrong += [2.5]
     if not isinstance(default, bool):
         wrong += [True, np.bool_(False)]
     if default is not None:

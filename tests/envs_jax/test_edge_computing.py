@@ -19,14 +19,12 @@ from benchmarks.studies import offloading_bound
 from envs_jax import policies, sampling, scoring
 from envs_jax import rollout as engine
 from envs_jax.domains.edge_computing import EdgeComputing
-from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import offloading
 from envs_jax.references.offloading import Graph, Rates
 from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = EdgeComputing()
 N, S, P, W = ENV.num_turns, ENV.num_servers, ENV.num_periods, ENV.window
-COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
 PUBLISHED = Rates(link=jnp.full((1,), 0.875), server=jnp.full((1,), 10.0), device=jnp.float32(1.0))
 
@@ -457,10 +455,12 @@ def test_one_random_episode_identifies_what_is_hidden(population):
         jax.vmap(episode, in_axes=(0, 0, None))(tasks, keys[:, 0], actions)
     )
     # All that is used: amounts of the actions, and the resources' own tokens as periods begin.
-    amount = np.take_along_axis(seen.actions[..., 1], action[..., None], -1)[..., 0].reshape(64, P, N)
+    amount = np.take_along_axis(seen.action_column("amount"), action[..., None], -1)[..., 0].reshape(64, P, N)
     sent = np.stack([(amount * (action.reshape(64, P, N) == k)).sum((1, 2)) for k in range(S + 1)], -1) * 200
-    starts = np.concatenate([seen.tokens[:, N::N], final.tokens[:, None]], 1)[:, :, : S + 1]
-    linking, working = (1000 * starts[..., COLUMN[name]].sum(1) for name in ("outflow", "age"))
+    linking, working = (
+        1000 * np.concatenate([seen.column(name)[:, N::N], final.column(name)[:, None]], 1)[:, :, : S + 1].sum(1)
+        for name in ("private_c", "private_d")
+    )
     found = Rates(
         link=sent[:, 1:] / linking[:, 1:], server=sent[:, 1:] / working[:, 1:], device=sent[:, 0] / working[:, 0]
     )

@@ -398,7 +398,7 @@ def test_permuting_devices_permutes_tokens(seed, order):
     middle = jax.tree.map(lambda x: x[60], states)  # a period's start: nothing is decided yet
     other = middle.replace(charge=middle.charge[order], moved=middle.moved[order], settled=middle.settled[order])
     left, right = observe(middle, task).tokens, observe(other, shuffled).tokens
-    turn = COLUMN["is_turn"]
+    turn = [COLUMN["is_turn"], COLUMN["is_candidate"]]
     left, right = left.at[:, turn].set(0), right.at[:, turn].set(0)
     np.testing.assert_allclose(left[:D][order], right[:D], atol=1e-6)
     np.testing.assert_allclose(left[D:], right[D:], atol=1e-6)
@@ -431,7 +431,7 @@ def test_noise_does_not_depend_on_actions_and_states_past_the_horizon_stay_finit
         assert np.isfinite(reward)
         assert np.all(np.isfinite(seen.tokens))
         assert int(ENV.reference_action(plan, state, task, key)) in range(len(PAIRS))
-    assert float(seen.tokens[0, COLUMN["progress"]]) == 1.0
+    assert float(seen.column("progress")[0]) == 1.0
 
 
 def test_five_episodes_of_random_bids_identify_what_is_hidden():
@@ -447,7 +447,7 @@ def test_five_episodes_of_random_bids_identify_what_is_hidden():
         for d in range(D):
             row, power = tokens[:, d], float(task.power[d])
             own = row[:, COLUMN["unit_value"]] * 50 * power
-            into, out = row[:, COLUMN["inflow"]] * 4, row[:, COLUMN["outflow"]] * 4
+            into, out = row[:, COLUMN["private_c"]] * 4, row[:, COLUMN["outflow"]] * 4
             # own = price * out * eta - price * into / eta - wear * (into + out) is linear in (eta, 1 / eta, wear)
             rows[d].append(np.stack([price * out, -price * into, -(into + out), own], axis=1))
     for d in range(D):
@@ -484,15 +484,29 @@ def test_heuristic_stops_buying_and_sells_out():
         assert int(rule(observe(late, task), jax.random.key(0))) == PAIRS.index(pair)
 
 
+def test_energy_is_urgent_where_prices_are_high_or_hours_few():
+    task = ENV.default_params.replace(power=jnp.array([3, 3, 2], jnp.int32))
+    _, state = reset(jax.random.key(0), task)
+    state = state.replace(time=jnp.int32(10 * D), charge=jnp.array([10, 0, 1], jnp.int32), mean_price=jnp.float32(33.0))
+    for price, urgency, slack in ((43.0, [1, 0, 1 / 3], 0), (33.0, [0, 0, 0], 0), (26.4, [0, 0, 0], 0.2)):
+        seen = observe(state.replace(price=jnp.float32(price)), task)
+        np.testing.assert_allclose(seen.column("urgency")[:D], urgency, atol=1e-6)
+        np.testing.assert_allclose(seen.column("slack")[:D], slack, atol=1e-6)
+    # Three hours are left: 4 of 10 units can be sold in no later one, so that 3 lose all by waiting.
+    late = observe(state.replace(time=jnp.int32((P - 3) * D), price=jnp.float32(26.4)), task)
+    np.testing.assert_allclose(late.column("urgency")[:D], [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(late.column("slack")[:D], [0, 0.2, 0.2], atol=1e-6)
+
+
 def test_actions_are_described():
     seen, _ = reset(jax.random.key(0), ENV.default_params)
     assert len(PAIRS) == len(set(PAIRS)) == ENV.num_actions == 21
     assert all(lo < hi for lo, hi in PAIRS)
     by_pair = dict(zip(PAIRS, np.asarray(seen.actions), strict=True))
     np.testing.assert_allclose(by_pair[0, 6][:5], [1, 0, 0, 0, 0])
-    np.testing.assert_allclose(by_pair[5, 6][:5], [0, 1, 1, 1.30, 0], atol=1e-6)
-    np.testing.assert_allclose(by_pair[0, 1][:5], [0, 1, -1, 0, 0.45], atol=1e-6)
-    np.testing.assert_allclose(by_pair[2, 5][:5], [0, 0.6, 0.2, 0.67, 1.30], atol=1e-6)
+    np.testing.assert_allclose(by_pair[5, 6][:5], [0, 1, -1, 1.30, 0], atol=1e-6)
+    np.testing.assert_allclose(by_pair[0, 1][:5], [0, 1, 1, 0, 0.45], atol=1e-6)
+    np.testing.assert_allclose(by_pair[2, 5][:5], [0, 0.6, -0.2, 0.67, 1.30], atol=1e-6)
     np.testing.assert_array_equal(seen.action_target, 0)
 
 

@@ -259,6 +259,21 @@ def random_world(seed):
     return params, state, jnp.asarray(rng.uniform(0.01, 0.99, ENV.num_uniforms), jnp.float32)
 
 
+def test_moves_relieve_the_class_and_load_the_ward():
+    params, state, _ = random_world(3)
+    state = state.replace(time=jnp.int32(W + 2), waiting=jnp.array([5, 0, 3, 8], jnp.int32))
+    seen = observe(state, params)
+    cost = np.asarray(params.holding_cost) * [5, 0, 3, 8]
+    np.testing.assert_allclose(seen.column("urgency")[:W], cost / cost.max(), rtol=1e-5)
+    assert (seen.column("urgency")[W:] == 0).all()
+    np.testing.assert_array_equal(seen.column("is_turn"), np.arange(2 * W + 1) == W + 2)
+    moved = np.asarray(state.moved)
+    np.testing.assert_allclose(seen.column("decided")[:-1], np.append(moved.sum(1), -moved.sum(0)) / 8)
+    np.testing.assert_array_equal(seen.action_target[:4], [W + 2, 0, 0, 0])
+    for column, values in (("is_noop", [1, 0, 0, 0]), ("amount", [0, 0.25, 0.5, 1]), ("signed", [0, 0.25, 0.5, 1])):
+        np.testing.assert_array_equal(seen.action_column(column)[:4], values)
+
+
 @hypothesis.given(seed=SEEDS)
 def test_permuting_classes_with_their_wards_permutes_tokens(seed):
     params, state, uniforms = random_world(seed)
@@ -284,7 +299,8 @@ def test_permuting_classes_with_their_wards_permutes_tokens(seed):
     tokens, tokens_ = (
         np.array(observe(s.replace(time=s.time + 1), p).tokens) for s, p in ((after, params), (after_, twin))
     )
-    tokens[:, COLUMN["is_turn"]] = tokens_[:, COLUMN["is_turn"]] = 0
+    turn = [COLUMN["is_turn"], COLUMN["is_candidate"]]
+    tokens[:, turn] = tokens_[:, turn] = 0
     rows = [*order, *(W + order), 2 * W]
     np.testing.assert_allclose(tokens[rows], tokens_, rtol=1e-5, atol=1e-6)
 

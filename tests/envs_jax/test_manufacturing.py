@@ -13,13 +13,12 @@ import pytest
 from benchmarks.numpy_models.manufacturing import BatchModel, LoopModel
 from envs_jax import data, policies, sampling
 from envs_jax.domains.manufacturing import TA01_SEEDS, Manufacturing
-from envs_jax.observation import TOKEN_COLUMNS
+from envs_jax.observation import ACTION_COLUMNS
 from envs_jax.references import job_shop
 from envs_jax.testing import Recording, Tolerances, check_numpy_model
 
 ENV = Manufacturing()
 J, M, H = ENV.num_jobs, ENV.num_machines, ENV.horizon
-COLUMN = {name: i for i, name in enumerate(TOKEN_COLUMNS)}
 SEEDS = st.integers(0, 2**31 - 1)
 
 sample = jax.jit(ENV.sample_params)
@@ -218,6 +217,39 @@ def test_published_instances_are_read_as_published():
     np.testing.assert_array_equal(params.weight, [4, 2, 2, 2, 2, 1])
     with pytest.raises(ValueError, match="name = 'ft07': must be one of ft06, ft10, la01, la17, la20, ta01"):
         data.job_shop("ft07")
+
+
+# ---- what is seen ---------------------------------------------------------------------------------------------------
+
+
+def test_urgency_is_the_price_billed_so_far_and_the_share_of_slack_that_is_gone():
+    # To spare, in mean operations: more than a whole job, half of one, nothing, less (billed at 4 a minute), (done).
+    params = ENV.default_params
+    mean, work = float(params.nominal.mean()), np.asarray(params.nominal.sum(1))
+    _, state = ENV.reset_env(jax.random.key(0), params)
+    spare = np.array([M + 1, M / 2, 0.0, -1.0, -1.0, 0.0]) * mean
+    clock = work.max() + mean
+    started, bill = jnp.zeros(J, jnp.int32).at[4].set(M), jnp.zeros(J).at[3].set(4.0 * 8.0)
+    due = jnp.asarray(clock + work + spare, jnp.float32).at[3].set(clock - 8.0)
+    state = state.replace(clock=jnp.float32(clock), started=started, bill=bill)
+    seen = observe(state, params.replace(due=due))
+    cost = np.array([0, 0.5 * 7 / 3, 7 / 3, 4.0, 0, 7 / 3])
+    np.testing.assert_allclose(seen.column("urgency")[:J], cost / 4.0, atol=1e-5)
+    assert (seen.column("urgency")[J:] == 0).all()
+    np.testing.assert_array_equal(seen.column("is_turn"), np.arange(J + M + 1) == J + M)
+    np.testing.assert_array_equal(seen.column("is_candidate")[:J], np.arange(J) != 4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_action_j_is_described_as_what_it_does(seed):
+    _, end, (seen, states, actions, *_) = episode(sample(jax.random.key(seed)), seed, 1)
+    assert (actions == J).all()
+    started = np.diff(np.concatenate([states.started, end.started[None]]), axis=0)
+    starts = started.any(1)
+    assert 0 < (~starts).sum() < H
+    for column, values in (("is_noop", 0), ("amount", starts), ("signed", starts), ("private_b", 1 - 2 * starts)):
+        np.testing.assert_array_equal(seen.actions[:, J, ACTION_COLUMNS.index(column)], values, column)
+    np.testing.assert_array_equal(seen.action_target[:, J], np.where(starts, started.argmax(1), -1))
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------

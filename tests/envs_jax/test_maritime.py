@@ -341,6 +341,33 @@ def test_containers_are_neither_made_nor_lost_and_orders_either_served_or_lost(s
     np.testing.assert_allclose(reward, paid, rtol=1e-5, atol=1e-4)
 
 
+def test_a_call_is_described_by_what_it_does_to_its_port():
+    _, _, (seen, state, action, *_, after) = episode(0)
+    times = np.arange(ENV.horizon)
+    np.testing.assert_array_equal(seen.column("is_turn")[:, P:-1], times[:, None] % V == np.arange(V))
+    np.testing.assert_array_equal(seen.column("is_turn")[:, :P], 0.0)
+    at = np.asarray(ENV.services.here(times // V))[times, times % V].argmax(-1)
+    np.testing.assert_array_equal(seen.action_target, at[:, None].repeat(A, 1))
+    movable = seen.action_mask.sum(1) > 1
+    np.testing.assert_array_equal(seen.column("is_candidate")[times, at], movable)
+    np.testing.assert_array_equal(seen.column("is_candidate").sum(1), movable)
+    # What lands is positive and in the port afterwards (a week's last call is followed by its days).
+    landed = (after.stock.empty - state.stock.empty)[times, at]
+    calls = times % V < V - 1
+    landed, signed = landed[calls], seen.action_column("signed")[times, action][calls]
+    assert (landed * signed >= 0).all()
+    assert (landed[signed == 0] == 0).all()
+    whole = np.abs(signed) == 1
+    np.testing.assert_array_equal(np.sign(landed[whole]), signed[whole])
+    np.testing.assert_array_equal(seen.action_column("is_noop") == 1, np.arange(A)[None].repeat(ENV.horizon, 0) == NOOP)
+    # Urgent is the port that lacks most of what it was asked for last week.
+    short = np.maximum(state.booked - state.stock.empty - state.stock.consignee.sum(1), 0)
+    largest = short.max(1, keepdims=True)
+    assert (largest > 0).any()
+    np.testing.assert_allclose(seen.column("urgency")[:, :P], short / np.maximum(largest, 1), rtol=1e-6)
+    assert seen.column("urgency")[:, P:].max() == 0
+
+
 def test_orders_do_not_depend_on_choices():
     params, key, (*_, info, after) = episode(0)
     *_, untouched, still = play(params, key, jnp.full((ENV.horizon,), NOOP, jnp.int32))

@@ -281,6 +281,13 @@ def test_episode_invariants(seed, rule, buffer):
     ready = states.connected & (states.queue > states.granted)
     np.testing.assert_array_equal(step.sum(1), ready[~last].any(1))
     np.testing.assert_array_equal(seen.action_mask[:, :K], ready)
+    # The view: who may be sent, whose link is up, and an own rule that is a no-op only where it has nothing to send.
+    np.testing.assert_array_equal(seen.column("is_candidate")[:, :K], ready)
+    np.testing.assert_array_equal(seen.column("private_f")[:, :K] > 0, states.connected)
+    idle, own = ~ready.any(1), ENV.noop_action
+    np.testing.assert_array_equal(seen.action_column("is_noop"), idle[:, None] & (np.arange(K + 1) == own))
+    np.testing.assert_array_equal(seen.action_column("signed")[:, own], ~idle)
+    np.testing.assert_array_equal(seen.action_target[:, own] < 0, idle)
     # Rewards are what is held and lost.
     np.testing.assert_array_equal(rewards[~last], 0.0)
     assert rewards.max() <= 0

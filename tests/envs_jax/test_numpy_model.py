@@ -136,7 +136,7 @@ def test_own_checks_run_before_every_choice():
 
 
 def test_columns_go_by_name():
-    assert columns("urgency", "last_reward") == (0, len(TOKEN_COLUMNS) - 1)
+    assert columns("urgency", "private_f") == (0, len(TOKEN_COLUMNS) - 1)
     assert columns() == ()
     with pytest.raises(ValueError, match="unknown column 'urgncy'; did you mean 'urgency'"):
         columns("urgncy")

@@ -319,8 +319,29 @@ def test_permuting_assets_permutes_tokens(seed):
     after_, reward_, _ = advance(shuffled, uniforms_, params_)
     np.testing.assert_allclose(reward, reward_, rtol=1e-4, atol=1e-4)
     tokens, tokens_ = observe(after, params).tokens, observe(after_, params_).tokens
-    tokens, tokens_ = (t.at[:, COLUMN["is_turn"]].set(0) for t in (tokens, tokens_))
+    turn = [COLUMN["is_turn"], COLUMN["is_candidate"]]
+    tokens, tokens_ = (t.at[:, turn].set(0) for t in (tokens, tokens_))
     np.testing.assert_allclose(jnp.concatenate([tokens[:N][order], tokens[N:]]), tokens_, rtol=1e-4, atol=1e-4)
+
+
+@hypothesis.given(seed=SEEDS)
+def test_urgency_is_the_share_of_the_risk_and_signed_what_a_trade_takes_off_the_position(seed):
+    params, state, uniforms = random_world(seed)
+    state = state.replace(time=jnp.int32(N - 1))
+    seen = observe(state, params)
+    x, c = np.asarray(state.holdings, float), float(params.correlation)
+    share = x * (((1 - c) * np.eye(N) + c) @ x)
+    _, _, info = advance(state, uniforms, params)
+    np.testing.assert_allclose(0.5 * params.risk_aversion * share.sum(), info["risk"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(seen.column("urgency")[:N], np.maximum(share, 0) / share.max(), rtol=1e-4, atol=1e-4)
+    assert (seen.column("urgency")[N:] == 0).all()
+    off = (abs(x[-1]) - np.abs(x[-1] + 0.375 * np.arange(-4, 5))) / 1.5
+    np.testing.assert_allclose(seen.action_column("signed"), off, atol=1e-5)
+    # The mirrored position is as urgent, and relieved by the mirrored trades.
+    mirrored = observe(state.replace(holdings=-state.holdings), params)
+    np.testing.assert_array_equal(mirrored.column("urgency"), seen.column("urgency"))
+    np.testing.assert_array_equal(mirrored.action_column("signed")[::-1], seen.action_column("signed"))
+    np.testing.assert_array_equal(mirrored.action_column("private_a")[::-1], -seen.action_column("private_a"))
 
 
 @hypothesis.given(seed=SEEDS, weight=st.floats(0.05, 0.95))
@@ -504,8 +525,8 @@ def test_reference_trade_is_the_nearest_legal_one_and_the_limit_holds():
 def estimated(tasks, tokens):
     """Tasks with B and phi as a ridge regression on token rows ``[P, B, E, 7, F]`` finds them; prior: sample_params."""
     rows = np.moveaxis(np.asarray(tokens, float), 0, 2)  # [B, E, P, 7, F]
-    factors = 2.0 * rows[..., 0, [COLUMN["private_c"], COLUMN["private_d"]]]
-    returns = 2.0 * rows[..., :N, COLUMN["private_b"]]
+    factors = 2.0 * rows[..., 0, [COLUMN["private_b"], COLUMN["private_c"]]]
+    returns = 2.0 * rows[..., :N, COLUMN["private_a"]]
     batch = len(rows)
     x, y = factors[:, :, :-1].reshape(batch, -1, K), returns[:, :, 1:].reshape(batch, -1, N)
     after = factors[:, :, 1:].reshape(batch, -1, K)

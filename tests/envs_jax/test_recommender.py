@@ -215,6 +215,13 @@ def test_episode_invariants(seed, greedy):
     spans = np.diff(np.append(-1, np.flatnonzero(click)))
     np.testing.assert_array_equal(info["response_time"][ends][click > 0], spans)
     assert np.abs(seen.tokens).max() <= 10
+    # The view: a present user alone is urgent, and every document is taken from its topic.
+    np.testing.assert_array_equal(seen.column("urgency")[:, :G], 0.0)
+    np.testing.assert_array_equal(seen.column("urgency")[:, G], states.active)
+    np.testing.assert_array_equal(seen.column("is_candidate")[:, :G], seen.action_mask[:, :G])
+    empty = np.broadcast_to(np.arange(G + 1) == ENV.noop_action, seen.action_mask.shape)
+    np.testing.assert_array_equal(seen.action_column("is_noop"), empty)
+    np.testing.assert_array_equal(seen.action_column("signed"), empty - 1.0)
 
 
 def world(seed, **fixed):

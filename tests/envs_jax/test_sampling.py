@@ -12,6 +12,18 @@ GRID = (np.arange(1, 2**12, dtype=np.float64) / 2**12).astype(np.float32)
 """Exact in f32, so that both sides of a comparison invert the same number."""
 
 
+@pytest.mark.parametrize("split", sampling.TASK_SPLITS)
+def test_splits_of_tasks_lie_apart_and_stay_open_and_ordered(split):
+    step = 2.0**-24
+    uniform = jnp.concatenate([jnp.array([step, 0.5 - step, 0.5 + step, 1 - step]), jnp.linspace(0.01, 0.99, 99)])
+    moved = np.asarray(sampling.stretched(uniform, split))
+    inside, outside = (moved >= 0.1) & (moved <= 0.9), (moved <= 0.1) | (moved >= 0.9)
+    expected = {"all": (False, False), "inside": (True, False), "outside": (False, True)}
+    assert (inside.all(), outside.all()) == expected[split]
+    assert np.isfinite(sampling.normal(moved)).all()
+    assert (np.diff(moved[np.argsort(uniform)]) > 0).all()
+
+
 def test_uniforms_are_a_function_of_key_and_index_alone():
     draw = jax.jit(sampling.uniforms, static_argnames="count")
     key, other = jax.random.key(3), jax.random.key(4)

@@ -7,7 +7,7 @@ import pytest
 
 from envs_jax import policies, scoring
 from envs_jax.rollout import rollout
-from tests.envs_jax.toys import Toy
+from tests.envs_jax.toys import RememberingToy, Toy
 
 ENV = Toy(num_turns=2, num_periods=3)
 P = ENV.num_periods
@@ -70,7 +70,7 @@ def test_scores_stop_at_the_domains_own_horizon():
     act = [policies.policy(env, "heuristic", tasks) for env, tasks in ((ENV, TASKS), (longer, one))]
 
     def both(seen, states, key):
-        return tuple(f((o,), (s,), key)[0] for f, o, s in zip(act, seen, states, strict=True))
+        return tuple(f((o,), (s,), (), key)[0][0] for f, o, s in zip(act, seen, states, strict=True))
 
     @jax.jit
     def play(keys):
@@ -79,6 +79,15 @@ def test_scores_stop_at_the_domains_own_horizon():
     (short, _), _ = play((KEYS, KEYS[:1]))
     assert short.shape == (longer.horizon, 4, 3)
     np.testing.assert_allclose(short.sum(0)[:, 0], P * (NET + 1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_heuristic_remembers_within_an_episode_and_starts_anew():
+    env = RememberingToy(num_turns=2, num_periods=3)
+    expected = np.broadcast_to((P - 1) * (NET + 1)[:, None], (4, 3))
+    np.testing.assert_allclose(scoring.returns(env, "heuristic", TASKS, KEYS), expected, rtol=1e-5, atol=1e-5)
+    together = scoring.reference_episodes(env, TASKS, KEYS)
+    np.testing.assert_allclose(together.heuristic, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(together.reference[:, 0], REFERENCE, rtol=1e-5, atol=1e-5)
 
 
 def test_mistakes_are_named():

@@ -115,7 +115,15 @@ def test_episode_invariants(seed, mode):
     everything = np.concatenate([looks.tokens, seen.tokens[None]])
     assert np.isfinite(everything).all()
     assert np.abs(everything).max() <= 10
-    np.testing.assert_array_equal(everything[..., COLUMN["is_turn"]].sum(-1), 4)
+    turns, candidates = (everything[..., COLUMN[name]].reshape(-1, 4, 4) for name in ("is_turn", "is_candidate"))
+    in_turn = np.arange(4 * P + 1)[:, None] % 4 == np.arange(4)
+    np.testing.assert_array_equal(candidates, np.broadcast_to(in_turn[..., None], candidates.shape))
+    showing = np.append(states.green, last.green[None], axis=0)
+    np.testing.assert_array_equal(turns, in_turn[..., None] & (showing[..., None] == np.arange(4)))
+    np.testing.assert_array_equal(looks.action_column("private_a"), np.arange(4)[None].repeat(T, 0) == 0)
+    aimed = np.take_along_axis(looks.column("level"), looks.action_target, 1)
+    np.testing.assert_array_equal(looks.action_column("private_c"), aimed)
+    assert looks.action_column("is_noop").max() == 0
     targets = looks.action_target.reshape(P, 4, 4)
     np.testing.assert_array_equal(np.sort(targets), np.arange(16).reshape(4, 4)[None].repeat(P, 0))
     assert last.time == params.max_steps_in_episode
@@ -146,8 +154,9 @@ def test_turning_the_city_by_quarters_turns_everything(seed, quarters):
         assert info[name] == info_[name]
     for name in leaves:
         np.testing.assert_array_equal(turn(getattr(after, name)), getattr(after_, name))
+    of_the_turn = [COLUMN["is_turn"], COLUMN["is_candidate"]]
     tokens, tokens_ = (
-        np.delete(np.reshape(observe(s.replace(time=jnp.int32(0)), p).tokens, (4, 4, -1)), COLUMN["is_turn"], axis=-1)
+        np.delete(np.reshape(observe(s.replace(time=jnp.int32(0)), p).tokens, (4, 4, -1)), of_the_turn, axis=-1)
         for s, p in ((after, params), (after_, params_))
     )
     np.testing.assert_allclose(turn(tokens), tokens_, rtol=1e-5, atol=1e-6)

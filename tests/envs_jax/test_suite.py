@@ -267,3 +267,21 @@ def test_random_actions_are_uniform_over_legal_actions_only():
         assert (counts[~mask] == 0).all()
         if mask.sum() > 1:
             assert stats.chisquare(counts[mask]).pvalue > 1e-3
+
+
+def test_buckets_hold_every_domain_once_and_pad_less():
+    five = suite.Suite.make(("agriculture", "smart_city", "energy_trading", "maritime", "portfolio"))
+    for count in (1, 2, 3, 9):
+        buckets = five.buckets(count)
+        assert len(buckets) == min(count, 5)
+        assert sorted(name for bucket in buckets for name in bucket.names) == sorted(five.names)
+        for bucket in buckets:
+            assert bucket.num_tokens == max(env.num_tokens for env in bucket.envs)
+            assert bucket.num_actions == max(env.num_actions for env in bucket.envs)
+    assert [bucket.names for bucket in five.buckets(3)] == [
+        ("agriculture", "portfolio"),
+        ("smart_city",),
+        ("energy_trading", "maritime"),
+    ]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        five.buckets(0)

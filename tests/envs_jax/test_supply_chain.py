@@ -390,7 +390,7 @@ def test_hidden_parameters_can_be_told_from_observations():
         _, _, trace, _ = episode(seed, (mean, cost))
         tokens = trace["seen"].tokens[N : ENV.horizon : N]
         column = {name: tokens[:, :, i] for name, i in COLUMN.items()}
-        demands.append(10 * column["private_c"][:, 0])
+        demands.append(10 * column["private_e"][:, 0])
         # The reward less holding costs, all of which are shown, per unit that waits.
         rates, moving = 2 * column["unit_cost"][:, :N], 10 * (column["inflow"] + column["private_a"])[:, :N]
         held = (rates * 10 * column["level"][:, :N]).sum(axis=1) + (rates[:, 1:] * moving[:, :-1]).sum(axis=1)

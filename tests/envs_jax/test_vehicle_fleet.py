@@ -227,8 +227,10 @@ def test_two_stations_rebalance_at_the_rate_of_the_fluid_optimum():
     tasks = jax.tree.map(lambda x: x[None], params)
     keys = jax.random.split(jax.random.key(0), (1, 64))
     act = policies.policy(env, "reference", tasks)
-    (info,), _ = jax.jit(
-        lambda: engine.rollout((env,), (tasks,), (keys,), act, jax.random.key(1), record=lambda d, s: s.info)
+    (info,), *_ = jax.jit(
+        lambda: engine.recurrent_rollout(
+            (env,), (tasks,), (keys,), act, (), jax.random.key(1), record=lambda d, s: s.info
+        )
     )()
     driven = np.asarray(info["driven"]).sum(2)[1::2].mean(1) / 64
     served = float(info["served"].sum() / info["requests"].sum())

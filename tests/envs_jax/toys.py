@@ -97,3 +97,16 @@ class Toy(ResourceEnv[ToyState, ToyParams]):
     def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
         del key
         return jnp.sum(observation.action_mask, dtype=jnp.int32) - 1
+
+
+class RememberingToy(Toy):
+    """Its heuristic does nothing in the first period of an episode, then what :class:`Toy`'s does."""
+
+    def heuristic_start(self) -> chex.Array:
+        return jnp.int32(0)
+
+    def heuristic_step(
+        self, memory: chex.Array, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, chex.Array]:
+        served = self.heuristic_action(observation, key)
+        return jnp.where(memory < self.num_turns, self.noop_action, served), memory + 1

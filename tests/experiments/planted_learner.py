@@ -31,7 +31,9 @@ class Heuristic:
     fails: bool
 
     def start(self, params: Any, policy: Any) -> Any:
-        return ()
+        import envs_jax
+
+        return envs_jax.make(self.domain)[0].heuristic_start()
 
     def act(self, params: Any, policy: Any, carry: Any, seen: Any, key: Any, mode: Any) -> Any:
         import jax
@@ -41,7 +43,7 @@ class Heuristic:
         if self.fails:
             raise ValueError("no idea")
         env, _ = envs_jax.make(self.domain)
-        return jax.vmap(env.heuristic_action)(seen, jax.random.split(key, seen.token_mask.shape[0])), carry
+        return jax.vmap(env.heuristic_step)(carry, seen, jax.random.split(key, seen.token_mask.shape[0]))
 
 
 def make(config: PlantedConfig, suite: Any) -> Any:

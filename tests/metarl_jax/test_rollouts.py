@@ -20,6 +20,7 @@ from metarl_jax.rollouts import DomainPrograms, PolicyName, RolloutMode, Rollout
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
 from metarl_jax.types import Trajectory
+from tests.envs_jax.toys import RememberingToy
 from tests.metarl_jax import planted, probes
 
 REPLICAS, TASKS, EPISODES = 2, 3, 4
@@ -212,3 +213,15 @@ def test_one_rollout_is_recorded_for_everyone_who_asks(match: DomainPrograms) ->
     assert all_.transitions is None
     np.testing.assert_array_equal(all_.trajectory.action, np.moveaxis(played.trajectory.action, 1, -1))
     np.testing.assert_array_equal(all_.history.reward, np.moveaxis(played.trajectory.reward, 1, -1))
+
+
+def test_a_heuristic_remembers_within_an_episode_beside_the_actor() -> None:
+    env = RememberingToy(num_turns=2, num_periods=3)
+    domain = DomainPrograms.of(Suite.of((env,)), env.name, Programs(REPLICAS))
+    tasks = jax.tree.map(lambda x: jnp.broadcast_to(x, (REPLICAS, TASKS, *x.shape)), env.task(2.0, 0.5))
+    keys = jax.random.split(jax.random.key(0), (REPLICAS, TASKS, EPISODES))
+    nothing = jnp.zeros((REPLICAS, TASKS), jnp.int32)
+    arguments = (jnp.zeros(REPLICAS, jnp.int32), nothing, (), tasks, nothing + 1.5, keys, keys[:, 0, 0])
+    played = domain.play(ACTOR, *place(arguments, REPLICAS), RolloutMode.of("heuristic"))
+    # The net gain is 1.5 and turn 1 pays 1 more; the first of three periods is left out.
+    np.testing.assert_allclose(played.score, 2 * 2.5, rtol=1e-6)

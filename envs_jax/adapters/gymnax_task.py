@@ -93,9 +93,9 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
         as_array = lambda x: jnp.asarray(x, jnp.float32 if isinstance(x, float) else None)  # noqa: E731
         return ForeignParams(jnp.int32(self.horizon), jax.tree.map(as_array, self._inner_params))
 
-    def sample_params(self, key: chex.PRNGKey) -> ForeignParams:
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> ForeignParams:
         """There is one task."""
-        del key
+        del key, split
         return self.default_params
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: ForeignParams) -> ForeignState:
