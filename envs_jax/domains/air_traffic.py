@@ -142,7 +142,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     action column       quantity
     ====== ============ =================================================================================
     all    private_a    k / W, the places it moves up
-    all    private_b    runway, from 0 to 1
+    all    private_b    runway, from 0 to 1; 0 by default, of one runway
     ====== ============ =================================================================================
 
     Shown: timetable, classes, airlines, early_ratio, sigma, published separations (through the classes). Hidden: w,
