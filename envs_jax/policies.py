@@ -25,16 +25,6 @@ def reference_actions(env: ResourceEnv, plan: Any, state: EnvState, params: EnvP
     return jax.vmap(over_episodes, in_axes=(0, axes, 0, 0))(plan, state, params, keys)
 
 
-def memory(env: ResourceEnv, *batch: int) -> Any:
-    """What the heuristic remembers before an episode, of a batch of episodes: leaves ``[*batch, ...]``."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *jnp.shape(leaf))), env.heuristic_start())
-
-
-def heuristic_actions(env: ResourceEnv, memory: Any, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
-    """The heuristic's choices ``i32[B, E]`` and what it remembers then, ``[B, E, ...]``."""
-    return jax.vmap(jax.vmap(env.heuristic_step))(memory, seen, jax.random.split(key, seen.token_mask.shape[:2]))
-
-
 def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> chex.Array:
     """Serves the most urgent, else does nothing: a rule that knows the vocabulary and no domain, and learns nothing.
 
@@ -59,6 +49,16 @@ def urgent_action(observation: Observation, key: chex.PRNGKey | None = None) -> 
     idle = jnp.any(noop, axis=-1) & (jnp.max(value, axis=-1) <= 0.0)
     chosen = jnp.where(idle, jnp.argmax(noop, axis=-1), jnp.argmax(value, axis=-1))
     return chosen.astype(jnp.int32)
+
+
+def memory(env: ResourceEnv, *batch: int) -> Any:
+    """What the heuristic remembers before an episode, of a batch of episodes: leaves ``[*batch, ...]``."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *jnp.shape(leaf))), env.heuristic_start())
+
+
+def heuristic_actions(env: ResourceEnv, memory: Any, seen: Observation, key: chex.PRNGKey) -> tuple[chex.Array, Any]:
+    """The heuristic's choices ``i32[B, E]`` and what it remembers then, ``[B, E, ...]``."""
+    return jax.vmap(jax.vmap(env.heuristic_step))(memory, seen, jax.random.split(key, seen.token_mask.shape[:2]))
 
 
 def actions(

@@ -119,7 +119,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     aircraft private_c    T - E, how much earlier it could land [``time_scale``]
     aircraft private_d    while it waits: L - T_w [2 ``time_scale``], in [0, 1]
     aircraft private_e    class: heavy 1, large 2/3, small 1/3
-    aircraft private_f    runway it was given, from 0 to 1; 0 while it waits
+    aircraft private_f    runway it was given, from 0 to 1; 0 while it waits; 0 by default, of one runway
     airline  waiting      share of the waiting aircraft that are its
     airline  unit_value   log(1 + r) / log 31; 0 if it was on time
     airline  private_a    which, from -1 to 1
@@ -142,7 +142,7 @@ class AirTraffic(ResourceEnv[AirTrafficState, AirTrafficParams]):
     action column       quantity
     ====== ============ =================================================================================
     all    private_a    k / W, the places it moves up
-    all    private_b    runway, from 0 to 1
+    all    private_b    runway, from 0 to 1; 0 by default, of one runway
     ====== ============ =================================================================================
 
     Shown: timetable, classes, airlines, early_ratio, sigma, published separations (through the classes). Hidden: w,

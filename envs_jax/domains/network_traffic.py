@@ -152,9 +152,9 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     all         signed      the same: being sent relieves the flow
     own rule    is_noop     1 where no flow is ready, and it sends nothing
     own rule    private_a   1
-    activation  private_b   mean ``waiting`` of its flows but the target
-    activation  private_c   mean ``slack`` of these
-    activation  private_d   mean ``level`` of these
+    activation  private_b   mean ``waiting`` of its flows but the target; 0 by default, of one flow each
+    activation  private_c   mean ``slack`` of these; 0 by default
+    activation  private_d   mean ``level`` of these; 0 by default
     =========== =========== ============================================================================
 
     The target is the longest queue served; of the own rule, if no flow is ready, there is none.

@@ -13,7 +13,6 @@ which factor moves which asset and which way; they and phi are the task's secret
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import chex
@@ -159,10 +158,6 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     reward_unit: ClassVar[str] = "risk-adjusted return"
     # Exact for continuous trades; rounding it to the menu is not proven optimal.
     reference_kind: ClassVar[str] = "heuristic"
-    exceptions: ClassVar[Mapping[str, str]] = {
-        "the_reference_serves_the_urgent": "The reference holds risk for hidden returns and trades little; random "
-        "trades are large: they shrink large positions and open small ones.",
-    }
 
     def __init__(self, num_assets: int = 4, num_factors: int = 2, num_periods: int = 32) -> None:
         super().__init__()

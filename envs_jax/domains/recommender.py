@@ -15,6 +15,7 @@ documents (quality Q) cost less attention than they hold, bad ones more: what is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import chex
@@ -197,6 +198,10 @@ class Recommender(ResourceEnv[RecommenderState, RecommenderParams]):
     reward_unit: ClassVar[str] = "minutes"
     # Exact for interests that do not move and qualities without spread, but for grid and sample of candidate sets.
     reference_kind: ClassVar[str] = "heuristic"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "the_reference_serves_the_urgent": "The user alone waits; topics do not, and how many candidates one still has "
+        "does not say whether the user likes it, which is hidden.",
+    }
 
     def __init__(
         self,

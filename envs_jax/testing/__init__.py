@@ -1,7 +1,6 @@
 """Public checks for whoever writes a domain of their own: what it must satisfy, and agreement with NumPy models."""
 
 from envs_jax.testing.checks import CHECKS, check_domain
-from envs_jax.testing.conformance import DomainError
 from envs_jax.testing.numpy_model import (
     BatchModel,
     LoopModel,
@@ -13,6 +12,7 @@ from envs_jax.testing.numpy_model import (
     record_episode,
     relative,
 )
+from envs_jax.testing.requirements import DomainError
 
 __all__ = [
     "CHECKS",

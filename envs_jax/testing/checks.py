@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from envs_jax.environment import ResourceEnv
 from envs_jax.testing import conformance, meaning
-from envs_jax.testing.conformance import Check, DomainError
+from envs_jax.testing.conformance import Check
 from envs_jax.testing.evidence import Evidence
+from envs_jax.testing.requirements import DomainError
 
 CHECKS: dict[str, Check] = conformance.CHECKS | meaning.CHECKS
 """All requirements by name, in the order in which :func:`check_domain` runs them."""

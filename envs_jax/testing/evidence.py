@@ -32,9 +32,6 @@ TRIED = 2
 LUCKS = 4
 """Random episodes of each of their tasks."""
 
-STATES = 512
-"""States in which the heuristic is asked what it reads."""
-
 # These programs run for milliseconds: halving LLVM's work on them halves the time of all checks.
 quick_jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -209,22 +206,32 @@ class Evidence:
     def heuristic_reads(self) -> dict[str, list[str]]:
         """Columns of ``tokens`` and ``actions`` on which the heuristic's choices depend.
 
-        Found by exchanging a column's values between states of random play, by random numbers if it is always 0.
+        It follows the random episodes, remembering what it does. Found by exchanging a column's values between all
+        that was seen, by random numbers if the column is always 0.
         """
-        seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.seen)
-        some = np.linspace(0, len(seen.tokens) - 1, STATES).astype(int)
-        seen = jax.tree.map(lambda x: x[some], seen)
-        keys, draw = jax.random.split(jax.random.key(10), STATES), np.random.default_rng(0)
-        choose = quick_jit(jax.vmap(self.env.heuristic_action))
-        own, order = np.asarray(choose(seen, keys)), draw.permutation(STATES)
+        env = self.env
+
+        @quick_jit
+        def follow(seen: Observation) -> chex.Array:
+            def body(memory: Any, now: Observation) -> tuple[Any, chex.Array]:
+                action, memory = policies.heuristic_actions(env, memory, now, jax.random.key(10))
+                return memory, action
+
+            one = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[:, None], seen)
+            return jax.lax.scan(body, policies.memory(env, 1, TASKS), one)[1]
+
+        own, draw = np.asarray(follow(self.seen)), np.random.default_rng(0)
         found: dict[str, list[str]] = {}
+        order = draw.permutation(TASKS * env.horizon)
         for part, names in (("tokens", TOKEN_COLUMNS), ("actions", ACTION_COLUMNS)):
             found[part] = []
             for index, name in enumerate(names):
-                table = getattr(seen, part).copy()
+                table = getattr(self.seen, part).copy()
                 column = table[..., index]
-                table[..., index] = column[order] if column.any() else draw.random(column.shape)
-                if (np.asarray(choose(seen.replace(**{part: table}), keys)) != own).any():
+                flat = column.reshape(len(order), -1)
+                other = flat[order] if column.any() else draw.random(flat.shape)
+                table[..., index] = other.reshape(column.shape)
+                if (np.asarray(follow(self.seen.replace(**{part: table}))) != own).any():
                     found[part].append(name)
         return found
 

@@ -25,9 +25,10 @@ from envs_jax.observation import (
     TOKEN_MEANINGS,
 )
 from envs_jax.testing import improvement, signs
-from envs_jax.testing.conformance import Check, DomainError, require
+from envs_jax.testing.conformance import Check
 from envs_jax.testing.documentation import read
 from envs_jax.testing.evidence import POLICIES, Evidence, Look, leaves
+from envs_jax.testing.requirements import DomainError, require
 
 SHARES = tuple(name for name, meaning in TOKEN_MEANINGS.items() if meaning.startswith("in [0, 1]"))
 QUANTITIES = tuple(name for name, meaning in TOKEN_MEANINGS.items() if meaning.startswith("0 or more"))

@@ -58,8 +58,8 @@ class Queues(ResourceEnv[QueuesState, QueuesParams]):
     def default_params(self) -> QueuesParams:
         return QueuesParams(jnp.int32(self.horizon), jnp.ones((2,), jnp.float32), jnp.float32(0.4))
 
-    def sample_params(self, key: chex.PRNGKey) -> QueuesParams:
-        u = sampling.uniforms(key, sampling.TASK_INDEX, 3)
+    def sample_params(self, key: chex.PRNGKey, split: str = "all") -> QueuesParams:
+        u = self.task_uniforms(key, split, 3)
         return self.default_params.replace(price=0.5 + u[:2], rate=0.3 + 0.2 * u[2])
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: QueuesParams) -> QueuesState:

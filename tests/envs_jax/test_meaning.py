@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_jax import sampling
 from envs_jax.observation import ACTION_COLUMNS, TOKEN_COLUMNS
 from envs_jax.testing import DomainError, check_domain, documentation, meaning, signs
 from envs_jax.testing.evidence import Evidence
@@ -70,9 +69,9 @@ class Untrue(Queues):
 
 class Unbounded(Queues):
     # Draws no number at the upper end of its range, where no ordinary task lies.
-    def sample_params(self, key):
-        rate = sampling.uniforms(key, sampling.TASK_INDEX, 3)[2]
-        return super().sample_params(key).replace(rate=jnp.where(rate < 0.999999, 0.3 + 0.2 * rate, jnp.nan))
+    def sample_params(self, key, split="all"):
+        rate = self.task_uniforms(key, split, 3)[2]
+        return super().sample_params(key, split).replace(rate=jnp.where(rate < 0.999999, 0.3 + 0.2 * rate, jnp.nan))
 
 
 def test_inverted_urgency_and_no_turn_are_found():
