@@ -115,7 +115,7 @@ class LoopModel(numpy_model.LoopModel):
             waiting = n if preparing or n == 0 else n - 1
             queued += waiting
             out[i, [SUPPLIER, CAPACITY]] = 1.0
-            out[i, [URGENCY, SLACK, LEVEL]] = self.w_t * waiting, 1 / (1 + n), n / 8
+            out[i, [URGENCY, SLACK, LEVEL]] = self.w_t * waiting, 1 - n / self.queue if n else 0.0, n / 8
             out[i, [IN_SETUP, WORKING]] = preparing, n > 0 and not preparing
             out[i, [OUTFLOW, WAITING, ZONE]] = self.finished[i] / 4, waiting / 8, (-1, 1)[self.zone[i]]
             out[i, AGE] = min((self.now - self.switched_on[i]) / 16, 10.0) if n else 0.0
@@ -162,7 +162,7 @@ class BatchModel(numpy_model.BatchModel):
         self.time = 0
         for column in (URGENCY, LEVEL, IN_SETUP, OUTFLOW, WAITING, AGE, WORKING, LAST_CHOICE):
             self.rows[..., column] = 0
-        self.rows[..., SLACK] = 1
+        self.rows[..., SLACK] = 0
         self.job[:, URGENCY] = self.w_t
         for column in (LEVEL, OUTFLOW, WAITING, AGE):
             self.job[:, column] = 0
@@ -232,7 +232,7 @@ class BatchModel(numpy_model.BatchModel):
         waiting = self.jobs - working
         rows, job = self.rows, self.job
         rows[..., URGENCY] = self.w_t[:, None] * waiting
-        rows[..., SLACK], rows[..., LEVEL] = 1 / (1 + self.jobs), self.jobs / 8
+        rows[..., SLACK], rows[..., LEVEL] = np.where(self.jobs > 0, 1 - self.jobs / self.queue, 0), self.jobs / 8
         rows[..., IN_SETUP], rows[..., WORKING] = preparing, working
         rows[..., OUTFLOW], rows[..., WAITING] = finished / 4, waiting / 8
         rows[..., AGE] = np.minimum(self.age / 16, 10)

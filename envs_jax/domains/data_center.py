@@ -7,7 +7,6 @@ in the system cost money, and so does the energy of setup and work, times what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import chex
@@ -96,7 +95,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
     token   column       quantity
     ======= ============ =================================================================================
     server  urgency      w_T times the jobs there that are not in service
-    server  slack        1 / (1 + jobs there)
+    server  slack        1 - jobs there / Q while it is on; off 0: a job would wait for the setup
     server  level        jobs there [8]
     server  capacity     1
     server  outflow      jobs finished since the last arrival [4]
@@ -158,10 +157,6 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         "cooling",
     )
     reward_unit: ClassVar[str] = "delay and energy cost"
-    exceptions: ClassVar[Mapping[str, str]] = {
-        "serving_the_urgent_pays": "A server with most room is off, and to wake it costs a setup, often more than a "
-        "place in the queue of a running one saves.",
-    }
     reference_kind: ClassVar[str] = "heuristic"
 
     def __init__(self, num_servers: int = 6, num_periods: int = 128, queue: int = 24) -> None:
@@ -342,7 +337,7 @@ class DataCenter(ResourceEnv[DataCenterState, DataCenterParams]):
         }
         servers = dict(
             urgency=params.delay_price * waiting.astype(jnp.float32),
-            slack=1.0 / (1.0 + jobs.astype(jnp.float32)),
+            slack=jnp.where(jobs > 0, 1.0 - jobs.astype(jnp.float32) / self.queue, 0.0),
             level=jobs.astype(jnp.float32) / 8.0,
             capacity=1.0,
             outflow=state.finished.astype(jnp.float32) / 4.0,

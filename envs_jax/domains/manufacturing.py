@@ -18,6 +18,7 @@ weighted tardiness, in mean nominal operation times.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import ClassVar
 
 import chex
@@ -171,6 +172,10 @@ class Manufacturing(ResourceEnv[ManufacturingState, ManufacturingParams]):
     hidden: ClassVar[tuple[str, ...]] = ("weight", "factor", "repair_share", "repair_time", "variation")
     reward_unit: ClassVar[str] = "weighted mean operation times"
     data_files: ClassVar[tuple[str, ...]] = ("instance",)
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "the_reference_serves_the_urgent": "Good schedules start short operations of nearly late jobs first; what a "
+        "period of a job's lateness costs says nothing of how long it keeps the machine.",
+    }
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ What a service class is worth (c), success rates mu, connectivities p, arrival r
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import chex
 import jax.numpy as jnp
@@ -200,6 +200,10 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
     ingredients = ("success_rate", "arrival_rate")
     reward_unit = "weighted packets per flow"
     reference_kind = "heuristic"
+    exceptions: ClassVar[Mapping[str, str]] = {
+        "the_reference_serves_the_urgent": "What a waiting packet costs is hidden; the reference serves dear packets "
+        "and sure links first, whichever queue is longest.",
+    }
 
     def __init__(
         self,
