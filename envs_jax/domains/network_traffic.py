@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
