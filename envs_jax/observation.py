@@ -183,7 +183,7 @@ def make_observation(
     concerned = action_target[None, :] == jnp.arange(total, dtype=jnp.int32)[:, None]
     filled = {
         "urgency": _share(urgency),
-        "capacity": _capacity(tokens),
+        "capacity": _capacity(tokens, token_mask),
         "is_candidate": jnp.any(concerned & (action_mask & (is_noop == 0.0))[None, :], axis=-1).astype(jnp.float32),
         **{f"role_{role}": _column("on", [(n, {"on": float(own == role)}) for own, n, _ in tokens]) for role in ROLES},
     }
@@ -197,12 +197,17 @@ def make_observation(
     )
 
 
-def _capacity(tokens: Sequence[tuple[str, int, Values]]) -> chex.Array:
-    """Shares of the largest capacity of each role, ``f32[N]``."""
+def _capacity(tokens: Sequence[tuple[str, int, Values]], token_mask: chex.Array | None) -> chex.Array:
+    """Shares of the largest capacity of each role, of those that exist, ``f32[N]``."""
     column: list[chex.Array | None] = [None] * len(tokens)
+    ends = [sum(rows for _, rows, _ in tokens[: i + 1]) for i in range(len(tokens))]
     for role in dict.fromkeys(role for role, _, _ in tokens):
         places = [i for i, (own, _, _) in enumerate(tokens) if own == role]
-        shares = _share(_column("capacity", [tokens[i][1:] for i in places]))
+        capacity = _column("capacity", [tokens[i][1:] for i in places])
+        if token_mask is not None:
+            exists = jnp.concatenate([token_mask[ends[i] - tokens[i][1] : ends[i]] for i in places])
+            capacity = jnp.where(exists, capacity, 0.0)
+        shares = _share(capacity)
         for i in places:
             column[i], shares = shares[: tokens[i][1]], shares[tokens[i][1] :]
     return jnp.concatenate([part for part in column if part is not None])

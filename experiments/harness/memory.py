@@ -12,7 +12,7 @@ from experiments.harness import machine
 from experiments.harness.errors import UsageError
 
 FLOAT = 4
-TOKEN_FEATURES, ACTION_FEATURES = 28, 8
+TOKEN_FEATURES, ACTION_FEATURES = 30, 7
 """Columns of a token and of an action's description (``envs_jax.observation``, which imports jax; a test compares)."""
 
 OBSERVATION = 4 * TOKEN_FEATURES + 2 * ACTION_FEATURES

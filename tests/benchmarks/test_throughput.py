@@ -84,10 +84,12 @@ def test_every_feature_is_read():
 def test_lockstep_plays_every_domain():
     tasks, keys = TOYS.sample_tasks(jax.random.key(0), 4), TOYS.episode_keys(jax.random.key(1), 4, 1)
     play = jax.jit(subjects.lockstep, static_argnums=(0, 1))
-    read, total = play(TOYS, TOYS.horizon, tasks, keys, jax.random.key(2))
-    assert np.isfinite(read)
-    # 12 choices in each of 2 x 4 episodes, each worth between -1 and 4: random ones earn about 1 on average.
-    assert 0.3 < float(total) / (8 * 12) < 2
+    apart = tuple((one,) for one in tasks), tuple((one,) for one in keys)
+    for suites, own_tasks, own_keys in (((TOYS,), (tasks,), (keys,)), (TOYS.buckets(2), *apart)):
+        read, total = play(suites, TOYS.horizon, own_tasks, own_keys, jax.random.key(2))
+        assert np.isfinite(read)
+        # 12 choices in each of 2 x 4 episodes, each worth between -1 and 4: random ones earn about 1 on average.
+        assert 0.3 < float(total) / (8 * 12) < 2
 
 
 def test_a_batch_is_spread_over_devices_each_with_noise_of_its_own():
@@ -103,7 +105,7 @@ def test_a_batch_is_spread_over_devices_each_with_noise_of_its_own():
 def test_sizes_are_those_of_one_environment():
     env = TOYS.envs[0]
     # time, key (two words), last reward, earned, noise; tokens, actions, targets, two masks.
-    assert subjects.bytes_of(env) == (4 * 6, 4 * (2 * 28 + 3 * 8 + 3) + 2 + 3)
+    assert subjects.bytes_of(env) == (4 * 6, 4 * (2 * 30 + 3 * 7 + 3) + 2 + 3)
 
 
 # ---- what is reported ---------------------------------------------------------------------------------------------

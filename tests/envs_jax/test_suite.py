@@ -117,7 +117,7 @@ def test_make_observation_makes_urgency_and_capacity_relative_and_marks_candidat
         token_mask=jnp.array([True, True, False, True, True]),
     )
     np.testing.assert_allclose(seen.column("urgency"), [0.5, 1.0, 0.0, 0.25, 0.0])
-    np.testing.assert_allclose(seen.column("capacity"), [0.25, 0.5, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(seen.column("capacity"), [0.5, 1.0, 0.0, 1.0, 0.0])
     np.testing.assert_allclose(seen.column("is_candidate"), [0, 1, 0, 0, 0])
     np.testing.assert_allclose(seen.action_column("amount"), 0.5)
     with pytest.raises(ValueError, match="unknown column 'amounts'; did you mean 'amount'"):
