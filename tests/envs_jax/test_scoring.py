@@ -92,8 +92,6 @@ def test_a_heuristic_remembers_within_an_episode_and_starts_anew():
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="unknown policy 'best'; known: random, noop, urgent, heuristic, average, ref"):
-        ValueError, match=r"unknown policy 'best'; known: random, noop, urgent, heuristic, average, reference"
-    ):
         policies.policy(ENV, "best", TASKS)
     with pytest.raises(ValueError, match=r"'average' needs a population"):
         policies.policy(ENV, "average", TASKS)
