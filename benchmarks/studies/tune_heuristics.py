@@ -33,8 +33,9 @@ STREAM = 0x74756E65
 """Folded into the seed's key: tasks of this command are of their own."""
 SPREAD = 0.3
 """First standard deviation of a constant: relative, or of one not above 0 this share of ``max(|constant|, .1)``."""
-ELITE, STEP = 0.25, 0.7
-"""Share of the candidates that the search moves to, and how far it moves there in one iteration."""
+ELITE, STEP, CALM = 0.25, 0.7, 0.25
+"""Share of the candidates that the search moves to; how far it moves there in one iteration, and how far its standard
+deviations go to theirs: slowly, or noise would end the search early."""
 
 
 class TunableEnv(Protocol):
@@ -66,7 +67,7 @@ class Config:
     domain: str = "network_traffic"
     iterations: int = 24
     candidates: int = 32
-    tasks: int = 96
+    tasks: int = 128
     fresh_tasks: int = 256
     episodes: int = 4
     population: int = 1024
@@ -164,7 +165,7 @@ def tuned(env: Any, rule: Any, config: Config, report: Callable[[str], None] = p
         found = np.asarray(returns(env, stacked(rules), tasks, keys), np.float64).mean(1)
         best = points[np.argsort(-found)[: max(2, round(ELITE * config.candidates))]]
         centre = centre + STEP * (best.mean(0) - centre)
-        spread = spread + STEP * (best.std(0) - spread)
+        spread = spread + CALM * (best.std(0) - spread)
         report(f"{iteration + 1:3d}  centre {found[0]:9.4f}  best {found.max():9.4f}  {constants(centre)}")
     return constants(centre)
 
