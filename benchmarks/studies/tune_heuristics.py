@@ -66,8 +66,8 @@ class Config:
 
     domain: str = "network_traffic"
     iterations: int = 24
-    candidates: int = 32
-    tasks: int = 128
+    candidates: int = 24
+    tasks: int = 64
     fresh_tasks: int = 256
     episodes: int = 4
     population: int = 1024
