@@ -17,17 +17,20 @@ it from the ward's own patients of tomorrow, and stays longer there (kappa >= 1)
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.heuristics import healthcare as learning
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import bed_pools
 
@@ -49,7 +52,6 @@ START_LOAD = 0.9  # of the beds, public
 MAX_WAITING = 63  # patients of a class; more are turned away
 POOL_QUEUE = 28  # waiting patients up to which a pool's value is computed, more in long episodes; then it is constant
 MOVES = 8  # later moves of the same epoch that the reference reckons with
-HEURISTIC = (4.0, 0.15)  # patience (times beds, over the overflow cost assumed); reserve [share of the beds]
 # What the observation shows as 1: patients, b, h, cost of an epoch.
 PATIENTS, OVERFLOW_SCALE, HOLDING_SCALE, REWARD_SCALE = 8.0, 40.0, 2.0, 10.0
 
@@ -186,6 +188,7 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
     ingredients: ClassVar[tuple[str, ...]] = ("arrival_rate", "arrival_profile")
     reward_unit: ClassVar[str] = "patient-epochs of waiting"
     reference_kind: ClassVar[str] = "heuristic"
+    rule: ClassVar[learning.Rule] = learning.Rule(assumed=13.0, curiosity=0.5, saving=0.95, burden=1.3)
     exceptions: ClassVar[Mapping[str, str]] = {
         "serving_the_urgent_pays": "A placement costs 2 to 40, a wait .5 to 2 an epoch: random placements cost more "
         "than the waits that they end.",
@@ -505,20 +508,51 @@ class Healthcare(ResourceEnv[HealthcareState, HealthcareParams]):
         legal = self.legal(turn, state.waiting, free[turn])
         return jnp.argmin(jnp.where(legal, cost, jnp.inf)).astype(jnp.int32)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """An index rule for one overflow cost and one load for all tasks, tuned on their distribution.
+    @functools.cached_property
+    def _usual_values(self) -> np.ndarray:
+        """Values of pools of all sizes in the average hospital, see :func:`learning.pool_values`."""
+        load, stay = sum(LOAD_RANGE) / 2.0, sum(STAY_RANGE) / 2.0
+        profiles = (np.asarray(DISCHARGE_PROFILE), np.asarray(ARRIVAL_PROFILE))
+        if self.epochs_per_day != len(DISCHARGE_PROFILE):
+            profiles = (np.full(self.epochs_per_day, 1.0 / self.epochs_per_day),) * 2
+        num_days = self.num_periods // self.epochs_per_day
+        return learning.pool_values(load, stay, profiles, num_days, self.pool_size, self.max_beds)
 
-        A queue is as long as ``Q / N`` times the mean stay; what a free bed is worth to its ward is in the reserve.
-        """
+    def heuristic_start(self) -> learning.Memory:
+        """No overflow cost is known."""
+        return learning.start(self.num_wards)
+
+    def heuristic_step(
+        self, memory: learning.Memory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, learning.Memory]:
+        """The rule of :mod:`envs_jax.heuristics.healthcare`, which learns the overflow costs from charges."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self, rule: learning.Rule, memory: learning.Memory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, learning.Memory]:
+        """:meth:`heuristic_step` with other constants."""
         del key
-        column, w, (patience, reserve) = observation.column, self.num_wards, HEURISTIC
-        beds = self.max_beds * column("private_a")
-        waiting, holding = PATIENTS * column("waiting")[:w], HOLDING_SCALE * column("unit_value")[:w]
-        own = beds * column("is_turn")
-        free, kept = jnp.sum(own * column("slack")), reserve * jnp.sum(own)
-        worth, cost = patience * holding / beds[:w], jnp.ones((w,), jnp.float32)  # in overflow costs assumed
+        column, w = observation.column, self.num_wards
+
+        def whole(x: chex.Array) -> chex.Array:
+            return jnp.round(x).astype(jnp.int32)
+
+        beds, waiting = whole(self.max_beds * column("private_a")[:w]), whole(PATIENTS * column("waiting")[:w])
+        free = whole(column("slack")[w : 2 * w] * beds.astype(jnp.float32))
+        turn = jnp.argmax(column("is_turn")[w : 2 * w]).astype(jnp.int32)
+        progress, wards = column("progress")[0], jnp.arange(w, dtype=jnp.int32)
+        period = jnp.floor(progress * self.num_periods + 0.5 / w).astype(jnp.int32)
+        seen = learning.epoch_seen(memory, OVERFLOW_SCALE * column("unit_cost")[w : 2 * w])
+        memory = jax.tree.map(lambda new, old: jnp.where(turn == 0, new, old), seen, memory)
+        value = learning.value_now(self._usual_values, period, self.num_periods, self.epochs_per_day, beds)
+        value *= HOLDING_SCALE * column("unit_value")[:w, None]
+        world = (turn, waiting, jnp.where(wards > turn, free, 0), waiting + beds - free)
+        choices = (jnp.asarray(self.sender), jnp.asarray(self.size))
         legal = observation.action_mask
-        return bed_pools.index_choice(worth, waiting, cost, legal, free - kept, self.sender, self.size)
+        action = learning.choice(rule, memory, value, world, legal, 1.0 - progress, choices, OVERFLOW_RANGE, MOVES)
+        patients = jnp.where(choices[1] > 0, choices[0], -1)[action]
+        return action, learning.placed(memory, turn, patients)
 
     def legal(self, turn: chex.Array, waiting: chex.Array, free: chex.Array) -> chex.Array:
         """Which actions are: nobody, or patients of another class as far as they wait and find beds. ``bool[A]``."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -27,11 +28,14 @@ from flax import struct
 from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.heuristics import network_traffic as learning
 from envs_jax.observation import Observation, make_observation
 from envs_jax.references import max_weight
 
 CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
 """Holding cost of a packet of the service classes with delay budgets 300, 150, 100, 50 ms: 100 ms / budget."""
+ORDERS = learning.orders(CLASS_WEIGHTS)
+"""Of the weights among the classes, ``f32[24, 4]``."""
 SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE = (0.3, 1.0), (0.4, 1.0), (0.5, 0.95)
 """A task's mu and p of every flow, and its sum_k lambda_k / (R mu_k); all uniform."""
 BURST_FRACTION, BURST_SLOTS = 0.3, 10.0
@@ -205,6 +209,16 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         "the_reference_serves_the_urgent": "What a waiting packet costs is hidden; the reference serves dear packets "
         "and sure links first, whichever queue is longest.",
     }
+    rule: ClassVar[learning.Rule] = learning.Rule(
+        queue=0.1,
+        fading=0.3,
+        connectivity=0.5,
+        inflow=0.05,
+        success=0.65,
+        attempts=10.0,
+        link=0.6,
+        frames=3.0,
+    )
 
     def __init__(
         self,
@@ -511,18 +525,38 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         del params, key
         return self._best(state, *plan)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """The same with equal weights and what is observed so far: ``mu w^.4 (inflow + .02)^.25 / p``.
+    def heuristic_start(self) -> learning.Memory:
+        """All orders of the classes' weights are equally likely, nothing is known of links."""
+        return learning.start(ORDERS, self.num_flows)
 
-        Exponents tuned on tasks of ``sample_params`` by the cross-entropy method (on the NumPy model, 300 new tasks an
-        iteration). Nothing in one observation tells what a class is worth.
-        """
+    def heuristic_step(
+        self, memory: learning.Memory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, learning.Memory]:
+        """The index of :mod:`envs_jax.heuristics.network_traffic`, which learns the weights from rewards."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self, rule: learning.Rule, memory: learning.Memory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, learning.Memory]:
+        """:meth:`heuristic_step` with other constants."""
         del key
-        waiting, inflow, success, apart = (
-            observation.column(name)[: self.num_flows] for name in ("waiting", "inflow", "private_e", "private_f")
+        k, slots = self.num_flows, self.num_turns
+        names = ("waiting", "level", "inflow", "outflow", "private_a", "private_c", "private_d", "private_f")
+        waiting, level, inflow, acked, failed, high, low, apart = (observation.column(name)[:k] for name in names)
+        decided, progress, last_reward = (
+            observation.column(name)[k] for name in ("decided", "progress", "last_reward")
         )
-        index = success * waiting**0.4 * jnp.abs(apart) * (inflow + 0.02) ** 0.25
-        return max_weight.best(self.menu, index, (apart > 0) & (waiting > 0))
+        classes = _one_hot(jnp.where(high > 0.0, 2, 0) + jnp.where(low > 0.0, 1, 0), NUM_CLASSES)
+        waiting, frames = PACKET_SCALE * waiting, jnp.floor(progress * self.num_periods + 1e-3)
+        # A reward at the bound is cut, and where a buffer is full packets may have been lost besides.
+        valid = (frames >= 1.0) & (last_reward > -10.0) & jnp.all(level < 1.0)
+        frame = (waiting, slots * acked, slots * (acked + failed), -k * last_reward, valid)
+        seen = learning.frame_seen(memory, ORDERS, classes, *frame)
+        memory = jax.tree.map(lambda new, old: jnp.where(decided <= 0.0, new, old), seen, memory)
+        times_up = 0.1 * (frames + 2.0) / jnp.abs(apart) - 1.0
+        weight = jnp.sum(jnp.where(classes, learning.class_weights(memory, ORDERS), 0.0), axis=-1)
+        index = learning.index(rule, memory, weight, waiting, inflow, times_up, frames, self.largest > 1)
+        return max_weight.best(self.menu, index, (apart > 0.0) & (waiting > 0.0)), memory
 
 
 def _weight(params: NetworkTrafficParams) -> chex.Array:

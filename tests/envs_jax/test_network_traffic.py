@@ -299,7 +299,7 @@ def test_episode_invariants(seed, rule, buffer):
 
 
 def world(seed):
-    """A task, a state in mid-frame and the frame's uniforms."""
+    """A task, a state in mid-frame, the frame's uniforms, and what a heuristic that has seen as much remembers."""
     params, rng = sample(jax.random.key(seed)), np.random.default_rng(seed)
     _, state = reset(jax.random.key(seed + 1), params)
     # Queues and indices without ties: which of two equals is served depends on their order.
@@ -310,15 +310,17 @@ def world(seed):
         attempts=jnp.asarray(rng.integers(5, 9, K), jnp.int32),
         successes=jnp.asarray(rng.integers(0, 5, K), jnp.int32),
     )
-    return params, state, jnp.asarray(rng.uniform(0.001, 0.999, ENV.num_uniforms), jnp.float32)
+    counts = {"attempts": state.attempts.astype(jnp.float32), "acked": state.successes.astype(jnp.float32)}
+    memory = ENV.heuristic_start()._replace(orders=jnp.asarray(rng.normal(size=24), jnp.float32), **counts)
+    return params, state, jnp.asarray(rng.uniform(0.001, 0.999, ENV.num_uniforms), jnp.float32), memory
 
 
 @jax.jit
-def slot_and_frame(params, state, action, uniforms):
+def slot_and_frame(params, state, action, uniforms, memory):
     """What is seen, what the reference and the heuristic do, and the frame after ``action``."""
     seen = ENV.observation(state, params)
     chosen = ENV.reference_action(ENV.solve(params), state, params, jax.random.key(0))
-    guessed = ENV.heuristic_action(seen, jax.random.key(0))
+    guessed, _ = ENV.heuristic_step(memory, seen, jax.random.key(0))
     own = ENV.choose(state, 0, ENV.noop_action, params).granted
     following, reward, _ = ENV.advance(ENV.choose(state, 0, action, params), uniforms, params)
     return seen, chosen, guessed, own, following, reward
@@ -326,7 +328,7 @@ def slot_and_frame(params, state, action, uniforms):
 
 @hypothesis.given(seed=SEEDS)
 def test_permuting_flows_permutes_everything(seed):
-    params, state, uniforms = world(seed)
+    params, state, uniforms, memory = world(seed)
     order = np.random.default_rng(seed).permutation(K)
     where = np.append(np.argsort(order), K)  # new number of each old flow; the no-op stays
     move = lambda tree, names: tree.replace(**{n: getattr(tree, n)[order] for n in names})  # noqa: E731
@@ -336,8 +338,9 @@ def test_permuting_flows_permutes_everything(seed):
     params_ = move(params, per_flow_task)
     uniforms_ = uniforms.reshape(4, K)[:, order].ravel()
     action = seed % K
-    seen, chosen, guessed, own, following, reward = slot_and_frame(params, state, action, uniforms)
-    there = slot_and_frame(params_, state_, where[action], uniforms_)
+    seen, chosen, guessed, own, following, reward = slot_and_frame(params, state, action, uniforms, memory)
+    memory_ = memory._replace(attempts=memory.attempts[order], acked=memory.acked[order])
+    there = slot_and_frame(params_, state_, where[action], uniforms_, memory_)
     seen_, chosen_, guessed_, own_, following_, reward_ = there
     rows = np.append(order, K)
     np.testing.assert_allclose(seen.tokens[rows], seen_.tokens, rtol=1e-6, atol=1e-7)
@@ -399,7 +402,7 @@ def test_bursts_have_the_stated_length_and_share():
 def test_equal_shown_and_different_hidden_parts_ask_for_different_choices(field):
     different = 0
     for seed in range(12):
-        (params, state, _), (other, *_) = world(seed), world(seed + 100)
+        (params, state, *_), (other, *_) = world(seed), world(seed + 100)
         state = state.replace(connected=jnp.ones((K,), bool))
         hidden = params.replace(**{field: getattr(other, field)})
         different += int(reference(params, state)) != int(reference(hidden, state))
