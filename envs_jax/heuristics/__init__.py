@@ -1,0 +1,1 @@
+"""Heuristics too long for their domain's file: rules that estimate a model within the episode and plan with it."""
