@@ -13,16 +13,53 @@ which factor moves which asset and which way; they and phi are the task's secret
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from envs_jax import checks, sampling
+from envs_jax.arrays import vary_like
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import linear_quadratic
+
+_LOOK_AHEAD = 64  # periods; beyond, the heuristic's trading rule hardly moves
+
+
+class PortfolioRule(NamedTuple):
+    """The heuristic's prior: the law of :meth:`Portfolio.sample_params`, by moments.
+
+    Attributes:
+      fast_loading, slow_loading: standard deviation of the loadings on even and on odd factors.
+      fast_persistence, slow_persistence: mean of 1 - phi.
+      fast_weight, slow_weight: how many squares of a factor that mean counts for.
+    """
+
+    fast_loading: float = 0.4
+    slow_loading: float = 0.3
+    fast_persistence: float = 0.65
+    slow_persistence: float = 0.875
+    fast_weight: float = 77.0
+    slow_weight: float = 125.0
+
+
+class PortfolioMemory(NamedTuple):
+    """Sums over the periods so far, ``f`` and then ``r, f'``.
+
+    Attributes:
+      moments: ``f32[K, K]`` f f'.
+      products: ``f32[N, K]`` r f'.
+      lagged: ``f32[K]`` f' f, factor by factor.
+      squares: ``f32[K]`` f^2.
+    """
+
+    moments: chex.Array
+    products: chex.Array
+    lagged: chex.Array
+    squares: chex.Array
 
 
 @struct.dataclass
@@ -158,6 +195,7 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
     reward_unit: ClassVar[str] = "risk-adjusted return"
     # Exact for continuous trades; rounding it to the menu is not proven optimal.
     reference_kind: ClassVar[str] = "heuristic"
+    rule: ClassVar[PortfolioRule] = PortfolioRule()
 
     def __init__(self, num_assets: int = 4, num_factors: int = 2, num_periods: int = 32) -> None:
         super().__init__()
@@ -365,25 +403,97 @@ class Portfolio(ResourceEnv[PortfolioState, PortfolioParams]):
         miss = jnp.where(self._legal(holding, menu, params), jnp.abs(holding + menu - wanted), jnp.inf)
         return jnp.argmin(miss).astype(jnp.int32)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Factor momentum: the last return is scaled by how like the factors now are to those that preceded it.
+    def heuristic_start(self) -> PortfolioMemory:
+        """Nothing seen yet."""
+        n, k = self.num_assets, self.num_factors
+        zeros = jnp.zeros((k,), jnp.float32)
+        return PortfolioMemory(jnp.zeros((k, k), jnp.float32), jnp.zeros((n, k), jnp.float32), zeros, zeros)
 
-        ``r_i (f_prev' f)`` is the forecast of somebody whose only data are the last period; the holding itself averages
-        it over time. The two constants were tuned on tasks of ``sample_params``; with weaker signals it hardly trades.
+    def heuristic_step(
+        self, memory: PortfolioMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, PortfolioMemory]:
+        """See :meth:`heuristic_by`, with the constants of ``rule``."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self, rule: PortfolioRule, memory: PortfolioMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, PortfolioMemory]:
+        """Estimates B and phi from the episode so far and trades as if they were the truth.
+
+        B is the posterior mean of a ridge regression of returns on the factors before them, with Sigma's two
+        eigenvalues as noise; persistences are shrunk first autocorrelations. Returns are seen whatever is held and the
+        problem is linear-quadratic, so nothing is lost by acting on means: but for phi and for rounding this is the
+        Bayes rule of the constants' prior, with the exact finite-horizon rule in place of Garleanu and Pedersen's.
         """
         del key
-        column, n, k = observation.column, self.num_assets, self.num_factors
-        factors, change = column("level")[n : n + k], column("private_a")[n : n + k]
-        alike = 4.0 * jnp.sum(factors * (factors - change))
-        largest = column("private_a")[n + k]
-        level, last_return, tolerance, rate = (
-            jnp.sum(column(name)[:n] * column("is_turn")[:n])
-            for name in ("level", "private_a", "private_d", "private_e")
+        n, k, column = self.num_assets, self.num_factors, observation.column
+        time = jnp.round(column("progress")[0] * self.horizon).astype(jnp.int32)
+        correlation, largest = column("private_b")[n + k], column("private_a")[n + k]
+        tolerance, rate = column("private_d")[n + k], column("private_e")[n + k]
+        factors = 2.0 * column("level")[n : n + k]
+        memory = self._remember(memory, observation, factors, (time % n == 0) & (time > 0))
+
+        slow = jnp.arange(k, dtype=jnp.int32) % 2 == 1
+        kind = lambda fast, slower: jnp.where(slow, slower, fast).astype(jnp.float32)  # noqa: E731
+        precision = jnp.diag(1.0 / kind(rule.fast_loading, rule.slow_loading) ** 2)
+        together, apart = 1.0 - correlation + n * correlation, 1.0 - correlation
+        # Sigma^-1 B f of the posterior mean: the mean over assets and deviations from it are separate regressions.
+        mean = jnp.mean(memory.products, axis=0)
+        ridge = lambda noise: jnp.linalg.solve(memory.moments + noise * precision, jnp.diag(factors))  # noqa: E731
+        common, own = mean @ ridge(together), (memory.products - mean[None, :]) @ ridge(apart)
+        signal = own / apart + common[None, :] / together
+
+        weight = kind(rule.fast_weight, rule.slow_weight)
+        persistence = weight * kind(rule.fast_persistence, rule.slow_persistence) + memory.lagged
+        persistence = jnp.clip(persistence / (weight + memory.squares), 0.0, 1.0)
+        keep, aim = _trading(rate, persistence, self.num_periods - time // n, min(self.num_periods, _LOOK_AHEAD))
+        before = column("level")[:n] - column("decided")[:n] * largest
+        target = keep * before + tolerance * jnp.sum(signal * aim[None, :], axis=-1)
+        # Later assets make up for the rounding of earlier ones, as the reference's do.
+        turn, assets = time % n, jnp.arange(n, dtype=jnp.int32)
+        missed = jnp.sum(jnp.where(assets < turn, column("level")[:n] - target, 0.0))
+        wanted = target[turn] - missed * correlation / (1.0 + correlation * (n - 1 - turn).astype(jnp.float32))
+        trade = (wanted - column("level")[turn]) / largest
+        miss = jnp.abs(observation.action_column("private_a") - trade)
+        return jnp.argmin(jnp.where(observation.action_mask, miss, jnp.inf)).astype(jnp.int32), memory
+
+    def _remember(
+        self, memory: PortfolioMemory, observation: Observation, factors: chex.Array, new: chex.Array
+    ) -> PortfolioMemory:
+        """The sums with the last period's returns and factors, once a period: where ``new``."""
+        n, k, moved = self.num_assets, self.num_factors, observation.column("private_a")
+        before, returns = factors - 2.0 * moved[n : n + k], 2.0 * moved[:n]
+        seen = PortfolioMemory(
+            moments=before[:, None] * before[None, :],
+            products=returns[:, None] * before[None, :],
+            lagged=factors * before,
+            squares=before * before,
         )
-        trade = rate * (0.1 * tolerance * last_return * alike - 0.6 * level)
-        step = observation.action_column("private_a")
-        miss = jnp.where(observation.action_mask, jnp.abs(step - trade / largest), jnp.inf)
-        return jnp.argmin(miss).astype(jnp.int32)
+        return jax.tree.map(lambda total, one: total + jnp.where(new, one, 0.0), memory, seen)
+
+
+def _trading(
+    rate: chex.Array, persistence: chex.Array, periods_left: chex.Array, most: int
+) -> tuple[chex.Array, chex.Array]:
+    """The optimal ``keep f32[]`` and ``aim f32[K]`` of ``x* = keep x_prev + (gamma Sigma)^-1 B (aim f)``.
+
+    The recursion of :mod:`envs_jax.references.linear_quadratic`, whose matrices are here multiples of Sigma and of B's
+    columns. In units of gamma, lambda follows from ``rate``, Garleanu and Pedersen's trading rate. At most ``most``
+    (static) periods are looked ahead.
+    """
+    cost = (1.0 - rate) / rate**2
+
+    def back(carry: tuple[chex.Array, ...], later: chex.Array) -> tuple[tuple[chex.Array, ...], None]:
+        holding, cross, *_ = carry
+        forecast, curvature = 1.0 + cross * persistence, 1.0 + holding + cost
+        kept = cost / curvature
+        found = (kept * (1.0 + holding), kept * forecast, kept, forecast / curvature)
+        return jax.tree.map(lambda new, old: jnp.where(later < periods_left, new, old), found, carry), None
+
+    zero, zeros = jnp.zeros_like(rate), jnp.zeros_like(persistence)
+    start = vary_like((zero, zeros, zero, zeros), rate, persistence, periods_left)
+    (_, _, keep, aim), _ = jax.lax.scan(back, start, jnp.arange(most, dtype=jnp.int32))
+    return keep, aim
 
 
 def _variance(x: chex.Array, correlation: chex.Array) -> chex.Array:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import ClassVar
 
 import chex
 import jax
@@ -24,6 +25,7 @@ from envs_jax import checks, sampling
 from envs_jax.arrays import aligned
 from envs_jax.data import ieee14, readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.heuristics import smart_grid as planner
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp, dc_network, economic_dispatch, storage_lattice
 from envs_jax.references.storage_lattice import MOVES
@@ -39,6 +41,7 @@ _SIN, _COS = (wave(2 * np.pi * _HOURS / 24).astype(np.float32) for wave in (np.s
 PERSISTENCE = 0.9
 """Of the wind index and of the cloud index from hour to hour."""
 _PRICE, _REWARD, _POWER, _STORE, _SIZE = 100.0, 10.0, 100.0, 20.0, 80.0  # $/MWh, 100 $, MW, MW, MWh of a feature 1
+_LOAD = 300.0  # MW
 
 
 @struct.dataclass
@@ -212,6 +215,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     noop_action = 0
     discount_factor = 0.99
     data_files = ("case", "demand")
+    rule: ClassVar[planner.SmartGridRule] = planner.SmartGridRule()
 
     def __init__(
         self,
@@ -262,6 +266,18 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             self.shapes = day[None] / self.grid.load.sum()
         self.wind, self.cloud = (backward_dp.rouwenhorst(PERSISTENCE, size) for size in (num_wind, num_cloud))
         self._wind_factor = (1.0 / (1.0 + np.exp(0.5 - 1.2 * self.wind.grid))).astype(np.float32)
+        self._public = planner.Public(
+            network=self.network,
+            load=float(self.grid.load.sum()),
+            shapes=self.shapes,
+            unit_max=self.grid.unit_max,
+            unit_cost=self.grid.unit_cost,
+            large=self._large,
+            rating=self.grid.rating,
+            sun=SUN,
+            persistence=PERSISTENCE,
+            units=planner.Units(_PRICE, *(self.size * scale for scale in (_POWER, _STORE, _SIZE, _LOAD))),
+        )
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -469,7 +485,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             "level": scaled(state.loading, 1.0),
         }
         market = {
-            "level": scaled(state.load, 300.0 * self.size),
+            "level": scaled(state.load, _LOAD * self.size),
             "unit_value": scaled(state.price, _PRICE),
             "private_e": scaled(mean, _PRICE),
             "private_f": scaled(state.prices[2] - state.prices[1], _PRICE),
@@ -486,7 +502,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     # ---- what is best ---------------------------------------------------------------------------------------------
 
-    def _rewards(self, params: SmartGridParams, load: chex.Array, green: chex.Array) -> chex.Array:
+    def rewards(self, params: SmartGridParams, load: chex.Array, green: chex.Array) -> chex.Array:
         """Rewards ``f32[..., A]`` of all joint moves under conditions ``f32[...]``, ``f32[..., 2]``."""
         draws = self.draw(params, jnp.asarray(storage_lattice.joint_moves(self.num_turns)))
         hour = lambda load, green: self.savings(params, load, green, draws)[0]  # noqa: E731
@@ -496,7 +512,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         """Optimal joint moves: ``value f32[Z, S]`` and ``actions i8[P, Z, S]``, Z weathers, S joint charges."""
         hour, wind, cloud = np.indices((24, self.wind.grid.size, self.cloud.grid.size)).reshape(3, 24, -1)
         load, green = jax.vmap(jax.vmap(self.conditions, (None, 0, 0, 0)), (None, 0, 0, 0))(params, hour, wind, cloud)
-        rewards = self._rewards(params, load, green)
+        rewards = self.rewards(params, load, green)
         weather = jnp.asarray(np.kron(self.wind.transition, self.cloud.transition), jnp.float32)
         return storage_lattice.plan(rewards, weather, self.num_turns, self.levels, self.num_periods)
 
@@ -513,7 +529,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
         _, state = self.reset_env(key, params)
         _, (load, green) = jax.lax.scan(hour, state, jnp.arange(self.num_periods, dtype=jnp.int32))
-        rewards, certain = self._rewards(params, load, green)[:, None], jnp.ones((1, 1), jnp.float32)
+        rewards, certain = self.rewards(params, load, green)[:, None], jnp.ones((1, 1), jnp.float32)
         plan = storage_lattice.plan(rewards, certain, self.num_turns, self.levels, self.num_periods)
         return plan.value[0, storage_lattice.index(params.initial_charge, self.levels)]
 
@@ -527,31 +543,19 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         joint = plan.actions[hour, weather, storage_lattice.index(state.charge, self.levels)]
         return storage_lattice.part(joint, self.turn(state), self.num_turns)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Discharges when power is dear for the time of day, charges when it is cheap.
+    def heuristic_start(self) -> planner.SmartGridMemory:
+        """Nothing measured yet."""
+        return planner.start(self._public, self.num_turns)
 
-        Dear is a sum: lambda above its mean so far, in part what congestion adds to it at the storage's bus, the usual
-        course of the day (a part of it in proportion to the spread of prices so far), less with wind, sun, a loaded
-        line and a full storage. Nothing is bought near the end, where what is left is sold out. The constants were
-        tuned on tasks of :meth:`sample_params` by the cross-entropy method (on the NumPy model, 80 new tasks an
-        iteration), then rounded.
-        """
+    def heuristic_step(
+        self, memory: planner.SmartGridMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, planner.SmartGridMemory]:
+        """See :meth:`heuristic_by`, with the constants of ``rule``."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self, rule: planner.SmartGridRule, memory: planner.SmartGridMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, planner.SmartGridMemory]:
+        """Model-predictive control with what has been measured so far: see :mod:`envs_jax.heuristics.smart_grid`."""
         del key
-        column = observation.column
-        mine, sun = jnp.argmax(column("is_turn")).astype(jnp.int32), self.num_turns + self.num_units + 1
-        price, average, level = column("unit_value"), column("private_e")[-1], column("level")
-        mean = jnp.maximum(average, 0.05)
-        dear = jnp.clip((price[-1] - average) / mean, -3.0, 3.0)
-        tight = jnp.clip((price[mine] - price[-1]) / mean, -3.0, 3.0)
-        spread = jnp.clip(column("private_f")[-1] / mean, 0.0, 3.0)
-        sin, cos = column("cycle_sin")[0], column("cycle_cos")[0]
-        swing = spread * (0.3 * cos - 0.5 * sin - sin * cos - 0.2 * column("private_c")[sun - 1])
-        day = 0.1 * cos - 0.45 * sin - 0.6 * sin * cos - 0.15 * (cos * cos - sin * sin)
-        now = -0.5 * (column("private_d")[sun] - 0.5) - 0.2 * (level[-2] - 0.7) - 0.2 * (level[mine] - 0.5)
-        worth = dear + 0.4 * tight + swing + day + now
-        left = (1.0 - column("progress")[0]) * self.num_periods
-        late = left <= 1.4 * level[mine] * (self.levels - 1)
-        charge = (worth < -0.65) & (left > 6.5) & ~late
-        discharge = (worth > 0.7) | (late & (dear + tight > -1.1))
-        wish = jnp.where(discharge, 2, jnp.where(charge, 1, 0))
-        return jnp.where(observation.action_mask[wish], wish, 0).astype(jnp.int32)
+        return planner.choose(self, self._public, rule, memory, observation)
