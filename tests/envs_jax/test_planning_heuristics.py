@@ -28,7 +28,10 @@ def drawn(env, tasks, episodes):
 
 @pytest.mark.parametrize(
     ("name", "stateless"),
-    [("portfolio", 0.14), ("energy_trading", 0.45), pytest.param("smart_grid", 0.45, marks=pytest.mark.slow)],
+    [
+        ("portfolio", 0.14),
+        *(pytest.param(name, 0.45, marks=pytest.mark.slow) for name in ("energy_trading", "smart_grid")),
+    ],
 )
 def test_what_is_learned_within_the_episode_earns_more_than_the_best_stateless_rule(name, stateless):
     """``stateless``: score of the rule without a memory that stood here before, on 256 tasks x 4 episodes."""
