@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import ClassVar
 
 import chex
 import jax
@@ -25,6 +26,7 @@ from envs_jax import checks, sampling
 from envs_jax.arrays import vary_like
 from envs_jax.data import readers
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.heuristics import energy_trading as planner
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import backward_dp
 
@@ -44,7 +46,6 @@ PRICE_SCALE = 50.0
 MAX_POWER = 4
 """Largest power, units per hour: the scale of power and flow features."""
 _SPAN = 4.0  # the residual's grid covers this many stationary standard deviations either side
-_LAST_PURCHASE, _MARGIN = 7, 1.2  # the heuristic's tuned constants: hours before the end, slack of selling out
 
 _LOW = np.array([-np.inf, *LEVELS], np.float32)[[lo for lo, _ in PAIRS]]
 _HIGH = np.array([*LEVELS, np.inf], np.float32)[[hi - 1 for _, hi in PAIRS]]
@@ -208,6 +209,7 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
     noop_action = 0
     discount_factor = 0.99
     data_files = ("prices",)
+    rule: ClassVar[planner.EnergyTradingRule] = planner.EnergyTradingRule()
 
     def __init__(
         self,
@@ -516,18 +518,37 @@ class EnergyTrading(ResourceEnv[EnergyTradingState, EnergyTradingParams]):
         turn, hour = self.turn(state), jnp.minimum(self.period(state), self.num_periods - 1)
         return plan.actions[turn, hour, state.residual, state.charge[turn]].astype(jnp.int32)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Bids (l2, l5) all day, buys no more near the end, and sells out in time, as charge is worth nothing after it.
-
-        The pair and the hours were tuned on tasks of :meth:`sample_params`; bids that also follow the last price, the
-        published curve or the charge earn next to nothing more.
-        """
-        del key
-        turn = jnp.argmax(observation.column("is_turn")).astype(jnp.int32)
-        progress, level, size, power = (
-            observation.column(name)[turn] for name in ("progress", "level", "private_a", "private_b")
+    def _public(self) -> planner.Public:
+        low, high = (np.array(side, np.int32) for side in zip(*PAIRS, strict=True))
+        return planner.Public(
+            levels=np.array(LEVELS, np.float32),
+            low=low,
+            high=high,
+            curves=np.array([TWO_PEAK, SOLAR], np.float32),
+            devices=self.num_devices,
+            periods=self.num_periods,
+            max_capacity=self.max_capacity,
+            price=PRICE_SCALE,
+            power=float(MAX_POWER),
         )
-        left = (1.0 - progress) * self.num_periods
-        hours_to_empty = level * size * self.max_capacity / (power * MAX_POWER)
-        pair = jnp.where(left <= _LAST_PURCHASE, PAIRS.index((0, 5)), PAIRS.index((2, 5)))
-        return jnp.where(left <= _MARGIN * hours_to_empty, PAIRS.index((0, 1)), pair).astype(jnp.int32)
+
+    def heuristic_start(self) -> planner.EnergyTradingMemory:
+        """Nothing seen yet."""
+        return planner.start(self._public())
+
+    def heuristic_step(
+        self, memory: planner.EnergyTradingMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, planner.EnergyTradingMemory]:
+        """See :meth:`heuristic_by`, with the constants of ``rule``."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self,
+        rule: planner.EnergyTradingRule,
+        memory: planner.EnergyTradingMemory,
+        observation: Observation,
+        key: chex.PRNGKey,
+    ) -> tuple[chex.Array, planner.EnergyTradingMemory]:
+        """Plans with running estimates of prices and devices: see :mod:`envs_jax.heuristics.energy_trading`."""
+        del key
+        return planner.choose(self._public(), rule, memory, observation)

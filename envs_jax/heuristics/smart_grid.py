@@ -42,7 +42,7 @@ class SmartGridRule(NamedTuple):
 
     Attributes:
       peak: of the load [the network's].
-      wind, sun: capacity [MW].
+      wind, sun: capacity [the unit of power of an observation: 100 MW, more on a larger network].
       clearness: mean clearness of the sky.
       cheap_fuel, dear_fuel: fuel factors of the units that are large, and of the others.
       dearest_cheap_fuel: largest factor of a large unit: a higher quotient of lambda and incremental cost is a limit's.
@@ -52,8 +52,8 @@ class SmartGridRule(NamedTuple):
     """
 
     peak: float = 1.1
-    wind: float = 80.0
-    sun: float = 120.0
+    wind: float = 0.8
+    sun: float = 1.2
     clearness: float = 0.7
     cheap_fuel: float = 1.0
     dear_fuel: float = 2.5
@@ -293,7 +293,8 @@ def believe(rule: SmartGridRule, public: Public, memory: SmartGridMemory, any_ho
     day = jnp.sum((weight * scale)[:, None] * shapes, 0)
 
     # Two unknowns, S clearness and S, drawn to their prior means by next to nothing: measurements are exact.
-    prior = jnp.stack([jnp.asarray(rule.sun * rule.clearness, jnp.float32), jnp.asarray(rule.sun, jnp.float32)])
+    sun = jnp.asarray(rule.sun * public.units.power, jnp.float32)
+    prior = jnp.stack([rule.clearness * sun, sun])
     moments = memory.sun_moments + 1e-3 * jnp.eye(2, dtype=jnp.float32)
     mean, full = jnp.linalg.solve(moments, memory.sun_products + 1e-3 * prior)
     full = jnp.maximum(full, jnp.maximum(mean, 1e-3))
@@ -311,7 +312,7 @@ def believe(rule: SmartGridRule, public: Public, memory: SmartGridMemory, any_ho
         profile=jnp.where(known, share, day),
         fuel=fuel,
         available=jnp.clip(jnp.where(memory.limit < MANY, memory.limit, available), 0.01, 1.0),
-        wind_capacity=jnp.where(any_hour, memory.wind, rule.wind).astype(jnp.float32),
+        wind_capacity=jnp.where(any_hour, memory.wind, rule.wind * public.units.power).astype(jnp.float32),
         solar_capacity=full,
         clearness=jnp.clip(mean / full, 0.0, 1.0),
         efficiency=jnp.where(memory.efficiency > 0.0, memory.efficiency, rule.efficiency).astype(jnp.float32),

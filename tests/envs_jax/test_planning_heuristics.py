@@ -9,7 +9,9 @@ import pytest
 
 import envs_jax
 from envs_jax import policies, scoring
+from envs_jax.domains.energy_trading import LEVELS, PAIRS
 from envs_jax.domains.portfolio import PortfolioMemory
+from envs_jax.heuristics import energy_trading as trader
 from envs_jax.heuristics import smart_grid as planner
 
 
@@ -25,7 +27,11 @@ def drawn(env, tasks, episodes):
 
 
 @pytest.mark.parametrize(
-    ("name", "stateless"), [("portfolio", 0.14), pytest.param("smart_grid", 0.45, marks=pytest.mark.slow)]
+    ("name", "stateless"),
+    [
+        ("portfolio", 0.14),
+        *(pytest.param(name, 0.45, marks=pytest.mark.slow) for name in ("energy_trading", "smart_grid")),
+    ],
 )
 def test_what_is_learned_within_the_episode_earns_more_than_the_best_stateless_rule(name, stateless):
     """``stateless``: score of the rule without a memory that stood here before, on 256 tasks x 4 episodes."""
@@ -98,3 +104,54 @@ def test_smart_grid_identifies_the_network_within_two_days():
     np.testing.assert_allclose(found.fuel[inside], tasks.fuel[inside], rtol=2e-3)
     both = inside & at_limit
     np.testing.assert_allclose(found.available[both], tasks.available[both], rtol=2e-3)
+
+
+def test_energy_trading_learns_prices_and_devices_within_two_days():
+    env = domain("energy_trading")
+    tasks, _ = drawn(env, 32, 1)
+    public = env._public()
+
+    @jax.jit
+    @jax.vmap
+    def play(task, key):
+        def step(carry, key):
+            state, memory = carry
+            seen = env.observation(state, task)
+            _, memory = env.heuristic_step(memory, seen, key)
+            action = policies.random_actions(seen, key)
+            _, state, *_ = env.step_env(key, state, action, task)
+            return (state, memory), None
+
+        start = (env.reset_env(key, task)[1], env.heuristic_start())
+        (_, memory), _ = jax.lax.scan(step, start, jax.random.split(key, env.horizon))
+        # A day ahead, when little is left of the present residual: the profile itself.
+        period = jnp.int32(env.num_periods - 1)
+        return memory, trader.forecast(env.rule, public, memory, task.reference_price, period, 36)
+
+    memory, foreseen = play(tasks, jax.random.split(jax.random.key(6), 32))
+    hours = (env.num_periods - 1 + np.arange(13, 37)) % 24
+    error = foreseen.mean[:, 12:] - np.take_along_axis(np.asarray(tasks.profile), hours[None, :], 1)
+    inside = np.abs(error) < 2.0 * foreseen.sd[:, 12:]
+    assert np.sqrt((error**2).mean()) < 0.6 * np.asarray(tasks.profile).std(-1).mean()
+    assert inside.mean() > 0.95  # the forecast's deviation holds that of prices, too
+    # Of devices that have bought and sold, settlements tell both unknowns; others stay as unsure as they say.
+    sure = np.sqrt(np.diagonal(memory.device_covariance, axis1=-2, axis2=-1))
+    error = np.abs(memory.device - np.stack([tasks.efficiency, tasks.wear_cost], -1))
+    assert (error < 5.0 * sure).all()
+    assert (sure < np.array([0.02, 0.5])).all(-1).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("charge", "hours_left", "price", "pair"),
+    [(0, 20, 80.0, (0, 6)), (4, 1, 80.0, (0, 1)), (0, 1, 5.0, (0, 6)), (0, 2, 5.0, (1, 2))],
+    ids=["nothing to gain", "sells out", "nothing after the end", "buys for a dearer hour"],
+)
+def test_energy_trading_bids_as_the_forecast_says(charge, hours_left, price, pair):
+    """Prices known beforehand: flat, or ``price`` now and 40 in the hour after it."""
+    env = domain("energy_trading")
+    mean = jnp.full(36, 40.0).at[0].set(price) if price < 40.0 else jnp.full(36, price)
+    foreseen = trader.Forecast(mean, jnp.full(36, 0.01), jnp.float32(0.0), jnp.float32(80.0))
+    device = (jnp.int32(charge), jnp.int32(10), jnp.int32(4), jnp.float32(0.9), jnp.float32(1.0))
+    levels = jnp.round(33.0 * jnp.array(LEVELS))
+    found = jax.jit(functools.partial(trader.bid, env._public()))(foreseen, levels, jnp.int32(hours_left), device)
+    assert PAIRS[int(found)] == pair
