@@ -4,7 +4,7 @@ For every domain the returns of six policies on the same tasks and the same nois
 most urgent entity, else does nothing: :func:`envs_jax.policies.urgent_action`), the heuristic that sees only what an
 agent sees, the reference planned for the *average* task, and the reference. The score of a policy is
 ``sum (J - floor) / sum (J_reference - floor)`` over tasks, floor = max(random, no-op) of each. Adaptation headroom is
-one minus the better score of heuristic and average: what is left for somebody who learns the task to gain.
+one minus the best score of urgent, heuristic and average: what is left for somebody who learns the task to gain.
 
 ``--out docs/headroom.md`` writes the table and, beside it, the same results as JSON. Domains measured there before with
 the same settings stay, so that a new one needs no run of all.
@@ -27,8 +27,8 @@ Returns J are means over {tasks} tasks x {episodes} episodes of each domain with
 undiscounted and with the noise-free expected reward where a domain states one. Scores are pooled over tasks; in
 brackets the 95 % interval of a bootstrap over tasks. *Average* is the reference policy planned for the mean hidden
 parameters of {population} other tasks. *Urgent* knows the vocabulary and no domain, and learns nothing: it takes the
-action of the largest (urgency - slack) x signed, or does nothing. Headroom = 1 - max(heuristic, average). A reference
-that is itself a heuristic is marked +: scores above 1 are then possible.
+action of the largest (urgency - slack) x signed, or does nothing. Headroom = 1 - max(urgent, heuristic, average). A
+reference that is itself a heuristic is marked +: scores above 1 are then possible.
 """
 
 
@@ -122,8 +122,8 @@ def measure(name: str, config: Config) -> list[Row]:
 
 
 def headroom(rows: Iterable[Row]) -> float:
-    """``1 - max(heuristic, average)`` of one domain's rows."""
-    return 1.0 - max(row.score for row in rows if row.policy in ("heuristic", "average"))
+    """``1 - max(urgent, heuristic, average)`` of one domain's rows: beyond whoever does not know the task."""
+    return 1.0 - max(row.score for row in rows if row.policy in ("urgent", "heuristic", "average"))
 
 
 def table(domains: Iterable[list[Row]]) -> str:
