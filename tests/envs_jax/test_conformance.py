@@ -9,19 +9,8 @@ import envs_jax
 from envs_jax.testing import CHECKS
 from envs_jax.testing.evidence import Evidence, leaves
 
-LONG = (
-    "expected_reward_is_the_mean_reward",
-    "lockstep_equals_plain_vmap",
-    "jit_equals_no_jit",
-    "hidden_fields_can_be_felt",
-    "equal_keys_give_equal_episodes",
-    "serving_the_urgent_pays",
-    "the_reference_serves_the_urgent",
-    "the_heuristic_reads_what_is_shown",
-    "an_optimal_reference_cannot_be_improved",
-    "corners_of_every_range_keep_all_this",
-)
-"""Checks that compile programs of their own or need many episodes: slow in every domain, and run in CI."""
+QUICK = ("data_center", "portfolio", "supply_chain")
+"""Domains whose contract is cheap to check; that of the others is slow, and checked in CI (``-m slow -k NAME``)."""
 
 every_domain = pytest.mark.parametrize("name", envs_jax.registered())
 
@@ -32,8 +21,10 @@ def evidence(name):
     return Evidence(envs_jax.make(name)[0])
 
 
-@pytest.mark.parametrize("check", [pytest.param(c, marks=[pytest.mark.slow] * (c in LONG)) for c in CHECKS])
-@every_domain
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in envs_jax.registered()]
+)
 def test_a_domain_keeps_the_contract(name, check):
     CHECKS[check](evidence(name))
 
