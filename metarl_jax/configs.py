@@ -69,6 +69,52 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FrozenConfig:
+    """Frozen data: what a Q-learner trains on instead of what each meta-iteration collects.
+
+    Of every training domain the data hold ``tasks`` tasks: random support episodes, and query choices of a mixture of
+    behaviours that the reference labelled. The learner's own choices are added in a few on-policy rounds.
+
+    Attributes:
+      tasks: of each domain; 0 keeps no data and collects anew in each meta-iteration.
+      batch: tasks of a gradient step, shared out among the training domains, at least one of each.
+      steps: gradient steps of a meta-iteration: one compiled scan.
+      queries: choices of a task that a gradient step takes.
+      samples: choices kept of each query episode, forced ones left out.
+      kept: periods kept of each support episode; of a longer one, a random stretch.
+      stretch: periods of each support episode that the memory sees in a gradient step, a random stretch.
+      td_share: share of the queries that also take part in the TD error.
+      buckets: most groups of domains of like shape.
+      rounds: on-policy rounds (DAgger, Ross 2011) of the whole run, at equal distances; 0 for none.
+      rounds_from: share of the meta-iterations before the first round.
+      round_tasks: tasks of each domain that the learner plays in a round.
+      round_epsilon: exploration in it.
+      round_share: share of a gradient step's tasks whose queries come from the rounds, once there are any.
+    """
+
+    tasks: int = whole(0, 0, 1_000_000)
+    batch: int = whole(16, 1, 65536)
+    steps: int = whole(20, 1, 65536)
+    queries: int = whole(20, 1, 65536)
+    samples: int = whole(8, 1, 65536)
+    kept: int = whole(24, 1, 65536)
+    stretch: int = whole(12, 1, 65536)
+    td_share: float = number(0.25, 0.0, 1.0)
+    buckets: int = whole(3, 1, 1000)
+    rounds: int = whole(8, 0, 100_000)
+    rounds_from: float = number(0.1, 0.0, 1.0)
+    round_tasks: int = whole(16, 1, 65536)
+    round_epsilon: float = number(0.05, 0.0, 1.0)
+    round_share: float = number(0.5, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self, "frozen.")
+        if self.stretch > self.kept:
+            raise ValueError(f"frozen.stretch must be at most frozen.kept={self.kept}, got {self.stretch}")
+
+
+@dataclasses.dataclass(frozen=True)
 class QLearningConfig:
     """How a Q-learner learns from what was collected.
 
@@ -150,6 +196,7 @@ class TransformerMamlDqnConfig:
     Attributes:
       network: shape of the network.
       data: what is collected.
+      frozen: the data that training uses instead, if any.
       learning: how is learned from it.
       adaptation: the inner loop.
       fine_tuning: of the multitask control that an experiment trains beside it, which takes its settings from here.
@@ -164,6 +211,7 @@ class TransformerMamlDqnConfig:
 
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
+    frozen: FrozenConfig = FrozenConfig()
     learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
@@ -188,6 +236,7 @@ class TransformerDqnConfig:
     Attributes:
       network: shape of the network.
       data: what is collected.
+      frozen: the data that training uses instead, if any.
       learning: how is learned from it.
       adaptation: only the weight of the reward-prediction error is read.
       fine_tuning: how it adapts, to choose from by validation on training domains.
@@ -199,6 +248,7 @@ class TransformerDqnConfig:
 
     network: NetworkConfig = NetworkConfig()
     data: DataConfig = DataConfig()
+    frozen: FrozenConfig = FrozenConfig()
     learning: QLearningConfig = QLearningConfig()
     adaptation: AdaptationConfig = AdaptationConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()

@@ -97,7 +97,7 @@ class EvaluationSet:
         return self.domain.name
 
 
-def _blocks(count: int, rows: int) -> Iterator[np.ndarray]:
+def blocks(count: int, rows: int) -> Iterator[np.ndarray]:
     """Indices of ``count`` things in blocks of ``rows``; the last block is filled up with the first things."""
     for start in range(0, count, rows):
         yield np.arange(start, start + rows) % count
@@ -107,13 +107,13 @@ def _take(tree: Any, index: np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def _join(parts: Sequence[Any], count: int) -> Any:
+def join(parts: Sequence[Any], count: int) -> Any:
     """Blocks ``[R, rows, ...]`` back to ``[count, ...]``, on the host."""
     flat = [jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), part) for part in parts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *flat)
 
 
-def _spread(collector: Collector, index: np.ndarray, tree: Any) -> Any:
+def spread(collector: Collector, index: np.ndarray, tree: Any) -> Any:
     """A block of tasks, replicas taking rows of it in turns: leaves ``[R, rows, ...]``."""
     shape = (collector.replicas, collector.needs.tasks)
     return place(
@@ -146,14 +146,14 @@ def make_evaluation_set(
     query_keys = jax.random.split(query_key, (tasks, episodes))
     drawn: list[Any] = []
     scores: dict[str, list[chex.Array]] = {policy: [] for policy in SCORED}
-    for i, index in enumerate(_blocks(tasks, collector.replicas * collector.needs.tasks)):
-        keys, queries = _play_keys(collector, play_key, i), _spread(collector, index, query_keys)
-        block_tasks, block_plans = domain.draw(_spread(collector, index, task_keys))
+    for i, index in enumerate(blocks(tasks, collector.replicas * collector.needs.tasks)):
+        keys, queries = _play_keys(collector, play_key, i), spread(collector, index, query_keys)
+        block_tasks, block_plans = domain.draw(spread(collector, index, task_keys))
         drawn.append((block_tasks, block_plans))
         for policy in SCORED:
             played = collector.rollout_policy(domain, policy, block_tasks, block_plans, queries, keys)
             scores[policy].append(played.score)
-    params, plans = _join(drawn, tasks)
+    params, plans = join(drawn, tasks)
     return EvaluationSet(
         domain=domain,
         tasks=params,
@@ -161,7 +161,7 @@ def make_evaluation_set(
         support_keys=support_keys,
         query_keys=query_keys,
         play_key=play_key,
-        baselines=ReferenceReturns.measured(lambda policy: _join(scores[policy], tasks).mean(-1)),
+        baselines=ReferenceReturns.measured(lambda policy: join(scores[policy], tasks).mean(-1)),
     )
 
 
@@ -169,12 +169,12 @@ def random_support(evaluation_set: EvaluationSet, collector: Collector) -> Suppo
     """Recorded support of random choices ``[B, K, ...]``, on the host: the same for all learners of equal records."""
     own, count = evaluation_set, evaluation_set.query_keys.shape[0]
     supports = []
-    for i, index in enumerate(_blocks(count, collector.replicas * collector.needs.tasks)):
+    for i, index in enumerate(blocks(count, collector.replicas * collector.needs.tasks)):
         keys = _play_keys(collector, own.play_key, i)
-        tasks, plans, episodes = _spread(collector, index, (own.tasks, own.plans, own.support_keys))
+        tasks, plans, episodes = spread(collector, index, (own.tasks, own.plans, own.support_keys))
         played = collector.rollout_policy(own.domain, "random", tasks, plans, episodes, keys)
         supports.append(own.domain.record(collector.needs.record, played, keys))
-    return _join(supports, count)
+    return join(supports, count)
 
 
 def evaluate(
@@ -214,7 +214,7 @@ def evaluate(
 
     greedy, returns = RolloutMode.of("learner"), []
     play = _sequential if collector.needs.order == "sequential" else _parallel
-    for index in _blocks(count, rows):
+    for index in blocks(count, rows):
         scores: dict[Condition, chex.Array] = {}
         # Swapped: the support of the task before.
         for swap in sorted({condition.control == "swap" for condition in asked}):

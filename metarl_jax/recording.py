@@ -33,6 +33,7 @@ class Recorder:
       num_steps: n of the transitions' n-period outcomes.
       ordered: whether all choices are kept in order.
       terminal: whether nothing counts after the horizon, where the domain says so; False within a longer trial.
+      forced: whether choices between one legal action are sampled too: they teach nothing about choosing.
     """
 
     periods: int
@@ -40,13 +41,14 @@ class Recorder:
     num_steps: int = 1
     ordered: bool = False
     terminal: bool = True
+    forced: bool = True
 
     def record(self, suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey) -> Support:
         """What is kept of ``played [T, B, E, ...]`` of a domain, padded to the suite: axes ``[B, E, ...]``."""
         history_key, sample_key, _ = jax.random.split(key, 3)
         return Support(
             history=period_history(suite, env, played, history_key, history_length(suite, self.periods)),
-            transitions=transitions(suite, env, played, sample_key, self.samples, self.num_steps)
+            transitions=transitions(suite, env, played, sample_key, self.samples, self.num_steps, self.forced)
             if self.samples
             else None,
             trajectory=padded_trajectory(suite, env, played, self.terminal) if self.ordered else None,
@@ -110,16 +112,34 @@ def period_history(suite: Suite, env: ResourceEnv, played: Trajectory, key: chex
 
 
 def transitions(
-    suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey, count: int, num_steps: int
+    suite: Suite,
+    env: ResourceEnv,
+    played: Trajectory,
+    key: chex.PRNGKey,
+    count: int,
+    num_steps: int,
+    forced: bool = True,
 ) -> Transition:
-    """``count`` random choices of every episode with their ``num_steps``-period outcomes: axes ``[B, E, count]``."""
+    """``count`` random choices of every episode with their ``num_steps``-period outcomes: axes ``[B, E, count]``.
+
+    Without the ``forced`` ones, an episode in which nothing was to be chosen gives transitions of weight 0.
+    """
     reward = period_rewards(env, played.reward)  # [B, E, P]
     gamma = env.discount_factor
     steps = range(min(num_steps, env.num_periods))
     n_step = sum(gamma**i * jnp.pad(reward[..., i:], ((0, 0), (0, 0), (0, i))) for i in steps)
     spans = sum(gamma**i * (jnp.arange(env.num_periods) + i < env.num_periods) for i in steps)
     batch = reward.shape[:2]
-    time = jax.random.randint(key, (*batch, count), 0, env.horizon)
+    weight = jnp.ones((*batch, count), jnp.float32)
+    if forced:
+        time = jax.random.randint(key, (*batch, count), 0, env.horizon)
+    else:
+        free = played.observation.action_mask[: env.horizon].sum(-1) > 1
+        upto = jnp.cumsum(free, axis=0, dtype=jnp.int32)  # [T, B, E]
+        there = upto[-1][..., None]
+        rank = jnp.floor(jax.random.uniform(key, (*batch, count)) * there).astype(jnp.int32)
+        time = jnp.minimum(jnp.sum(upto[..., None] <= rank, axis=0), env.horizon - 1)
+        weight = jnp.where(there > 0, weight, 0.0)
     later = time + num_steps * env.num_turns
     inside = later < env.horizon
     period = time // env.num_turns
@@ -140,7 +160,7 @@ def transitions(
         next_observation=padded(at(jnp.minimum(later, env.horizon - 1), played.observation)),
         immediate=jnp.take_along_axis(reward, period, axis=-1),
         reference=at(time, played.reference),
-        weight=jnp.ones(time.shape, jnp.float32),
+        weight=weight,
     )
 
 

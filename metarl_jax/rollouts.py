@@ -33,8 +33,53 @@ from metarl_jax.rewards import without_last_reward
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.types import Support, Trajectory
 
-PolicyName = Literal["learner", "random", "noop", "heuristic", "reference"]
+PolicyName = Literal["learner", "random", "noop", "heuristic", "reference", "mixture"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+
+LEAST_EPSILON, MOST_EPSILON = 0.03, 0.75
+"""Chance of a random choice of the reference in a mixture: its logarithm is uniform between these."""
+
+TAKES_PART = 0.5
+"""Chance that the heuristic takes part in a block of episodes of the mixture: some plan in every turn."""
+
+
+@struct.dataclass
+class Behaviour:
+    """Who chooses in an episode of a mixture, ``[B, E]`` each.
+
+    Attributes:
+      first: ``i32`` index in :data:`POLICIES` of who begins.
+      second: of who goes on.
+      switch: ``i32`` the choice from which on the second chooses.
+      epsilon: ``f32`` chance of a random choice where the reference chooses.
+    """
+
+    first: chex.Array
+    second: chex.Array
+    switch: chex.Array
+    epsilon: chex.Array
+
+    @classmethod
+    def draw(cls, key: chex.PRNGKey, shape: tuple[int, ...], horizon: int, heuristic: chex.Array) -> Behaviour:
+        """The reference half of the time, else chance or, if ``heuristic bool[]``, one of both."""
+        who_key, which_key, when_key, epsilon_key = jax.random.split(key, 4)
+        reference = jax.random.bernoulli(who_key, 0.5, (2, *shape))
+        ruled = jax.random.bernoulli(which_key, 0.5, (2, *shape)) & heuristic
+        other = jnp.where(ruled, POLICIES.index("heuristic"), POLICIES.index("random"))
+        first, second = jnp.where(reference, POLICIES.index("reference"), other).astype(jnp.int32)
+        low, high = jnp.log(LEAST_EPSILON), jnp.log(MOST_EPSILON)
+        return cls(
+            first=first,
+            second=second,
+            switch=jax.random.randint(when_key, shape, 0, horizon),
+            epsilon=jnp.exp(jax.random.uniform(epsilon_key, shape, minval=low, maxval=high)),
+        )
+
+    def chooses(self, time: chex.Array, key: chex.PRNGKey) -> chex.Array:
+        """Index ``i32[B, E]`` in :data:`POLICIES` of who makes the choice of this time."""
+        who = jnp.where(time < self.switch, self.first, self.second)
+        slips = jax.random.uniform(key, who.shape) < self.epsilon
+        return jnp.where(slips & (who == POLICIES.index("reference")), POLICIES.index("random"), who)
 
 
 @struct.dataclass
@@ -64,6 +109,10 @@ class RolloutMode:
         """From plain values."""
         acting = ActingMode(jnp.float32(explore.epsilon), jnp.float32(explore.temperature))
         return cls(jnp.int32(POLICIES.index(policy)), acting, jnp.bool_(labelled), jnp.bool_(blank_rewards))
+
+
+MIXTURE = 1
+"""What the key of a play's choices is folded with for who makes them in a mixture."""
 
 
 class ActingError(Exception):
@@ -105,6 +154,10 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
         mode: RolloutMode,
     ) -> Rollouts:
         *_, act_key = jax.random.split(key, 3)  # the others are the recorder's
+        mixed = mode.policy == POLICIES.index("mixture")
+        part_key, behaviour_key, slip_key = jax.random.split(jax.random.fold_in(act_key, MIXTURE), 3)
+        takes_part = jax.random.bernoulli(part_key, TAKES_PART)
+        behaviour = Behaviour.draw(behaviour_key, keys.shape, env.horizon, takes_part)
 
         def act(seens: Any, states: Any, carries: Any, key: chex.PRNGKey) -> tuple[tuple[chex.Array], Any, Any]:
             (seen,), (state,), (carry, memory) = seens, states, carries
@@ -113,7 +166,7 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
             def follow(name: ScriptedName) -> chex.Array:
                 return scripted.actions(env, name, seen, state, tasks, plans, key)
 
-            asked = mode.labelled | (mode.policy == POLICIES.index("reference"))
+            asked = mode.labelled | (mode.policy == POLICIES.index("reference")) | mixed
             best = jax.lax.cond(asked, lambda: follow("reference"), lambda: nothing)
 
             def learner() -> tuple[chex.Array, Carry]:
@@ -135,15 +188,19 @@ def _play(env: ResourceEnv, actor: Actor) -> Callable[..., Rollouts]:
                 action, carry = chosen
                 return action, (carry, memory)
 
-            by_policy: dict[PolicyName, Callable[[], tuple[chex.Array, Any]]] = {
-                "learner": lambda: with_memory(learner()),
-                "random": lambda: with_memory((follow("random"), carry)),
-                "noop": lambda: with_memory((nothing, carry)),
-                "heuristic": heuristic,
-                "reference": lambda: with_memory((best, carry)),
-            }
-            # A switch over a scalar, outside any vmap: a real branch, and one program serves all policies.
-            action, carries = jax.lax.switch(mode.policy, [by_policy[name] for name in POLICIES])
+            def scripted_ones() -> tuple[chex.Array, Any]:
+                slip = jax.random.fold_in(slip_key, state.time)
+                who = jnp.where(mixed, behaviour.chooses(state.time, slip), mode.policy)
+                needed = jnp.where(mixed, takes_part, mode.policy == POLICIES.index("heuristic"))
+                ruled, carries = jax.lax.cond(needed, heuristic, lambda: with_memory((nothing, carry)))
+                drawn = follow("random")
+                by_name = {"random": drawn, "noop": nothing, "heuristic": ruled, "reference": best}
+                chosen = (by_name.get(name, nothing) for name in POLICIES)
+                return jax.lax.select_n(jnp.broadcast_to(who, nothing.shape), *chosen), carries
+
+            # A branch over a scalar, outside any vmap, is a real one, and one program serves all policies.
+            learns = mode.policy == POLICIES.index("learner")
+            action, carries = jax.lax.cond(learns, lambda: with_memory(learner()), scripted_ones)
             return (action,), best, carries
 
         def record(domain: int, step: Step) -> tuple[Trajectory, chex.Array]:

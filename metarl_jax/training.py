@@ -26,6 +26,7 @@ from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.checkpointing import Checkpointer
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place, release_memory
+from metarl_jax.sources import CollectedSource, Source
 from metarl_jax.types import RewardScale
 
 
@@ -99,10 +100,12 @@ class Run:
     Attributes:
       learner: the learner's train states.
       scales: reward scales of the training domains under random choices, leaves ``f32[R, D]``.
+      pool: what its source of batches gathered, on the host.
     """
 
     learner: Any
     scales: RewardScale
+    pool: Any = ()
 
 
 def phases(learner: Learner, iterations: int) -> tuple[Phase, ...]:
@@ -153,10 +156,9 @@ def train(
     metadata: dict[str, Any] | None = None,
     resume: bool = False,
     hooks: Hooks = Hooks(),
+    source: Source | None = None,
 ) -> Run:
     """Trains all replicas and returns their stacked states.
-
-    Each meta-iteration collects tasks of one training domain, in turns.
 
     Args:
       learner: the learner.
@@ -169,6 +171,7 @@ def train(
       metadata: saved with every checkpoint, such as the digest of a configuration.
       resume: continue from the newest good checkpoint, if there is one.
       hooks: what the host does beside.
+      source: where batches come from; by default each meta-iteration collects tasks of one training domain, in turns.
 
     Raises:
       Stopped: if ``should_stop`` turned true, after saving.
@@ -177,6 +180,7 @@ def train(
     """
     programs, iterations = collector.programs, pace.iterations
     replicas = programs.replicas
+    source = source or CollectedSource(collector, domains)
 
     def keys_of(iteration: int, purpose: int) -> chex.PRNGKey:
         return place(replica_keys(key, replicas, iteration, purpose), replicas)
@@ -187,28 +191,23 @@ def train(
     template = Run(
         jax.eval_shape(jax.vmap(learner.init), keys_of(0, 0), hyperparams),
         RewardScale(*(jax.ShapeDtypeStruct((replicas, len(domains)), jnp.float32),) * 2),
+        source.pool(),
     )
     saved = checkpointer.latest_valid(template) if checkpointer is not None and resume else None
     if saved is not None:
         if saved.metadata != (metadata or {}):
             raise ValueError(f"the checkpoint of iteration {saved.step} belongs to another run: {saved.metadata}")
-        start, run = saved.step, place(saved.tree, replicas)
+        start, run = saved.step, saved.tree
+        run = run.replace(learner=place(run.learner, replicas), scales=place(run.scales, replicas))
         if start >= iterations:
             return run
     else:
         initial = programs.get("init", learner.spec, lambda: learner.init)
         fresh = initial(keys_of(0, 0), place(hyperparams, replicas))
-        found = [collector.scale(domain, keys_of(d, 1)) for d, domain in enumerate(domains)]
-        run = Run(fresh, place(jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *found), replicas))
+        run = Run(fresh, place(source.scales(keys_of), replicas), source.pool())
 
-    scales = [place(jax.tree.map(lambda leaf, d=d: leaf[:, d], run.scales), replicas) for d in range(len(domains))]
-
-    def collect(i: int) -> Any:
-        domain, scale = domains[i % len(domains)], scales[i % len(domains)]
-        inner_steps = learner.schedule(i / iterations).inner_steps
-        return collector.collect(domain, learner.params(run.learner), scale, keys_of(i, 2), inner_steps)
-
-    first = collect(start)
+    first, pool = source.batch(start, iterations, run, keys_of)
+    run = run.replace(pool=pool)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:  # XLA compiles each program on one core
         jobs = updates_of(learner, programs, run.learner, first, keys_of(start, 3), iterations)
         updates = dict(pool.map(lambda job: job(), jobs))
@@ -223,9 +222,9 @@ def train(
         phase = learner.schedule(begin / iterations)
         for i in range(begin, end):
             phase = learner.schedule(i / iterations)
-            batch = first if i == start else collect(i)
+            batch, pool = (first, run.pool) if i == start else source.batch(i, iterations, run, keys_of)
             state, metrics = updates[phase](run.learner, batch, keys_of(i, 3))
-            run = run.replace(learner=state)
+            run = run.replace(learner=state, pool=pool)
             collected.append(metrics)
         stacked = jax.device_get(collected)
         means = {name: np.mean([m[name] for m in stacked], axis=0) for name in stacked[0]}

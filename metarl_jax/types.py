@@ -155,6 +155,32 @@ class MetaBatch:
     reward: chex.Array
 
 
+@struct.dataclass
+class TaskGroup:
+    """M tasks for each of S gradient steps, of domains that share padded shapes. Numbers may be of half precision.
+
+    Attributes:
+      support: axes ``[S, M, K, ...]``, rewards normalised.
+      query: transitions ``[S, M, Q]`` of other episodes of the same tasks, in random order.
+      weight: ``f32[S, M]`` of a task in the mean over all tasks of a step.
+    """
+
+    support: Support
+    query: Transition
+    weight: chex.Array
+
+
+@struct.dataclass
+class FrozenBatch:
+    """What a meta-iteration of S gradient steps learns from frozen data: each step tasks of every training domain.
+
+    Attributes:
+      groups: tasks by shape; the weights of a step's tasks add up to 1 over the groups.
+    """
+
+    groups: tuple[TaskGroup, ...]
+
+
 def flatten_axes(tree: Any, first: int, count: int) -> Any:
     """Joins ``count`` axes of every leaf from axis ``first`` on."""
     return jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:first], -1, *leaf.shape[first + count :]), tree)

@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import chex
 
 from envs_jax.observation import Observation
+from metarl_jax.configs import FrozenConfig
 from metarl_jax.recording import Recorder
-from metarl_jax.types import MetaBatch, Support
+from metarl_jax.types import Support
 
 TrainState = Any
 Params = Any
@@ -67,6 +68,8 @@ class Needs:
       labels: whether query episodes record what the reference would have chosen.
       explore_support: how the learner chooses in its own support episodes.
       explore_query: how it chooses in the query episodes of training.
+      frozen: with ``tasks`` above 0 the update takes a :class:`~metarl_jax.types.FrozenBatch` of the frozen data that
+        this describes (:mod:`metarl_jax.dataset`) instead of a freshly collected :class:`~metarl_jax.types.MetaBatch`.
     """
 
     tasks: int
@@ -78,6 +81,7 @@ class Needs:
     labels: bool = False
     explore_support: Exploration = Exploration(epsilon=1.0)
     explore_query: Exploration = Exploration()
+    frozen: FrozenConfig = FrozenConfig()
 
     def __post_init__(self) -> None:
         """Refuses needs that cannot be met together.
@@ -145,7 +149,8 @@ class Learner(NamedTuple):
       name: what it is called, in messages too.
       spec: what tells it from other learners, hashable: equal specifications share compiled programs.
       init: ``(key, hyperparams) -> TrainState``.
-      update: ``(state, batch, key, phase) -> (state, metrics)``, one meta-iteration; ``phase`` is static.
+      update: ``(state, batch, key, phase) -> (state, metrics)``, one meta-iteration; ``phase`` is static. What the
+        batch is, ``needs.frozen`` says.
       schedule: ``progress in [0, 1) -> Phase``, on the host.
       params: ``state -> params`` needed to adapt and act.
       adapt: ``(params, support) -> policy``: one task's support in padded shapes to an adapted policy (any pytree).
@@ -162,7 +167,7 @@ class Learner(NamedTuple):
     name: str
     spec: Hashable
     init: Callable[[chex.PRNGKey, Hyperparams], TrainState]
-    update: Callable[[TrainState, MetaBatch, chex.PRNGKey, Phase], tuple[TrainState, Metrics]]
+    update: Callable[[TrainState, Any, chex.PRNGKey, Phase], tuple[TrainState, Metrics]]
     schedule: Callable[[float], Phase]
     params: Callable[[TrainState], Params]
     adapt: Callable[[Params, Support], Policy]

@@ -1,4 +1,4 @@
-"""What the Q-learners share: the task-indexed replay, the outer update, adapting by memory and by gradient.
+"""What the Q-learners share: frozen data or a task-indexed replay, the outer update, adapting by memory and gradient.
 
 A learner built on this states a :class:`Recipe` and how it adapts; see ``transformer_maml_dqn`` and
 ``transformer_dqn``. A variant of the target or of a loss changes one entry of the recipe, and with it both loops.
@@ -19,13 +19,13 @@ from flax import struct
 from envs_jax.suite import Suite
 from metarl_jax import adaptation
 from metarl_jax.adaptation import InnerLoss, weighted_mean
-from metarl_jax.configs import DataConfig, NetworkConfig, QLearningConfig
+from metarl_jax.configs import DataConfig, FrozenConfig, NetworkConfig, QLearningConfig
 from metarl_jax.learners.base import Exploration, Learner, Metrics, Needs, Phase
 from metarl_jax.losses import value
 from metarl_jax.networks.actor import Policy, TransformerActor, acting_parameters
 from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.recording import Recorder, empty_support
-from metarl_jax.types import MetaBatch, Support, Transition, flatten_axes
+from metarl_jax.types import FrozenBatch, MetaBatch, Support, Transition, flatten_axes
 
 CONTEXT = Phase("none")
 FIRST_ORDER = Phase("first", inner_steps=True)
@@ -63,7 +63,7 @@ class TrainState:
       step_sizes: logarithms of the inner step sizes.
       optimiser: state of the outer optimiser.
       replay: :class:`~metarl_jax.types.MetaBatch` with a leading axis ``[R]``; its support and query belong together
-        per task.
+        per task. Empty where data are frozen.
       iteration: ``i32[]`` meta-iterations done.
       hyperparams: numeric hyperparameters.
     """
@@ -91,6 +91,7 @@ class Recipe:
         next_q_target f32[A]) -> f32[]``, without gradient.
       td_loss: ``(q f32[A], action, target) -> f32[]``.
       imitation_loss: ``(q f32[A], action_mask, reference, temperature) -> f32[]``.
+      frozen: the data that training uses instead of what is collected, if it keeps any.
     """
 
     network: NetworkConfig
@@ -101,6 +102,7 @@ class Recipe:
     td_target: adaptation.TdTarget = value.double_q_target
     td_loss: adaptation.TdLoss = value.squared_td_error
     imitation_loss: Callable[..., chex.Array] = value.reference_cross_entropy
+    frozen: FrozenConfig = FrozenConfig()
 
     @property
     def loss(self) -> InnerLoss:
@@ -121,7 +123,12 @@ class Recipe:
             labels=True,
             explore_support=Exploration(epsilon=learning.support_epsilon),
             explore_query=Exploration(epsilon=learning.epsilon),
+            frozen=self.frozen,
         )
+
+    def td_queries(self, queries: int) -> int:
+        """How many of a task's queries take part in the TD error: their order is random."""
+        return queries if self.frozen.tasks == 0 else round(self.frozen.td_share * queries)
 
 
 def query_loss(
@@ -139,8 +146,11 @@ def query_loss(
     """
     loss, own = recipe.loss, policy.parameters(params)
     q, _ = loss.network.head(own, loss.network.trunk(own, query.observation, policy.memory), query.observation)
-    targets = loss.targets(own, policy.memory, target_policy.parameters(target), target_policy.memory, query)
-    td = weighted_mean(jax.vmap(recipe.td_loss)(q, query.action, targets), query.weight)
+    td, count = jnp.float32(0.0), recipe.td_queries(q.shape[0])
+    if count:
+        some = jax.tree.map(lambda leaf: leaf[:count], query)
+        targets = loss.targets(own, policy.memory, target_policy.parameters(target), target_policy.memory, some)
+        td = weighted_mean(jax.vmap(recipe.td_loss)(q[:count], some.action, targets), some.weight)
     imitation = jax.vmap(recipe.imitation_loss, in_axes=(0, 0, 0, None))(
         q, query.observation.action_mask, query.reference, recipe.learning.temperature
     )
@@ -186,6 +196,7 @@ def make_learner(
     if suite.num_tokens > slots:
         raise ValueError(f"network.slots must be at least {suite.num_tokens} for this suite, got {slots}")
     learning, needs, network = recipe.learning, recipe.needs, recipe.loss.network
+    frozen = needs.frozen.tasks > 0
     replay_size = max(learning.replay, len(suite.names))  # every training domain keeps a place
     features = (suite.token_features, suite.action_features)
     optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), optax.scale_by_adam())
@@ -193,7 +204,7 @@ def make_learner(
     def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
         params = network.init(key, suite.num_tokens, suite.num_actions, *features)
         sizes = step_sizes(params)
-        shapes = jax.eval_shape(lambda: empty_batch(suite, needs))
+        shapes: Any = () if frozen else jax.eval_shape(lambda: empty_batch(suite, needs))
         return TrainState(
             params=params,
             # A copy: donating a state whose leaves alias each other fails at run time.
@@ -215,23 +226,28 @@ def make_learner(
         target_policy = jax.lax.stop_gradient(adapt(slow, support, cheaper))
         return query_loss(recipe, learned["params"], policy, target, target_policy, query, weight)
 
-    def update(state: TrainState, batch: MetaBatch, key: chex.PRNGKey, phase: Phase) -> tuple[TrainState, Metrics]:
-        slot = state.iteration % replay_size
-        batch = batch.replace(query=flatten_axes(batch.query, 1, 2))
-        replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), state.replay, batch)
-        filled = jnp.minimum(state.iteration + 1, replay_size)
+    def update(
+        state: TrainState, batch: MetaBatch | FrozenBatch, key: chex.PRNGKey, phase: Phase
+    ) -> tuple[TrainState, Metrics]:
+        replay, filled = state.replay, jnp.minimum(state.iteration + 1, replay_size)
+        if isinstance(batch, MetaBatch):
+            slot = state.iteration % replay_size
+            batch = batch.replace(query=flatten_axes(batch.query, 1, 2))
+            replay = jax.tree.map(lambda ring, new: ring.at[slot].set(new), replay, batch)
         progress = state.iteration / jnp.maximum(state.hyperparams.iterations, 1.0)
         rate = state.hyperparams.learning_rate * (0.55 + 0.45 * jnp.cos(jnp.pi * jnp.minimum(progress, 1.0)))
 
-        def gradient_step(carry: tuple[Any, ...], key: chex.PRNGKey) -> tuple[tuple[Any, ...], Metrics]:
+        def gradient_step(carry: tuple[Any, ...], inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], Metrics]:
             learned, target, opt_state = carry
+            key, groups = inputs
             which_key, known_key = jax.random.split(key)
-            which = jax.random.randint(which_key, (needs.tasks,), 0, filled)
-            rows = jnp.arange(needs.tasks)
-            support, query = jax.tree.map(lambda ring: ring[which, rows], (replay.support, replay.query))
-            # Support of every size from one model: what a test gives may be any number of episodes.
-            known = jax.random.randint(known_key, (needs.tasks,), 0, needs.support_episodes + 1)
-            support = jax.vmap(Support.first)(support, known)
+            if groups:
+                keys = jax.random.split(known_key, len(groups))
+                drawn = [(single(group.support), single(group.query), group.weight) for group in groups]
+            else:
+                which, rows = jax.random.randint(which_key, (needs.tasks,), 0, filled), jnp.arange(needs.tasks)
+                support, query = jax.tree.map(lambda ring: ring[which, rows], (replay.support, replay.query))
+                keys, drawn = [known_key], [(support, query, jnp.full(needs.tasks, 1.0 / needs.tasks))]
 
             def loss(learned: Trained) -> tuple[chex.Array, Metrics]:
                 of_task = jax.vmap(
@@ -239,8 +255,13 @@ def make_learner(
                         learned, target, support, query, state.hyperparams.reference_weight, phase
                     )
                 )
-                value, metrics = of_task(support, query)
-                return value.mean(), jax.tree.map(jnp.mean, metrics)
+                found = []
+                for known_key, (support, query, weight) in zip(keys, drawn, strict=True):
+                    # Support of every size from one model: what a test gives may be any number of episodes.
+                    known = jax.random.randint(known_key, weight.shape, 0, needs.support_episodes + 1)
+                    of_tasks = of_task(jax.vmap(Support.first)(support, known), query)
+                    found.append(jax.tree.map(lambda leaf, weight=weight: jnp.sum(leaf * weight), of_tasks))
+                return jax.tree.map(lambda *parts: sum(parts), *found)
 
             (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(learned)
             updates, opt_state = optimiser.update(gradient, opt_state, learned)
@@ -250,10 +271,13 @@ def make_learner(
             return (learned, target, opt_state), metrics
 
         start = ({"params": state.params, "step_sizes": state.step_sizes}, state.target, state.optimiser)
-        keys = jax.random.split(key, learning.updates)
-        (learned, target, opt_state), metrics = jax.lax.scan(gradient_step, start, keys)
-        steps = jnp.float32(learning.updates)
-        metrics = jax.tree.map(jnp.mean, metrics) | {"query_reward": batch.reward.mean(), "gradient_steps": steps}
+        groups = batch.groups if isinstance(batch, FrozenBatch) else ()
+        steps = groups[0].weight.shape[0] if groups else learning.updates
+        inputs = (jax.random.split(key, steps), groups)
+        (learned, target, opt_state), metrics = jax.lax.scan(gradient_step, start, inputs)
+        metrics = jax.tree.map(jnp.mean, metrics) | {"gradient_steps": jnp.float32(steps)}
+        if isinstance(batch, MetaBatch):
+            metrics |= {"query_reward": batch.reward.mean()}
         state = state.replace(
             params=learned["params"],
             step_sizes=learned["step_sizes"],
@@ -281,6 +305,12 @@ def make_learner(
         needs=needs,
         hyperparams=hyperparams,
     )
+
+
+def single(tree: Any) -> Any:
+    """Numbers of sixteen bits as those of thirty-two."""
+    wider = {jnp.dtype(jnp.float16): jnp.float32, jnp.dtype(jnp.int16): jnp.int32}
+    return jax.tree.map(lambda leaf: leaf.astype(wider.get(leaf.dtype, leaf.dtype)), tree)
 
 
 def empty_batch(suite: Suite, needs: Needs) -> MetaBatch:

@@ -32,6 +32,7 @@ def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transforme
       **changed: what a variant has in its :class:`~metarl_jax.learners.q_learning.Recipe` instead.
     """
     inner = config.adaptation
+    changed = {"frozen": config.frozen, **changed}
     recipe = Recipe(config.network, config.data, config.learning, inner.reward_weight, **changed)
     names = adaptation.adapted_names(inner.adapt)
 
