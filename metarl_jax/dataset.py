@@ -23,7 +23,7 @@ import numpy as np
 import envs_jax
 from metarl_jax.collection import Collector
 from metarl_jax.evaluation import blocks, join, spread
-from metarl_jax.recording import Recorder
+from metarl_jax.recording import Recorder, empty_support
 from metarl_jax.rewards import normalised_transitions
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.replicas import place
@@ -45,6 +45,15 @@ class DomainData(NamedTuple):
     scale: RewardScale
     support: Support
     query: Transition
+
+
+def template(collector: Collector, inner_steps: bool) -> DomainData:
+    """The structure of the data, without their arrays."""
+    needs = collector.needs
+    support = jax.eval_shape(lambda: empty_support(collector.suite, needs.record, 1, needs.support_episodes))
+    query = jax.eval_shape(lambda: empty_support(collector.suite, query_recorder(collector), 1, 1)).transitions
+    kept = support if inner_steps else support.without_gradients()
+    return DomainData(RewardScale(0.0, 0.0), kept.replace(trajectory=None), query)
 
 
 def tight(domain: DomainPrograms) -> DomainPrograms:
@@ -144,12 +153,12 @@ def make(
         if should_stop():
             return None
         # A key for every block of rows, whichever replica plays it.
-        both = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(play_key, b)))(i * replicas + jnp.arange(replicas))
+        both = jax.vmap(lambda b: jax.random.split(jax.random.fold_in(play_key, b)))(
+            i * replicas + jnp.arange(replicas)
+        )
         first, second = place(both[:, 0], replicas), place(both[:, 1], replicas)
         tasks, plans = domain.draw(spread(collector, index, keys))
-        played = collector.rollout_policy(
-            domain, "random", tasks, plans, spread(collector, index, support_keys), first
-        )
+        played = collector.rollout_policy(domain, "random", tasks, plans, spread(collector, index, support_keys), first)
         supports.append(jax.device_get(own.record(of_support, played, first)))
         played = collector.rollout_policy(domain, "mixture", tasks, plans, spread(collector, index, query_keys), second)
         queries.append(jax.device_get(own.record(of_query, played, second).transitions))

@@ -104,7 +104,9 @@ def groups_of(suite: Suite, names: Sequence[str], buckets: int, batch: int) -> t
         own = tuple(i for i, name in enumerate(names) if name in bucket.names)
         if own:
             most = 2 * len(names) > len(suite.names) and len(suite.names) > 1
-            share = max(1, batch // len(suite.names)) * len(bucket.names) if most else round(batch * len(own) / len(names))
+            share = (
+                max(1, batch // len(suite.names)) * len(bucket.names) if most else round(batch * len(own) / len(names))
+            )
             found.append(Group(bucket, own, max(share, 1 if most else len(own))))
     return tuple(found)
 
@@ -132,14 +134,22 @@ class FrozenSource:
       data: of these domains, and of no other.
     """
 
-    def __init__(self, collector: Collector, domains: Sequence[DomainPrograms], data: Sequence[DomainData], keys: Sequence[chex.PRNGKey]):
+    def __init__(
+        self,
+        collector: Collector,
+        domains: Sequence[DomainPrograms],
+        data: Sequence[DomainData],
+        keys: Sequence[chex.PRNGKey],
+    ):
         self._collector, self._domains, self._data = collector, domains, data
         self._frozen, self._keys = collector.needs.frozen, keys
         names = [domain.name for domain in domains]
         self.groups = groups_of(domains[0].suite, names, self._frozen.buckets, self._frozen.batch)
         for domain, own in zip(domains, data, strict=True):
             if own.query.action.shape[0] != self._frozen.tasks:
-                raise ValueError(f"data of {domain.name} hold {own.query.action.shape[0]} tasks, not {self._frozen.tasks}")
+                raise ValueError(
+                    f"data of {domain.name} hold {own.query.action.shape[0]} tasks, not {self._frozen.tasks}"
+                )
 
     @property
     def _capacity(self) -> int:
@@ -188,7 +198,9 @@ class FrozenSource:
         count = min(frozen.queries, self._data[own[0]].query.action.shape[1])
         like = self._data[own[0]]
         shapes = _shapes(group.suite, needs.support_episodes, frozen.stretch, like.support.transitions, count)
-        support, query = (_room(template, of, lead, drop) for template, of, drop in zip(shapes, like[1:], (1, 2), strict=True))
+        support, query = (
+            _room(template, of, lead, drop) for template, of, drop in zip(shapes, like[1:], (1, 2), strict=True)
+        )
         for d in own:
             steps, slots = np.nonzero(turns == d)
             data, n = self._data[d], steps.size
@@ -222,9 +234,13 @@ class FrozenSource:
             for block in range(0, frozen.round_tasks, needs.tasks):
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), d), block)
                 words = jax.vmap(lambda own, key=key: jax.random.fold_in(own, jax.random.bits(key)))(keys(iteration, 4))
-                row_key, known_key, episode_key, act_key = (jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(words) for i in range(4))
+                row_key, known_key, episode_key, act_key = (
+                    jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(words) for i in range(4)
+                )
                 rows = jax.vmap(lambda k: jax.random.randint(k, (needs.tasks,), 0, frozen.tasks))(row_key)
-                known = jax.vmap(lambda k: jax.random.randint(k, (needs.tasks,), 0, needs.support_episodes + 1))(known_key)
+                known = jax.vmap(lambda k: jax.random.randint(k, (needs.tasks,), 0, needs.support_episodes + 1))(
+                    known_key
+                )
                 episodes = jax.vmap(lambda k: jax.random.split(k, (needs.tasks, needs.query_episodes)))(episode_key)
                 tasks, plans = domain.draw(place(task_keys(self._keys[d], frozen.tasks)[rows], replicas))
                 support = self._padded(data.support, np.asarray(rows), inner_steps)

@@ -59,7 +59,7 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
     from metarl_jax.training import Stopped
 
     note_versions(folder, machine.versions(jax.devices()))
-    total = sum(run.is_trained for run in plan) * config.training.iterations
+    total = sum(config.iterations_of(run) for run in plan if run.is_trained)
     with Display(total, Console()) as display:
         signals.enter("building")
         display.state("building domains and evaluation sets")
@@ -85,6 +85,6 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
                 folder.write(returns.file_of(run), returns.to_bytes(found))
             else:
                 display.note(f"{run.label}: finished before")
-                display.advance(config.training.iterations if run.is_trained else 0)
+                display.advance(config.iterations_of(run) if run.is_trained else 0)
             measured.update({(run.id, domain): array for domain, array in found.items()})
     return Measured(baselines, measured)

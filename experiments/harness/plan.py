@@ -6,8 +6,13 @@ import dataclasses
 from typing import Literal, get_args
 
 Role = Literal["source", "multitask", "random weights"]
-Setting = Literal["own domain, new tasks", "other domains, never seen", "domain left out, never seen"]
-IN_DOMAIN, CROSS_DOMAIN, HELD_OUT = SETTINGS = get_args(Setting)
+Setting = Literal[
+    "one agent for all domains, new tasks",
+    "own domain, new tasks",
+    "other domains, never seen",
+    "domain left out, never seen",
+]
+ONE_AGENT, IN_DOMAIN, CROSS_DOMAIN, HELD_OUT = SETTINGS = get_args(Setting)
 """Where a source agent is tested, as seen from what it was trained on. Claims about transfer to a new field rest on the
 last alone: those agents know many fields, but nothing of this one."""
 
@@ -59,6 +64,8 @@ class TrainingRun:
         """Where a target lies, as seen from what it was trained on."""
         if target in self.left_out:
             return HELD_OUT
+        if len(self.trained_on) > 1:
+            return ONE_AGENT if target in self.trained_on else CROSS_DOMAIN
         return IN_DOMAIN if target in self.trained_on else CROSS_DOMAIN
 
     @property

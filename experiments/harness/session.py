@@ -19,23 +19,26 @@ import jax
 import numpy as np
 
 from envs_jax.suite import Suite
+from experiments.harness import datasets, machine
 from experiments.harness.plan import TrainingRun, untrained
 from experiments.harness.progress import Display, Kind, duration
 from experiments.harness.runs import VALIDATION, RunFolder
 from experiments.harness.settings import ExperimentConfig
 from experiments.report.results import BASELINES, DomainBaselines
-from metarl_jax import evaluation, learners, statistics, training
+from metarl_jax import dataset, evaluation, learners, statistics, training
 from metarl_jax.collection import Collector
 from metarl_jax.configs import TransformerDqnConfig
+from metarl_jax.dataset import DomainData
 from metarl_jax.evaluation import Condition, EvaluationSet
 from metarl_jax.learners.base import Learner
 from metarl_jax.rewards import UNKNOWN_SCALE
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
+from metarl_jax.sources import FrozenSource, Source
 from metarl_jax.types import RewardScale
 
-TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET = range(5)
+TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET, FROZEN_DATA = range(6)
 """Purposes that keys are folded with."""
 
 COMPILERS = 2
@@ -108,23 +111,25 @@ class Session:
         """Programs of a domain, the same for all agents."""
         return DomainPrograms.of(self.suite, name, self.programs)
 
-    def hyperparams(self, learner: Learner) -> Any:
+    def hyperparams(self, learner: Learner, iterations: int) -> Any:
         """Numeric hyperparameters of all replicas, stacked: arm by arm, one a seed."""
-        arms = (learner.hyperparams(self.config.training.iterations, arm == "reference") for arm in self.config.arms)
+        arms = (learner.hyperparams(iterations, arm == "reference") for arm in self.config.arms)
         return training.stack([own for own in arms for _ in range(self.config.seeds)])
 
     def work(self, agent: TrainingRun, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
         left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
         if agent.role != "random weights":
-            schedule, total = self.learner(agent).schedule, self.config.training.iterations
+            schedule, total = self.learner(agent).schedule, self.config.iterations_of(agent)
             left.update(("iteration", agent.role, schedule(i / total).name) for i in range(done, total))
             left["compilation", agent.role] = int(done == 0)
         return left
 
     def choices(self, agent: TrainingRun) -> float:
-        """Choices that one meta-iteration of one replica makes, a mean over the training domains."""
+        """Choices that one meta-iteration of one replica makes, a mean over the training domains; 0 of frozen data."""
         needs = self.learner(agent).needs
+        if needs.frozen.tasks:
+            return 0.0
         horizon = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
         return float(needs.tasks * needs.episodes * horizon)
 
@@ -135,12 +140,12 @@ class Session:
           training.Stopped: if asked to stop, after saving.
           training.DivergedError: if a metric is not finite.
         """
-        learner, config = self.learner(agent), self.config.training
+        learner, config, iterations = self.learner(agent), self.config.training, self.config.iterations_of(agent)
         key = _fold(jax.random.key(self.config.seed), TRAINING, agent.role, *agent.trained_on)
         if agent.role == "random weights":
             keys = training.replica_keys(key, self.replicas, 0, UNTRAINED_WEIGHTS)
             initial = self.programs.get("init", learner.spec, lambda: learner.init)
-            return training.Run(initial(*place((keys, self.hyperparams(learner)), self.replicas)), UNKNOWN_SCALE)
+            return training.Run(initial(*place((keys, self.hyperparams(learner, 1)), self.replicas)), UNKNOWN_SCALE)
         choices = self.choices(agent) * self.replicas
         reached = 0
 
@@ -180,8 +185,8 @@ class Session:
             self.collector(agent),
             [self.domain(name) for name in agent.trained_on],
             key,
-            self.hyperparams(learner),
-            training.Pace(config.iterations, config.interval, config.checkpoint_every),
+            self.hyperparams(learner, iterations),
+            training.Pace(iterations, config.interval, config.checkpoint_every),
             checkpointer=folder.checkpointer(agent.id, display.note),
             metadata=folder.metadata,
             resume=True,
@@ -190,7 +195,50 @@ class Session:
                 on_phase=lambda phase: display.state(f"{agent.label}: {phase}"),
                 should_stop=should_stop,
             ),
+            source=self.source(agent, display, should_stop),
         )
+
+    def source(
+        self, agent: TrainingRun, display: Display, should_stop: Callable[[], bool] = lambda: False
+    ) -> Source | None:
+        """Where the batches of an agent come from: frozen data of its training domains and of no other, or None.
+
+        Raises:
+          training.Stopped: if asked to stop while data are made.
+        """
+        collector = self.collector(agent)
+        if not collector.needs.frozen.tasks:
+            return None
+        domains = [self.domain(name) for name in agent.trained_on]
+        data = []
+        for domain in domains:
+            data.append(self.data(domain, collector, display, should_stop))
+            if data[-1] is None:
+                raise training.Stopped(0)
+        return FrozenSource(collector, domains, data, [self._data_key(name) for name in agent.trained_on])
+
+    def _data_key(self, name: str) -> Any:
+        return _fold(jax.random.key(BENCHMARK_SEED), FROZEN_DATA, name)
+
+    def data(
+        self, domain: DomainPrograms, collector: Collector, display: Display, should_stop: Callable[[], bool]
+    ) -> DomainData | None:
+        """Frozen data of a domain: made once, kept on disk between runs, shared by agents and seeds."""
+        iterations = range(100)
+        inner_steps = any(collector.learner.schedule(i / len(iterations)).inner_steps for i in iterations)
+        key = self._data_key(domain.name)
+        asked = dataset.specification(collector, domain, key, inner_steps)
+
+        def make() -> DomainData | None:
+            display.state(f"{domain.name}: play {collector.needs.frozen.tasks} tasks for the frozen data")
+            return dataset.make(collector, domain, key, inner_steps, should_stop)
+
+        def find() -> DomainData | None:
+            folder = machine.cache_folder(self.config.cache_dir)
+            template = dataset.template(collector, inner_steps)
+            return datasets.kept(folder, asked, template, make, display.note)
+
+        return self._once.get(("data", domain.name, repr(asked)), find)
 
     def evaluation_set(self, name: str, purpose: int = EVALUATION_SET) -> EvaluationSet:
         """The evaluation set of a domain, or its validation set, which is one collection's worth of tasks."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from experiments.harness.learners import config_class, uses_labels
+from experiments.harness.plan import TrainingRun
 from experiments.harness.values import unknown
 from metarl_jax.checks import check_fields, shown, whole, wholes
 from metarl_jax.configs import TransformerMamlDqnConfig
@@ -79,12 +80,16 @@ class TrainingConfig:
     """How long agents train, and how often the host looks.
 
     Attributes:
-      iterations: meta-iterations of each agent.
+      iterations: meta-iterations of each agent; of an agent of several domains, if one of the next is given.
+      single: meta-iterations of an agent of one domain; 0 for as many.
+      left_out: of an agent for which domains were left out, and of its control; 0 for as many.
       interval: meta-iterations between two looks of the host (progress, metrics, asking whether to stop).
       checkpoint_every: intervals between two checkpoints; a run that is killed repeats at most these.
     """
 
     iterations: int = whole(200, 1, 10_000_000)
+    single: int = whole(0, 0, 10_000_000)
+    left_out: int = whole(0, 0, 10_000_000)
     interval: int = whole(10, 1, 10_000_000)
     checkpoint_every: int = whole(2, 1, 10_000_000)
 
@@ -159,6 +164,14 @@ class ExperimentConfig(Generic[AgentT]):
     def replicas(self) -> int:
         """Training runs side by side: arm by arm, one a seed."""
         return len(self.arms) * self.seeds
+
+    def iterations_of(self, run: TrainingRun) -> int:
+        """Meta-iterations of a training run."""
+        if run.left_out:
+            return self.training.left_out or self.training.iterations
+        if len(run.trained_on) == 1:
+            return self.training.single or self.training.iterations
+        return self.training.iterations
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning, by name, before anything is compiled."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, Setting, TrainingRun, multitask_beside
+from experiments.harness.plan import HELD_OUT, IN_DOMAIN, ONE_AGENT, SETTINGS, Setting, TrainingRun, multitask_beside
 from metarl_jax import statistics
 from metarl_jax.statistics import Floats, Interval
 
@@ -160,12 +160,14 @@ class Results:
         return sorted(found, key=lambda cell: order.index(cell[1])) if setting == HELD_OUT else found
 
     @property
+    def one_agent(self) -> TrainingRun | None:
+        """The source agent of all domains, if there is one."""
+        return next((agent for agent in self.sources if agent.setting(agent.trained_on[0]) == ONE_AGENT), None)
+
+    @property
     def settings(self) -> tuple[Setting, ...]:
-        """The kinds of cells that this run's protocol is about; with a single domain one of them is empty."""
-        pairs: tuple[Setting, ...] = (
-            (IN_DOMAIN, CROSS_DOMAIN) if any(not agent.left_out for agent in self.sources) else ()
-        )
-        return (*pairs, HELD_OUT) if any(agent.left_out for agent in self.sources) else pairs
+        """The kinds of cells that this run has."""
+        return tuple(setting for setting in SETTINGS if self.cells(setting))
 
     def overall(self, arm: str, cells: Sequence[tuple[TrainingRun, str]], condition: Condition) -> Interval:
         """Interquartile mean over cells and seeds.

@@ -20,6 +20,8 @@ def training_runs(
     """All agents in the order in which they are trained; random weights, which need no training, come first."""
     found = [untrained(learner)]
     if protocol != "leave-out":
+        if len(domains) > 1:
+            found += [TrainingRun("source", learner, domains)]
         found += [*(TrainingRun("source", learner, (d,)) for d in domains)]
         found += [TrainingRun("multitask", MULTITASK_LEARNER, domains)]
     if protocol != "pairs":
