@@ -99,23 +99,31 @@ def groups_of(suite: Suite, names: Sequence[str], buckets: int, batch: int) -> t
       buckets: most buckets.
       batch: tasks of a gradient step, if there are no more training domains.
     """
+    everyone = len(suite.names)
     found = []
     for bucket in suite.buckets(buckets):
         own = tuple(i for i, name in enumerate(names) if name in bucket.names)
+        if 2 * len(names) > everyone:
+            slots = max(1, batch // everyone) * len(bucket.names)
+        else:
+            slots = max(len(own), round(batch * len(own) / len(names)))
         if own:
-            most = 2 * len(names) > len(suite.names) and len(suite.names) > 1
-            share = (
-                max(1, batch // len(suite.names)) * len(bucket.names) if most else round(batch * len(own) / len(names))
-            )
-            found.append(Group(bucket, own, max(share, 1 if most else len(own))))
+            found.append(Group(bucket, own, slots))
     return tuple(found)
 
 
-def put(out: Any, at: tuple[Any, ...], values: Any) -> None:
-    """Writes ``values [n, ...]`` to the rows ``at`` of larger arrays ``out``, from the front of every other axis."""
+def put(out: Any, at: tuple[Any, ...], values: Any, lead: int = 1) -> None:
+    """Writes values to the places ``at`` of larger arrays ``out``, from the front of every other axis.
+
+    Args:
+      out: pytree of arrays, changed.
+      at: index of the first axes of ``out``.
+      values: pytree of arrays.
+      lead: how many of their axes ``at`` stands for.
+    """
 
     def one(target: np.ndarray, value: np.ndarray) -> None:
-        target[(*at, *(slice(0, size) for size in value.shape[1:]))] = value
+        target[(*at, *(slice(0, size) for size in value.shape[lead:]))] = value
 
     jax.tree.map(one, out, values)
 
@@ -190,90 +198,102 @@ class FrozenSource:
         return FrozenBatch(tuple(self._group(group, rng, pool, replica, filled) for group in self.groups))
 
     def _group(self, group: Group, rng: np.random.Generator, pool: Pool, replica: int, filled: int) -> TaskGroup:
-        frozen, needs = self._frozen, self._collector.needs
-        lead, own = (frozen.steps, group.slots), group.domains
+        frozen, lead = self._frozen, (self._frozen.steps, group.slots)
         # Every domain equally often: one permutation of them after another.
-        turns = np.concatenate([rng.permutation(own) for _ in range(math.ceil(lead[0] * lead[1] / len(own)))])
-        turns = turns[: lead[0] * lead[1]].reshape(lead)
-        count = min(frozen.queries, self._data[own[0]].query.action.shape[1])
-        like = self._data[own[0]]
-        shapes = _shapes(group.suite, needs.support_episodes, frozen.stretch, like.support.transitions, count)
-        support, query = (
-            _room(template, of, lead, drop) for template, of, drop in zip(shapes, like[1:], (1, 2), strict=True)
-        )
-        for d in own:
-            steps, slots = np.nonzero(turns == d)
-            data, n = self._data[d], steps.size
-            row = rng.integers(frozen.tasks, size=n)
-            played, choices = pool[d]
-            again = np.flatnonzero(rng.random(n) < frozen.round_share * (filled > 0))
-            entry = rng.integers(max(filled, 1), size=n)
-            row[again] = played[replica, entry[again]]
-            put(support, (steps, slots), _stretches(data.support, row, frozen.stretch, rng))
-            columns = rng.permuted(np.tile(np.arange(data.query.action.shape[1]), (n, 1)), axis=1)[:, :count]
-            drawn = jax.tree.map(lambda leaf, row=row, columns=columns: leaf[row[:, None], columns], data.query)
-            if again.size:
-                at = (replica, entry[again][:, None], columns[again])
-                own_choices = jax.tree.map(lambda leaf, at=at: leaf[at], choices)
-                jax.tree.map(lambda leaf, new, again=again: leaf.__setitem__(again, new), drawn, own_choices)
+        turns = [rng.permutation(group.domains) for _ in range(math.ceil(math.prod(lead) / len(group.domains)))]
+        turn = np.concatenate(turns)[: math.prod(lead)].reshape(lead)
+        like = self._data[group.domains[0]]
+        count = min(frozen.queries, like.query.action.shape[1])
+        episodes, samples = self._collector.needs.support_episodes, 0
+        if like.support.transitions is not None:
+            samples = like.support.transitions.action.shape[2]
+        of_support, of_query = _shapes(group.suite, episodes, Recorder(frozen.stretch, samples), count)
+        support, query = _room(of_support, like.support, lead, 1), _room(of_query, like.query, lead, 2)
+        for d in group.domains:
+            steps, slots = np.nonzero(turn == d)
+            row = rng.integers(frozen.tasks, size=steps.size)
+            again = np.flatnonzero(rng.random(steps.size) < frozen.round_share * (filled > 0))
+            entry = rng.integers(max(filled, 1), size=steps.size)[again]
+            played, met = pool[d]
+            row[again] = played[replica, entry]
+            known, choices = self._data[d].support, self._data[d].query
+            put(support, (steps, slots), _stretches(known, row, frozen.stretch, rng))
+            every = np.arange(choices.action.shape[1])
+            column = rng.permuted(np.tile(every, (steps.size, 1)), axis=1)[:, :count]
+            drawn = _at(choices, (row[:, None], column))
+            put(drawn, (again,), _at(met, (replica, entry[:, None], column[again])))
             put(query, (steps, slots), drawn)
-        share = len(own) / (len(self._domains) * group.slots)
+        share = len(group.domains) / (len(self._domains) * group.slots)
         return TaskGroup(support, query, np.full(lead, share, np.float32))
 
     def _play(self, number: int, iteration: int, iterations: int, run: Any, pool: Pool, keys: Keys) -> Pool:
         """An on-policy round: the learner plays tasks of the data, the reference labels what it met."""
-        collector, frozen = self._collector, self._frozen
-        learner, needs, replicas = collector.learner, collector.needs, collector.replicas
-        trained = learner.params(run.learner)
-        acting, recorder = collector.acting(trained), query_recorder(collector)
-        inner_steps = learner.schedule(iteration / iterations).inner_steps
-        mode = RolloutMode.of("learner", Exploration(epsilon=frozen.round_epsilon), labelled=True)
+        block, total = self._collector.needs.tasks, self._frozen.round_tasks
+        inner_steps = self._collector.learner.schedule(iteration / iterations).inner_steps
         result = []
-        for d, (domain, data, (played, choices)) in enumerate(zip(self._domains, self._data, pool, strict=True)):
-            played, choices = played.copy(), jax.tree.map(np.copy, choices)
-            for block in range(0, frozen.round_tasks, needs.tasks):
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), d), block)
-                words = jax.vmap(lambda own, key=key: jax.random.fold_in(own, jax.random.bits(key)))(keys(iteration, 4))
-                row_key, known_key, episode_key, act_key = (
-                    jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(words) for i in range(4)
-                )
-                rows = jax.vmap(lambda k: jax.random.randint(k, (needs.tasks,), 0, frozen.tasks))(row_key)
-                known = jax.vmap(lambda k: jax.random.randint(k, (needs.tasks,), 0, needs.support_episodes + 1))(
-                    known_key
-                )
-                episodes = jax.vmap(lambda k: jax.random.split(k, (needs.tasks, needs.query_episodes)))(episode_key)
-                tasks, plans = domain.draw(place(task_keys(self._keys[d], frozen.tasks)[rows], replicas))
-                support = self._padded(data.support, np.asarray(rows), inner_steps)
-                scale = place(jax.tree.map(lambda leaf: jnp.full(replicas, leaf), KNOWN_SCALE), replicas)
-                policies = collector.adapted(trained, support, scale, place(known, replicas), inner_steps=inner_steps)
-                episodes, act_key = place(episodes, replicas), place(act_key, replicas)
-                carry = collector.start(acting, policies, episodes)
-                rollouts = collector.rollout(domain, acting, policies, carry, tasks, plans, episodes, act_key, mode)
-                met = jax.device_get(tight(domain).record(recorder, rollouts, act_key).transitions)
-                met = compact(host(normalised_transitions(flatten_axes(met, 2, 2), data.scale)))
-                kept = min(needs.tasks, frozen.round_tasks - block)
-                at = slice(number * frozen.round_tasks + block, number * frozen.round_tasks + block + kept)
-                played[:, at] = np.asarray(rows)[:, :kept]
-                jax.tree.map(lambda old, new: old.__setitem__((slice(None), at), new[:, :kept]), choices, met)
-            result.append((played, choices))
+        for d, (played, met) in enumerate(pool):
+            played, met = played.copy(), jax.tree.map(np.copy, met)
+            for first in range(0, total, block):
+                own = _folded(keys(iteration, 4), d, first)
+                rows, choices = self._met(d, run, own, inner_steps)
+                kept = min(block, total - first)
+                at = (slice(None), slice(number * total + first, number * total + first + kept))
+                played[at] = rows[:, :kept]
+                put(met, at, _at(choices, (slice(None), slice(kept))), lead=2)
+            result.append((played, met))
         return tuple(result)
+
+    def _met(self, d: int, run: Any, keys: chex.PRNGKey, inner_steps: bool) -> tuple[np.ndarray, Transition]:
+        """Rows ``[R, B]`` of tasks of the data and what the learner met: labelled choices ``[R, B, Q, ...]``."""
+        collector, domain, data = self._collector, self._domains[d], self._data[d]
+        needs, replicas = collector.needs, collector.replicas
+        row_key, known_key, episode_key, act_key = (_folded(keys, i) for i in range(4))
+        rows = _each(row_key, lambda key: jax.random.randint(key, (needs.tasks,), 0, self._frozen.tasks))
+        known = _each(known_key, lambda key: jax.random.randint(key, (needs.tasks,), 0, needs.support_episodes + 1))
+        episodes = _each(episode_key, lambda key: jax.random.split(key, (needs.tasks, needs.query_episodes)))
+        episodes, act_key = place(episodes, replicas), place(act_key, replicas)
+        tasks, plans = domain.draw(place(task_keys(self._keys[d], self._frozen.tasks)[rows], replicas))
+        trained = collector.learner.params(run.learner)
+        acting = collector.acting(trained)
+        support = self._padded(data.support, np.asarray(rows), inner_steps)
+        scale = place(jax.tree.map(lambda leaf: jnp.full(replicas, leaf), KNOWN_SCALE), replicas)
+        policies = collector.adapted(trained, support, scale, place(known, replicas), inner_steps=inner_steps)
+        mode = RolloutMode.of("learner", Exploration(epsilon=self._frozen.round_epsilon), labelled=True)
+        carry = collector.start(acting, policies, episodes)
+        rollouts = collector.rollout(domain, acting, policies, carry, tasks, plans, episodes, act_key, mode)
+        recorded = tight(domain).record(query_recorder(collector), rollouts, act_key).transitions
+        met = flatten_axes(jax.device_get(recorded), 2, 2)
+        return np.asarray(rows), compact(host(normalised_transitions(met, data.scale)))
 
     def _padded(self, support: Support, rows: np.ndarray, inner_steps: bool) -> Support:
         """Recorded support ``[R, B, K, ...]`` of rows of the data, in the suite's shapes."""
         needs, (replicas, count) = self._collector.needs, rows.shape
-        own = support if inner_steps else support.without_gradients()
         template = jax.eval_shape(lambda: empty_support(self._collector.suite, needs.record, 1, needs.support_episodes))
-        template = template if inner_steps else template.without_gradients()
+        if not inner_steps:
+            support, template = support.without_gradients(), template.without_gradients()
         # Single precision: what the programs of the tests take.
         room = jax.tree.map(lambda to: np.zeros((replicas * count, *to.shape[1:]), to.dtype), template)
-        put(room, (np.arange(replicas * count),), jax.tree.map(lambda leaf: leaf[rows.reshape(-1)], own))
+        put(room, (np.arange(replicas * count),), _at(support, rows.reshape(-1)))
         return place(jax.tree.map(lambda leaf: leaf.reshape(replicas, count, *leaf.shape[1:]), room), replicas)
 
 
-def _shapes(suite: Suite, episodes: int, stretch: int, transitions: Transition | None, queries: int) -> tuple[Any, Any]:
+def _at(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _each(keys: chex.PRNGKey, draw: Callable[[chex.PRNGKey], chex.Array]) -> chex.Array:
+    return jax.vmap(draw)(keys)
+
+
+def _folded(keys: chex.PRNGKey, *numbers: int) -> chex.PRNGKey:
+    for number in numbers:
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+    return keys
+
+
+def _shapes(suite: Suite, episodes: int, recorder: Recorder, queries: int) -> tuple[Any, Any]:
     """Padded shapes ``[1, K, ...]`` of a task's support and ``[1, 1, Q, ...]`` of its queries."""
-    samples = 0 if transitions is None else transitions.action.shape[2]
-    support = jax.eval_shape(lambda: empty_support(suite, Recorder(stretch, samples), 1, episodes))
+    support = jax.eval_shape(lambda: empty_support(suite, recorder, 1, episodes))
     return support, jax.eval_shape(lambda: empty_support(suite, Recorder(1, queries), 1, 1)).transitions
 
 

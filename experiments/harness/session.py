@@ -212,9 +212,10 @@ class Session:
         domains = [self.domain(name) for name in agent.trained_on]
         data = []
         for domain in domains:
-            data.append(self.data(domain, collector, display, should_stop))
-            if data[-1] is None:
+            own = self.data(domain, collector, display, should_stop)
+            if own is None:
                 raise training.Stopped(0)
+            data.append(own)
         return FrozenSource(collector, domains, data, [self._data_key(name) for name in agent.trained_on])
 
     def _data_key(self, name: str) -> Any:

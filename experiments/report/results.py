@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.harness.plan import HELD_OUT, IN_DOMAIN, ONE_AGENT, SETTINGS, Setting, TrainingRun, multitask_beside
+from experiments.harness.plan import HELD_OUT, ONE_AGENT, SETTINGS, Setting, TrainingRun, multitask_beside
 from metarl_jax import statistics
 from metarl_jax.statistics import Floats, Interval
 

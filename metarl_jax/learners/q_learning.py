@@ -242,7 +242,7 @@ def make_learner(
             key, groups = inputs
             which_key, known_key = jax.random.split(key)
             if groups:
-                keys = jax.random.split(known_key, len(groups))
+                keys = list(jax.random.split(known_key, len(groups)))
                 drawn = [(single(group.support), single(group.query), group.weight) for group in groups]
             else:
                 which, rows = jax.random.randint(which_key, (needs.tasks,), 0, filled), jnp.arange(needs.tasks)
