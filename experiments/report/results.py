@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.harness.plan import HELD_OUT, IN_DOMAIN, ONE_AGENT, SETTINGS, Setting, TrainingRun, multitask_beside
+from experiments.harness.plan import HELD_OUT, ONE_AGENT, SETTINGS, Setting, TrainingRun, multitask_beside
 from metarl_jax import statistics
 from metarl_jax.statistics import Floats, Interval
 
@@ -162,7 +162,7 @@ class Results:
     @property
     def one_agent(self) -> TrainingRun | None:
         """The source agent of all domains, if there is one."""
-        return next((agent for agent in self.sources if agent.setting(agent.trained_on[0]) == ONE_AGENT), None)
+        return next((agent for agent, _ in self.cells(ONE_AGENT)), None)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
