@@ -7,12 +7,11 @@ import csv
 import dataclasses
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.harness.plan import Setting
+from experiments.harness.plan import HELD_OUT, ONE_AGENT, Setting
+from experiments.report import means
 from experiments.report.results import Results
 from experiments.report.tables import Table
 
@@ -25,7 +24,8 @@ th:first-child, td:first-child { text-align: left } thead { background: #f2f2f2 
 div.scroll { overflow-x: auto } img { max-width: 100% } pre { font-size: 12px; background: #f7f7f7; padding: 1em }
 dt { font-weight: 600 }
 p.note { color: #555; font-size: 13px; margin-top: 0 }
-ul.headline { background: #f3f7fb; padding: 1em 1em 1em 2em }
+ul.headline, ul.opening { background: #f3f7fb; padding: 1em 1em 1em 2em }
+ul.opening { font-size: 1.1em } ul.opening li { margin: .5em 0 }
 """
 
 
@@ -79,24 +79,36 @@ def preformatted(content: Any) -> str:
     return f"<pre>{html.escape(yaml.safe_dump(content, sort_keys=False))}</pre>"
 
 
-def summary(results: Results, verdicts: dict[tuple[str, Setting], Any], lines: list[str]) -> dict[str, Any]:
-    """The numbers of the console tables, for programs; undefined numbers are null."""
+def summary(
+    results: Results,
+    verdicts: dict[tuple[str, Setting], Any],
+    opening: list[str],
+    lines: list[str],
+    validated: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The numbers of the console tables, for programs; undefined numbers are null.
 
-    def interval(agent: Any, arm: str, target: str, condition: Any) -> list[float | None]:
-        found = results.score(agent, arm, target, condition)
-        return [None if np.isnan(x) else round(x, 6) for x in (found.estimate, found.low, found.high)]
-
+    ``one_agent`` and ``left_out`` are ``{domain: {"K=5": [estimate, low, high], ...}}`` of the first arm, empty where
+    the run has none. ``means`` is ``{arm: {group: {...}}}``: of the one agent, single sources and domains left out, the
+    mean over domains under every condition, and counts. ``at_home`` is ``{arm: {"K=5": mean, ...}}``: what the agents
+    with domains left out score in the domains they were trained on.
+    """
     scores: dict[str, Any] = {}
     for agent in results.agents:
         for arm in results.arms:
             scores.setdefault(agent.label, {})[arm] = {
-                target: {c.label: interval(agent, arm, target, c) for c in results.conditions}
+                target: {c.label: means.rounded(results.score(agent, arm, target, c)) for c in results.conditions}
                 for target in results.tested(agent)
             }
     return {
         "protocol": results.protocol,
         "seeds": results.seeds,
+        "opening": opening,
         "headline": lines,
+        "one_agent": means.by_domain(results, ONE_AGENT),
+        "left_out": means.by_domain(results, HELD_OUT),
+        "means": {arm: means.by_group(results, arm) for arm in results.arms},
+        "at_home": {arm: means.at_home(results, arm, validated) for arm in results.arms},
         "verdicts": {
             arm: {setting: dataclasses.asdict(v) for (its, setting), v in verdicts.items() if its == arm}
             for arm in results.arms

@@ -162,7 +162,7 @@ class Results:
     @property
     def one_agent(self) -> TrainingRun | None:
         """The source agent of all domains, if there is one."""
-        return next((agent for agent in self.sources if agent.setting(agent.trained_on[0]) == ONE_AGENT), None)
+        return next((agent for agent, _ in self.cells(ONE_AGENT)), None)
 
     @property
     def settings(self) -> tuple[Setting, ...]:

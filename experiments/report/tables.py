@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments.harness.plan import HELD_OUT, IN_DOMAIN, Setting, TrainingRun
+from experiments.harness.plan import HELD_OUT, IN_DOMAIN, ONE_AGENT, Setting, TrainingRun
+from experiments.report import means
 from experiments.report.results import Condition, Results, Verdict, verdict
 from metarl_jax.statistics import Interval
 
@@ -45,26 +46,107 @@ def shown(interval: Interval) -> str:
 SCALE = "0 = better of random and doing nothing, 1 = reference policy that knows the task; not clipped."
 
 
+CONTROLS = {"none": "", "swap": ", other task's support", "zero": ", rewards zeroed"}
+"""What a column says of a condition's control."""
+
+
 def scores(results: Results, arm: str) -> list[Table]:
-    """Score of every agent in every domain it was tested in: the matrix, and the domains left out."""
-    made = {IN_DOMAIN: matrix, HELD_OUT: unseen}
+    """Score of every agent in every domain it was tested in: the one agent, the domains left out, the matrix."""
+    made = {ONE_AGENT: one_agent, HELD_OUT: unseen, IN_DOMAIN: matrix}
     return [make(results, arm) for setting, make in made.items() if setting in results.settings]
 
 
+def one_agent(results: Results, arm: str) -> Table:
+    """Domains in rows; the score of the agent of all domains under every condition, and the means."""
+    cells, head = results.cells(ONE_AGENT), [f"K={c.episodes}{CONTROLS[c.control]}" for c in results.conditions]
+    rows = [
+        [
+            target,
+            *(shown(results.score(agent, arm, target, c)) for c in results.conditions),
+            _heuristic(results, [(agent, target)]),
+        ]
+        for agent, target in cells
+    ]
+    mean = [shown(means.mean(results, arm, cells, c)) for c in results.conditions]
+    return Table(
+        f"One agent for all domains, score on new tasks [95 %], arm {arm}",
+        ["domain", *head, "heuristic"],
+        [*rows, ["mean", *mean, _heuristic(results, cells)]],
+        f"{SCALE} {MEANS}",
+    )
+
+
+MEANS = "The mean is over domains; its interval resamples seeds and tasks, not domains."
+
+
+def _heuristic(results: Results, cells: means.Cells) -> str:
+    """Mean score of the heuristic over the targets that have a score."""
+    found = [results.baseline_score("heuristic", target) for _, target in cells]
+    kept = [score for score in found if score == score]
+    return number(sum(kept) / len(kept)) if kept else "n/a"
+
+
 def unseen(results: Results, arm: str) -> Table:
-    """Domains left out in rows; score at every K with its interval."""
+    """Domains left out in rows; score under every condition, and the means as they are and clipped."""
+    cells, most = results.cells(HELD_OUT), Condition(results.most)
+    untrained = [(results.untrained, target) for _, target in cells]
+
+    def mean(limit: float = float("inf")) -> list[str]:
+        asked = [(cells, c) for c in results.conditions] + [(untrained, most)]
+        return [shown(means.mean(results, arm, those, c, limit)) for those, c in asked]
+
+    rows = [
+        [
+            target,
+            *(shown(results.score(agent, arm, target, c)) for c in results.conditions),
+            shown(results.score(results.untrained, arm, target, most)),
+            _heuristic(results, [(agent, target)]),
+        ]
+        for agent, target in cells
+    ]
+    groups = dict.fromkeys(", ".join(agent.left_out) for agent, _ in cells if len(agent.left_out) > 1)
+    together = f" Left out together: {'; '.join(groups)}." if groups else ""
+    clipped = f"mean of scores clipped to [-{means.VIEW:.0f}, {means.VIEW:.0f}]"
     return Table(
         f"Score in the domain left out [95 %], arm {arm}",
-        ["left out", *(f"K={k}" for k in results.support_episodes), "trained on all but"],
         [
-            [
-                target,
-                *(shown(results.score(agent, arm, target, Condition(k))) for k in results.support_episodes),
-                ", ".join(agent.left_out),
-            ]
-            for agent, target in results.cells(HELD_OUT)
+            *("left out", *(f"K={c.episodes}{CONTROLS[c.control]}" for c in results.conditions)),
+            *(f"random weights, {most.label}", "heuristic"),
         ],
-        SCALE,
+        [*rows, ["mean", *mean(), _heuristic(results, cells)], [clipped, *mean(means.VIEW), ""]],
+        f"{SCALE} {MEANS}{together}",
+    )
+
+
+def counts(results: Results) -> Table:
+    """Of every arm and group of cells: the mean score, and in how many domains what is hoped for came true."""
+    most = Condition(results.most)
+    rows = []
+    for arm in results.arms:
+        for setting in means.GROUPS.values():
+            if not (cells := results.cells(setting)):
+                continue
+            found = means.count(results, arm, cells)
+            lowest = "n/a" if found.lowest is None else f"{number(found.lowest)} {found.lowest_in}"
+            rows.append(
+                [
+                    f"{arm}: {setting}",
+                    *(shown(means.mean(results, arm, cells, c)) for c in (Condition(0), most)),
+                    *(f"{n} of {found.domains}" for n in (found.gains, found.swap_lowers, found.own_above_swapped)),
+                    *(str(n) for n in (found.above_floor, found.above_floor_by_interval, found.high)),
+                    lowest,
+                ]
+            )
+    return Table(
+        "Means and counts over domains",
+        [
+            *("arm: cells", "mean K=0", f"mean {most.label}", f"{most.label} above K=0"),
+            *("another task's support lowers", "own above swapped"),
+            *("above 0", "above 0 by interval", f"at least {means.HIGH}", "lowest"),
+        ],
+        rows,
+        'First two counts: intervals apart. "Own above swapped" and "above 0": by the estimates. '
+        f"All counts are of scores at {most.label}.",
     )
 
 
@@ -202,9 +284,24 @@ def _sentence(results: Results, arm: str, setting: Setting, found: Verdict) -> s
     )
 
 
-def headline(results: Results, verdicts: dict[tuple[str, Setting], Verdict]) -> list[str]:
-    """What the run shows, computed from it: one sentence group for every arm and kind of cell."""
+def headline(
+    results: Results, verdicts: Mapping[tuple[str, Setting], Verdict], validated: Mapping[str, Any]
+) -> list[str]:
+    """What the run shows, computed from it: one sentence group for every arm and kind of cell.
+
+    Args:
+      results: of the run.
+      verdicts: of every arm and kind of cell.
+      validated: what :func:`validation` takes.
+    """
     lines = [_sentence(results, arm, setting, found) for (arm, setting), found in verdicts.items() if found.cells]
+    for arm in results.arms:
+        if home := means.at_home(results, arm, validated):
+            scored = ", ".join(f"{number(score)} at {label}" for label, score in home.items())
+            lines.append(
+                f"{arm}: agents with domains left out score {scored} in the domains they were trained on "
+                "(means over agents; validation tasks)."
+            )
     lines.append('"Beats" and "falls": the two 95 % intervals (over seeds and tasks) do not overlap.')
     if results.seeds == 1:
         lines.append("One seed: intervals cover tasks only and say nothing about another training run.")
@@ -261,12 +358,14 @@ def validation(results: Results, validated: Mapping[str, Any]) -> Table:
     )
 
 
-def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console) -> None:
-    """Prints tables, then sentences."""
+def on_console(tables: Iterable[Table], lines: Iterable[str], console: Console, opening: Iterable[str] = ()) -> None:
+    """Prints what the report opens with, then tables, then sentences."""
     if not console.is_terminal:
         console = Console(
             file=console.file, width=200
         )  # a pipe has no width; wrapped cells would be hard to read and to search
+    for line in opening:
+        console.print(f"{line}\n", markup=False, highlight=False)
     for table in tables:
         rich_table = RichTable(title=table.title, caption=table.note or None, title_justify="left")
         for i, name in enumerate(table.header):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 
-from experiments.harness.plan import HELD_OUT, IN_DOMAIN, TrainingRun
+from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, ONE_AGENT, TrainingRun
 from experiments.harness.returns import Measured
 from experiments.harness.runs import METRICS, VALIDATION, VERSIONS, RunFolder
 from experiments.harness.values import to_mapping
-from experiments.report import figures, tables
+from experiments.report import figures, opening, tables
 from experiments.report.page import bullets, csv_text, html_table, image, page, preformatted, summary
 from experiments.report.results import Results, conditions
 from experiments.transfer.configuration import TransferConfig
 
-HOW_TO_READ = """
-<p>Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested. Agents that
-were trained on all domains but some were tested on these: they alone show transfer from many fields to a new one.
-Few-shot adaptation shows as a score at the largest K above the score at K=0 and above random weights, lost when the
-support is another task's or carries no rewards. A high score at K=0 is skill that needs no adaptation. Negative
-scores are worse than the better of random and doing nothing.</p>
+HOW_TO_READ = f"""
+<p class="note">{opening.SCALE} In the curves a band is a 95 % interval, × the score with another task's episodes, the
+green line a heuristic that does not know the task. Axes end at ±1; what lies beyond is a triangle at the edge.
+Rows of the matrix are what an agent was trained on, columns the domain on whose new tasks it was tested.
+Adaptation shows as a score at the largest K above K=0 and above random weights, lost when the episodes are another
+task's or carry no rewards. A high score at K=0 is skill that needs no adaptation.</p>
 """
 
 DEFINITIONS = """
@@ -82,29 +81,34 @@ def write(
     """Writes scores, summary, figures and page of a finished run, and prints its tables."""
     results = results_of(config, plan, measured)
     verdicts = tables.verdicts(results)
-    lines = tables.headline(results, verdicts)
-    scores = {arm: tables.scores(results, arm) for arm in results.arms}
-    claimed = [setting for setting in (IN_DOMAIN, HELD_OUT) if results.cells(setting)]
-    controls = [tables.controls(results, arm, setting) for arm in results.arms for setting in claimed]
-    aggregate = tables.aggregate(results)
     metrics = folder.metrics()
     validated = {run.id: folder.read_json(f"agents/{run.id}/{VALIDATION}", "it is left out") for run in plan}
+    said, lines = opening.sentences(results), tables.headline(results, verdicts, validated)
+    scores = [table for arm in results.arms for table in tables.scores(results, arm)]
+    counts, aggregate = tables.counts(results), tables.aggregate(results)
+    claimed = [setting for setting in results.settings if setting != CROSS_DOMAIN]
+    controls = [tables.controls(results, arm, setting) for arm in results.arms for setting in claimed]
 
-    drawn = {f"matrix_{arm}": figures.heat_map(results, arm) for arm in results.arms}
-    drawn["adaptation"] = figures.adaptation_curves(results)
+    curves = {"one_agent": ONE_AGENT, "left_out": HELD_OUT}
+    drawn = {name: figures.domain_curves(results, its) for name, its in curves.items() if its in claimed}
+    drawn |= {f"matrix_{arm}": figures.heat_map(results, arm) for arm in results.arms}
+    if IN_DOMAIN in claimed:
+        drawn["adaptation"] = figures.adaptation_curves(results)
     if (training := figures.training_curves(metrics)) is not None:
         drawn["training"] = training
     pngs = {name: figures.png(figure) for name, figure in drawn.items()}
     shown = {name: image(name, content) for name, content in pngs.items()}
 
     cost = html_table(tables.training_cost(metrics)) + html_table(tables.validation(results, validated))
-    matrices = (shown[f"matrix_{arm}"] + "".join(map(html_table, its)) for arm, its in scores.items())
     made_by = (folder.read_json(VERSIONS, "it is left out") or {}) | dict(usage)
     sections = [
-        ("What the run shows", bullets(lines, "headline")),
-        ("How to read it", HOW_TO_READ),
-        ("Who can do what where", "".join(matrices)),
-        ("Adaptation curves", shown["adaptation"]),
+        ("What the run shows", bullets(said, "opening") + HOW_TO_READ),
+        ("One agent for all domains", shown.get("one_agent", "")),
+        ("Domains left out", shown.get("left_out", "")),
+        ("Who can do what where", "".join(shown[f"matrix_{arm}"] for arm in results.arms)),
+        ("Counts", html_table(counts) + bullets(lines, "headline")),
+        ("Scores", "".join(map(html_table, scores))),
+        ("Single sources", shown.get("adaptation", "")),
         ("Controls", "".join(map(html_table, [*controls, aggregate]))),
         ("Differences", html_table(tables.gains(results))),
         ("Domains", html_table(tables.baselines(results))),
@@ -114,16 +118,17 @@ def write(
         ("Configuration", preformatted(to_mapping(config))),
         ("Versions and cost", preformatted(made_by)),
     ]
-    text = page(f"Transfer between domains: {config.protocol}, {len(config.domains)} domains", sections)
+    kept = [(heading, content) for heading, content in sections if content]
+    text = page(f"Transfer between domains: {config.protocol}, {len(config.domains)} domains", kept)
 
     folder.write("scores.csv", csv_text(results.rows()).encode())
-    folder.write_json("summary.json", summary(results, verdicts, lines) | {"usage": dict(usage)})
+    folder.write_json("summary.json", summary(results, verdicts, said, lines, validated) | {"usage": dict(usage)})
     for name, content in pngs.items():
         folder.write(f"figures/{name}.png", content)
     folder.write("report.html", text.encode())
 
     console = Console()
-    tables.on_console([*itertools.chain(*scores.values()), *controls, aggregate], lines, console)
+    tables.on_console([*scores, counts, *controls, aggregate], lines, console, said)
     written = (
         f"report: {folder.path / 'report.html'}; scores: {folder.path / 'scores.csv'}; log: {folder.path / METRICS}"
     )
