@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.harness import machine
 from experiments.harness.errors import UsageError
 
-FLOAT = 4
+FLOAT, HALF = 4, 2
 TOKEN_FEATURES, ACTION_FEATURES = 30, 7
 """Columns of a token and of an action's description (``envs_jax.observation``, which imports jax; a test compares)."""
 
@@ -32,7 +32,7 @@ class Need(NamedTuple):
 
     Attributes:
       state: parameters, target network and moments of all replicas, and their gradient.
-      replay: support and query records that stay for the losses.
+      replay: support and query records that stay for the losses, frozen data included.
       evaluation: recorded support of all evaluation sets.
       returns: measured returns.
       programs: jax and compiled programs.
@@ -74,6 +74,13 @@ def estimate(config: Any, training_runs: int) -> Need:
         samples, periods = getattr(learning, "samples", 0), getattr(data, "periods", 0)
         episode = (2.0 * samples * OBSERVATION + periods * TOKEN_FEATURES) * FLOAT
         replay = 2.0 * replicas * getattr(learning, "replay", 1) * data.tasks * data.episodes * episode
+        frozen = getattr(config.agent, "frozen", None)
+        if frozen is not None and frozen.tasks:
+            # Half precision; shared by the replicas, but for what each meets in on-policy rounds.
+            query = data.episodes * 2.0 * frozen.samples * OBSERVATION * HALF
+            support = data.episodes * min(frozen.kept, periods) * 2.0 * TOKEN_FEATURES * HALF
+            rounds = float(replicas) * frozen.rounds * frozen.round_tasks
+            replay = len(config.domains) * (frozen.tasks * (query + support) + rounds * query)
         most = max(asked.support_episodes)
         evaluation = float(len(config.domains)) * asked.tasks * most * episode
     conditions = len(asked.support_episodes) + 2
