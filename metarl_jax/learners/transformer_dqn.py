@@ -22,7 +22,8 @@ from metarl_jax.types import Support
 
 def make(config: TransformerDqnConfig, suite: Suite) -> Learner:
     """Builds the learner for the training domains of ``suite``."""
-    recipe = Recipe(config.network, config.data, config.learning, config.adaptation.reward_weight, use_memory=False)
+    parts = (config.network, config.data, config.learning, config.adaptation.reward_weight)
+    recipe = Recipe(*parts, use_memory=False, frozen=config.frozen)
 
     def adapt(trained: Trained, support: Support, phase: Phase) -> Policy:
         params = trained["params"]
