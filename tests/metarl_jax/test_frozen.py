@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import types
 from typing import Any
 
 import chex
@@ -180,17 +181,19 @@ def test_a_step_takes_support_and_queries_of_one_task(programs: Programs, hidden
 
 
 def test_all_and_most_domains_share_the_shapes_of_a_step() -> None:
-    from experiments.harness.settings import standard_domains
+    def world(tokens: int, actions: int) -> Any:
+        shapes = {"num_tokens": tokens, "num_actions": actions, "num_periods": 3, "horizon": 3}
+        return types.SimpleNamespace(**shapes, num_token_features=30, num_action_features=7)
 
-    suite = Suite.make(standard_domains())
-    everyone = groups_of(suite, suite.names, 3, 16)
-    most = groups_of(suite, suite.names[3:], 3, 16)
+    sizes = [(2, 2), (2, 3), (3, 3), (9, 4), (9, 5), (4, 21), (5, 20)]
+    suite = Suite.of(tuple(world(*size) for size in sizes), tuple("abcdefg"))
+    everyone, most = groups_of(suite, suite.names, 3, 8), groups_of(suite, suite.names[1:5] + suite.names[6:], 3, 8)
     layout = lambda groups: [(g.suite.shapes, g.slots) for g in groups]  # noqa: E731
     assert layout(everyone) == layout(most)
-    assert sum(group.slots for group in everyone) == len(suite.names)
-    (single,) = groups_of(suite, ("portfolio",), 3, 16)
+    assert [group.slots for group in everyone] == [3, 2, 2]
+    assert sorted(d for group in most for d in group.domains) == list(range(5))
+    (single,) = groups_of(suite, ("b",), 3, 16)
     assert (single.slots, single.domains) == (16, (0,))
-    assert sorted(d for group in most for d in group.domains) == list(range(len(suite.names) - 3))
 
 
 def test_arrays_of_less_are_written_into_the_front_of_larger_ones() -> None:
@@ -317,3 +320,20 @@ def test_frozen_settings_are_refused_by_name() -> None:
         FrozenConfig(kept=8, stretch=9)
     with pytest.raises(ValueError, match=r"frozen\.td_share"):
         FrozenConfig(td_share=1.5)
+
+
+def test_data_of_a_domain_that_is_left_out_never_reach_its_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.harness import session
+    from experiments.harness.plan import TrainingRun
+    from experiments.transfer.configuration import PRESETS
+
+    own = session.Session(PRESETS["smoke"])
+    first, second, left_out = PRESETS["smoke"].domains
+    monkeypatch.setattr(own, "data", lambda domain, *rest: domain.name)
+    monkeypatch.setattr(
+        session, "FrozenSource", lambda collector, domains, data, keys: (collector, domains, data, keys)
+    )
+    run = TrainingRun("source", "transformer_maml_dqn", (first, second), (left_out,))
+    _, domains, data, keys = own.source(run, None)  # type: ignore[arg-type]
+    assert [domain.name for domain in domains] == data == [first, second]
+    assert len(keys) == 2
