@@ -22,6 +22,9 @@ GREY, GREEN = "#6b6b6b", "#3a7d44"
 EDGE = 1.1 * VIEW
 """Where axes of scores end; what lies beyond is a triangle there."""
 
+THIN: dict[str, Any] = {"linestyle": "--", "linewidth": 0.8}
+"""Style of random weights, which often lie far outside."""
+
 COLUMNS = 5
 """Panels side by side."""
 
@@ -160,17 +163,7 @@ def domain_curves(results: Results, setting: Setting) -> Figure:
     figure, axes = _grid(len(cells), min(COLUMNS, len(cells)))
     for axis, (agent, target) in zip(axes, cells, strict=True):
         if setting == HELD_OUT:
-            _curve(
-                axis,
-                results,
-                results.untrained,
-                results.arms[0],
-                target,
-                "random weights",
-                GREY,
-                linestyle="--",
-                linewidth=0.8,
-            )
+            _curve(axis, results, results.untrained, results.arms[0], target, "random weights", GREY, **THIN)
         for arm, colour in zip(results.arms, COLOURS, strict=False):
             _curve(axis, results, agent, arm, target, f"agent, {arm}", colour, marker=".")
             _controls(axis, results, agent, arm, target, colour, {"swap": "x"})
@@ -192,17 +185,7 @@ def adaptation_curves(results: Results) -> Figure:
             _curve(axis, results, agent, arm, target, f"agent, {arm}", colour, marker=".")
             _curve(axis, results, results.multitask(agent), arm, target, f"multitask, {arm}", colour, linestyle=":")
             _controls(axis, results, agent, arm, target, colour, {"swap": "x", "zero": "+"})
-        _curve(
-            axis,
-            results,
-            results.untrained,
-            results.arms[0],
-            target,
-            "random weights",
-            GREY,
-            linestyle="--",
-            linewidth=0.8,
-        )
+        _curve(axis, results, results.untrained, results.arms[0], target, "random weights", GREY, **THIN)
         _finish(axis, results, target, f"{agent.domain} → {target}")
     return _close(figure, axes, "Single sources on new tasks (trained on → tested on), bands 95 % over seeds and tasks")
 

@@ -14,7 +14,7 @@ import envs_jax
 from envs_jax import observation
 from experiments.harness import cli, learners, memory, settings, values
 from experiments.harness.errors import UsageError
-from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, MULTITASK_LEARNER, multitask_beside
+from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, MULTITASK_LEARNER, ONE_AGENT, multitask_beside
 from experiments.harness.settings import EvaluationConfig, TrainingConfig
 from experiments.transfer import plan
 from experiments.transfer.configuration import PRESETS, TransferConfig
@@ -190,14 +190,17 @@ def test_plan_of_pairs() -> None:
     everyone = plan.training_runs("pairs", ("a", "b", "c"))
     assert [agent.label for agent in everyone] == [
         "random weights",
+        "source: all",
         "source: a",
         "source: b",
         "source: c",
         "multitask: all",
     ]
     assert len({agent.id for agent in everyone}) == len(everyone)
-    source = everyone[2]
+    assert {everyone[1].setting(t) for t in "abc"} == {ONE_AGENT}
+    source = everyone[3]
     assert [source.setting(t) for t in "abc"] == [CROSS_DOMAIN, IN_DOMAIN, CROSS_DOMAIN]
+    assert "source: all" not in [agent.label for agent in plan.training_runs("pairs", ("a",))]
     assert multitask_beside(source, everyone).trained_on == ("a", "b", "c")
 
 

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from experiments.harness import returns as stored
 from experiments.harness import runs
-from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, TrainingRun, multitask_beside
+from experiments.harness.plan import CROSS_DOMAIN, HELD_OUT, IN_DOMAIN, ONE_AGENT, TrainingRun, multitask_beside
 from experiments.harness.returns import Measured
-from experiments.report import figures, results, tables
+from experiments.report import figures, means, opening, results, tables
 from experiments.report.results import Condition, DomainBaselines, Results, conditions
 from experiments.transfer import plan, sections
 from experiments.transfer.__main__ import command
@@ -69,8 +69,12 @@ def pairs() -> Results:
     return story()
 
 
+def single(told: Results, domain: str = "portfolio") -> TrainingRun:
+    return next(agent for agent in told.sources if agent.trained_on == (domain,))
+
+
 def test_scores_are_the_story(pairs: Results) -> None:
-    agent = pairs.sources[1]
+    agent = single(pairs)
     own = pairs.score(agent, "rl-only", "portfolio", Condition(5))
     assert own.estimate == pytest.approx(0.8, abs=0.02)
     assert own.low < own.estimate < own.high
@@ -98,9 +102,8 @@ def test_replicas_of_an_arm_and_condition_are_the_ones_asked_for(pairs: Results)
 @pytest.mark.parametrize("protocol", get_args(Protocol))
 def test_verdict_counts_the_story(protocol: Protocol) -> None:
     found = tables.verdicts(story(protocol))
-    asked = {"pairs": {IN_DOMAIN, CROSS_DOMAIN}, "leave-out": {HELD_OUT}, "both": {IN_DOMAIN, CROSS_DOMAIN, HELD_OUT}}[
-        protocol
-    ]
+    known = {ONE_AGENT, IN_DOMAIN, CROSS_DOMAIN}
+    asked = {"pairs": known, "leave-out": {HELD_OUT}, "both": known | {HELD_OUT}}[protocol]
     assert {setting for arm, setting in found if arm == "reference"} == asked
     for setting in asked - {CROSS_DOMAIN}:
         home = found["reference", setting]
@@ -122,11 +125,11 @@ def test_domains_are_left_out_in_groups() -> None:
     assert plan.left_out(names, 3) == (("a", "d", "g"), ("b", "e"), ("c", "f"))
     assert plan.left_out(names, 0) == plan.left_out(names, 9) == tuple((name,) for name in names)
     agents = plan.training_runs("both", names, 3)
-    assert [(a.role, len(a.trained_on), a.left_out) for a in agents[9:]] == [
+    assert [(a.role, len(a.trained_on), a.left_out) for a in agents[10:]] == [
         (role, 7 - len(group), group) for role in ("source", "multitask") for group in plan.left_out(names, 3)
     ]
-    assert len({agent.id for agent in agents}) == len(agents) == 1 + 7 + 1 + 3 + 3
-    for agent in agents[9:]:
+    assert len({agent.id for agent in agents}) == len(agents) == 1 + 1 + 7 + 1 + 3 + 3
+    for agent in agents[10:]:
         assert not set(agent.trained_on) & set(agent.tested_on(names))
         assert multitask_beside(agent, agents).trained_on == agent.trained_on
 
@@ -135,9 +138,11 @@ def test_domains_are_left_out_in_groups() -> None:
 def test_every_protocol_has_its_tables_and_figures(protocol: Protocol) -> None:
     told = story(protocol)
     made = [table.title.split(" [")[0] for table in tables.scores(told, "reference")]
-    asked = {"pairs": ["Score K=0 → K=5"], "leave-out": ["Score in the domain left out"]}
-    assert made == asked.get(protocol, [*asked["pairs"], *asked["leave-out"]])
-    for setting in {IN_DOMAIN, HELD_OUT} & set(told.settings):
+    one, unseen = "One agent for all domains, score on new tasks", "Score in the domain left out"
+    matrix = "Score K=0 → K=5"
+    asked = {"pairs": [one, matrix], "leave-out": [unseen], "both": [one, unseen, matrix]}
+    assert made == asked[protocol]
+    for setting in {ONE_AGENT, IN_DOMAIN, HELD_OUT} & set(told.settings):
         rows = {
             row[0]: [float(cell.split()[0]) for cell in row[1:]]
             for row in tables.controls(told, "reference", setting).rows
@@ -145,7 +150,111 @@ def test_every_protocol_has_its_tables_and_figures(protocol: Protocol) -> None:
         assert rows["agent K=5"] == pytest.approx([0.8] * 3, abs=0.03)
         assert rows["agent K=0"] == pytest.approx([0.2] * 3, abs=0.03)
     figures.heat_map(told, "reference").savefig(io.BytesIO())
-    figures.adaptation_curves(told).savefig(io.BytesIO())
+    for setting in {ONE_AGENT, HELD_OUT} & set(told.settings):
+        figures.domain_curves(told, setting).savefig(io.BytesIO())
+    if protocol != "leave-out":
+        figures.adaptation_curves(told).savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_one_agent_and_left_out_for_programs(protocol: Protocol) -> None:
+    """``{domain: {"K=5": [estimate, low, high]}}`` of the first arm; empty where the run has none."""
+    told = story(protocol)
+    assert (told.one_agent is None) == (protocol == "leave-out")
+    there = {
+        ONE_AGENT: () if protocol == "leave-out" else DOMAINS,
+        HELD_OUT: () if protocol == "pairs" else DOMAINS,
+    }
+    for setting, domains in there.items():
+        found = means.by_domain(told, setting)
+        assert tuple(found) == domains
+        for at in domains:
+            assert list(found[at]) == ["K=0", "K=1", "K=5", "K=5 swap", "K=5 zero"]
+            estimate, low, high = found[at]["K=5"]
+            assert estimate == pytest.approx(0.8, abs=0.02)
+            assert low < estimate < high
+            assert found[at]["K=5 swap"][0] == pytest.approx(0.2, abs=0.02)
+    groups = means.by_group(told, "reference")
+    assert (
+        set(groups)
+        == {"pairs": {"one_agent", "single"}, "leave-out": {"left_out"}, "both": {"one_agent", "single", "left_out"}}[
+            protocol
+        ]
+    )
+    for group in groups.values():
+        assert group["K=5"][0] == pytest.approx(0.8, abs=0.02)
+        counted = group["counts"]
+        assert [counted[name] for name in ("domains", "gains", "swap_lowers", "own_above_swapped")] == [3] * 4
+        assert [counted[name] for name in ("above_floor", "above_floor_by_interval", "below_floor_by_interval")] == [
+            3,
+            3,
+            0,
+        ]
+
+
+def test_a_mean_is_of_domains_and_clipped_on_demand(pairs: Results) -> None:
+    """One domain far below the floor rules the mean, and the clipped mean by no more than -1."""
+    one = pairs.one_agent
+    assert one is not None
+    at = pairs.baselines["portfolio"]
+    bad = pairs.returns | {
+        (one.id, "portfolio"): pairs.returns[one.id, "portfolio"] - 20 * (at.reference - at.floor)[0]
+    }
+    sunk = dataclasses.replace(pairs, returns=bad)
+    cells, most = sunk.cells(ONE_AGENT), Condition(5)
+    scores = [sunk.score(agent, "reference", target, most).estimate for agent, target in cells]
+    mean, clipped = (means.mean(sunk, "reference", cells, most, limit) for limit in (np.inf, 1.0))
+    assert mean.estimate == pytest.approx(np.mean(scores))
+    assert clipped.estimate == pytest.approx(np.clip(scores, -1, 1).mean())
+    assert mean.estimate < -5 < -1 < clipped.estimate
+    for found in (mean, clipped):
+        assert found.low < found.estimate < found.high
+    counted = means.count(sunk, "reference", cells)
+    assert (counted.above_floor, counted.below_floor_by_interval, counted.lowest_in) == (2, 1, "portfolio")
+
+
+def test_seeds_of_one_agent_are_resampled_together() -> None:
+    """What a training run does in all domains is one piece of evidence: the interval is as wide as that of one domain.
+
+    Agents of one domain each have runs of their own, so the interval of their mean shrinks by the root of the domains.
+    """
+    told = story(noise=0.0)
+    shift = np.array([-0.3, 0.0, 0.3], np.float32)[:, None, None, None] * 2.0
+    moved = {key: (array + np.tile(shift, (len(ARMS), 1, 1, 1))).astype("f4") for key, array in told.returns.items()}
+    told = dataclasses.replace(told, returns=moved)
+    width = {
+        setting: (lambda found: found.high - found.low)(
+            means.mean(told, "reference", told.cells(setting), Condition(5))
+        )
+        for setting in (ONE_AGENT, IN_DOMAIN)
+    }
+    alone = told.score(single(told), "reference", "portfolio", Condition(5))
+    assert width[ONE_AGENT] == pytest.approx(alone.high - alone.low, rel=0.05)
+    assert width[IN_DOMAIN] == pytest.approx(width[ONE_AGENT] / np.sqrt(3), rel=0.2)
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_the_opening_says_what_came_out(protocol: Protocol) -> None:
+    asked, came_out, beware = opening.sentences(story(protocol))
+    assert ("3 kinds of allocation problem" in asked) == (protocol != "leave-out")
+    assert ("left out of its training" in asked) == (protocol != "pairs")
+    assert "0.80" in came_out
+    assert ("left out agents score 0.8" in came_out) == (protocol != "pairs")
+    assert ("this run tested none" in beware) == (protocol == "pairs")
+    assert "there are 3 training runs" in beware
+
+
+def test_what_agents_with_domains_left_out_know() -> None:
+    told = story("both")
+    agents = [agent for agent, _ in told.cells(HELD_OUT)]
+    kept = {
+        agent.id: {"reference": {"training domains": {"K=5": score, "K=0": 0.1}}}
+        for agent, score in zip(agents, (0.4, 0.6, 0.8), strict=True)
+    }
+    assert means.at_home(told, "reference", kept) == pytest.approx({"K=5": 0.6, "K=0": 0.1})
+    assert means.at_home(told, "rl-only", kept) == {}
+    assert means.at_home(told, "reference", kept | {agents[0].id: None}) == {}
+    assert any("score 0.60 at K=5, 0.10 at K=0" in line for line in tables.headline(told, {}, kept))
 
 
 def test_overall_is_the_interquartile_mean_of_cells(pairs: Results) -> None:
@@ -176,21 +285,24 @@ def test_nothing_to_score_at_all() -> None:
 
 
 def test_few_seeds_are_admitted(pairs: Results) -> None:
-    assert any("about 75 %" in line for line in tables.headline(pairs, tables.verdicts(pairs)))
+    assert any("about 75 %" in line for line in tables.headline(pairs, tables.verdicts(pairs), {}))
     one = dataclasses.replace(pairs, seeds=1, returns={key: a[::SEEDS] for key, a in pairs.returns.items()})
-    assert any(line.startswith("One seed") for line in tables.headline(one, tables.verdicts(one)))
+    assert any(line.startswith("One seed") for line in tables.headline(one, tables.verdicts(one), {}))
 
 
 def test_one_domain_has_no_other_cells() -> None:
     whole = story()
     everyone = plan.training_runs("pairs", ("portfolio",))
     returns = {(agent.id, "portfolio"): whole.returns["multitask-all", "portfolio"] for agent in everyone}
-    single = dataclasses.replace(
+    alone = dataclasses.replace(
         whole, agents=everyone, baselines={"portfolio": whole.baselines["portfolio"]}, returns=returns
     )
-    assert single.cells(CROSS_DOMAIN) == []
-    assert all(row[2] == "none" for row in tables.aggregate(single).rows)
-    assert len(tables.headline(single, tables.verdicts(single))) == 2 + 2  # an own-domain line an arm, two notes
+    assert alone.cells(CROSS_DOMAIN) == []
+    assert alone.one_agent is None
+    assert alone.settings == (IN_DOMAIN,)
+    assert all(len(row) == 2 for row in tables.aggregate(alone).rows)
+    assert len(opening.sentences(alone)) == 3
+    assert len(tables.headline(alone, tables.verdicts(alone), {})) == 2 + 2  # an own-domain line an arm, two notes
 
 
 class Tags(html.parser.HTMLParser):
@@ -241,7 +353,9 @@ def test_page_is_self_contained(written: pathlib.Path) -> None:
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
-    assert len(tags.sources) == 4  # two heat maps, adaptation, training
+    assert len(tags.sources) == 5  # the one agent, two heat maps, single sources, training
+    order = ["Asked: ", "Came out, ", "Do not conclude ", 'alt="one_agent"', 'alt="matrix_reference"', "<table>"]
+    assert sorted(order, key=text.index) == order
     assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
     assert "run &amp; co" in text
     assert "&lt;3&gt;" in text
@@ -250,13 +364,19 @@ def test_page_is_self_contained(written: pathlib.Path) -> None:
 
 def test_files_of_a_run(written: pathlib.Path, pairs: Results) -> None:
     figures_there = {file.name for file in (written / "figures").iterdir()}
-    assert figures_there == {"matrix_reference.png", "matrix_rl-only.png", "adaptation.png", "training.png"}
+    assert figures_there == {
+        f"{n}.png" for n in ("one_agent", "matrix_reference", "matrix_rl-only", "adaptation", "training")
+    }
     assert runs.faults(written) == []
     with np.load(written / runs.RETURNS) as raw:
         kept = raw["returns/multitask-all/portfolio"]
         np.testing.assert_array_equal(kept, pairs.returns["multitask-all", "portfolio"])
         np.testing.assert_array_equal(raw["anchors/portfolio/noop"], pairs.baselines["portfolio"].returns["noop"])
     summary = json.loads((written / "summary.json").read_text())
+    assert list(summary["one_agent"]) == list(DOMAINS)
+    assert summary["left_out"] == summary["at_home"]["reference"] == {}
+    assert summary["one_agent"]["portfolio"] == summary["scores"]["source: all"]["reference"]["portfolio"]
+    assert set(summary["means"]) == set(ARMS)
     assert summary["verdicts"]["reference"]["own domain, new tasks"]["strict"] == 9
     assert summary["scores"]["source: portfolio"]["reference"]["portfolio"]["K=5"][0] == pytest.approx(0.8, abs=0.02)
 
@@ -267,7 +387,7 @@ def test_scores_in_long_format(written: pathlib.Path, pairs: Results) -> None:
     assert len(rows) == len(pairs.agents) * len(DOMAINS) * len(ARMS) * len(CONDITIONS) * SEEDS
     asked = {"role": "source", "trained_on": "portfolio", "target": "portfolio", "arm": "reference", "K": "5"}
     mine = [row for row in rows if asked.items() <= row.items() and row["control"] == "none"]
-    scores = pairs.seed_scores(pairs.sources[1], "reference", "portfolio", Condition(5))
+    scores = pairs.seed_scores(single(pairs), "reference", "portfolio", Condition(5))
     assert [float(row["score"]) for row in mine] == scores.tolist()
     for row in mine:
         pooled = (float(row["return"]) - float(row["floor"])) / (float(row["reference"]) - float(row["floor"]))
@@ -284,7 +404,7 @@ def test_console_shows_all_tables_and_sentences(pairs: Results) -> None:
         assert text in stream.getvalue()
 
 
-DRAWN = ("figures/matrix_reference.png", "figures/adaptation.png")
+DRAWN = ("figures/one_agent.png", "figures/matrix_reference.png", "figures/adaptation.png")
 MADE = ("scores.csv", "summary.json", "report.html", *DRAWN)
 
 
