@@ -88,7 +88,9 @@ def prior(rule: Rule, hypotheses: np.ndarray, classes: chex.Array) -> least_squa
     """What is believed of the flows' weights under each hypothesis once their ``classes bool[K, C]`` are seen."""
     of_class = jnp.where(classes[None], jnp.asarray(hypotheses)[:, None, :], 0.0).sum(-1)
     variance = (rule.spread * of_class) ** 2
-    return least_squares.Belief(rule.contract * of_class, variance[:, :, None] * jnp.eye(classes.shape[0]))
+    return least_squares.Belief(
+        rule.contract * of_class, variance[:, :, None] * jnp.eye(classes.shape[0], dtype=jnp.float32)[None]
+    )
 
 
 def frame_seen(
