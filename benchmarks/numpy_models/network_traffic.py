@@ -29,11 +29,11 @@ class LoopModel(numpy_model.LoopModel):
     """One transmitter. ``params``: the leaves of NetworkTrafficParams by name, unbatched."""
 
     def __init__(
-        self, params: dict[str, np.ndarray], num_periods: int = 32, activations: Activations | None = None
+        self, params: dict[str, np.ndarray], num_periods: int = 24, activations: Activations | None = None
     ) -> None:
         self.p = [float(x) for x in params["connectivity"]]
         self.classes = [int(x) for x in params["service_class"]]
-        self.c = [float(params["class_weight"][i]) for i in self.classes]
+        self.c = [float(params["class_weight"][i] * v) for i, v in zip(self.classes, params["contract"], strict=True)]
         self.success_cdf = np.asarray(params["success_cdf"], float).tolist()
         self.arrival_cdf = np.asarray(params["arrival_cdf"], float).tolist()
         self.f, self.on_length, self.loss = (float(params[n]) for n in ("on_fraction", "on_length", "loss"))
@@ -145,12 +145,13 @@ class BatchModel(numpy_model.BatchModel):
     """``B`` transmitters in lockstep. ``params`` have a leading axis B; arrays are updated in place."""
 
     def __init__(
-        self, params: dict[str, np.ndarray], num_periods: int = 32, activations: Activations | None = None
+        self, params: dict[str, np.ndarray], num_periods: int = 24, activations: Activations | None = None
     ) -> None:
         self.p = np.asarray(params["connectivity"], np.float32)
         self.batch, self.k = self.p.shape
         classes = np.asarray(params["service_class"])
         self.c = np.take_along_axis(np.asarray(params["class_weight"], np.float32), classes, axis=1)
+        self.c = self.c * np.asarray(params["contract"], np.float32)
         self.success_cdf = np.asarray(params["success_cdf"], np.float32)
         self.arrival_cdf = np.asarray(params["arrival_cdf"], np.float32)
         self.slots, self.num_periods = self.arrival_cdf.shape[-1] - 1, num_periods

@@ -66,7 +66,7 @@ class LoopModel(numpy_model.LoopModel):
     def __init__(
         self,
         params: dict[str, np.ndarray],
-        num_periods: int = 48,
+        num_periods: int = 24,
         storage_buses: tuple[int, ...] = (3, 9, 14),
         levels: int = 5,
         num_wind: int = 5,
@@ -126,7 +126,7 @@ class LoopModel(numpy_model.LoopModel):
         for bus, power in zip(self.buses, draw, strict=True):
             injection[bus - 1] -= power
         flow = self.flows(injection)
-        over = np.maximum(np.abs(flow) - self.p["rating"] * ieee14.RATING, 0.0)
+        over = np.maximum(np.abs(flow) - np.array(self.p["rating"]) * ieee14.RATING, 0.0)
         fuel = sum(a * p * p + b * p for a, b, p in zip(self.a, self.b, output, strict=True)) + SHED * unserved
         return {
             "net": net,
@@ -139,6 +139,7 @@ class LoopModel(numpy_model.LoopModel):
             "curtailed": curtailed,
             "unserved": unserved,
             "injection": injection,
+            "green": green,
         }
 
     def flows(self, injection: np.ndarray) -> np.ndarray:
@@ -147,7 +148,10 @@ class LoopModel(numpy_model.LoopModel):
         return (angle[ieee14.LINES[:, 0] - 1] - angle[ieee14.LINES[:, 1] - 1]) / ieee14.REACTANCE
 
     def congestion(self, hour: dict[str, Any], bus: int) -> float:
-        """Overload cost of one more MW drawn at a bus, served by the units off their limits, $/MWh."""
+        """Overload cost of one more MW drawn at a bus, $/MWh.
+
+        It is served by the units off their limits, by wind and sun that are curtailed, or by load that is shed.
+        """
         free = [
             1 / (2 * a) if b < hour["price"] < b + 2 * a * top else 0.0
             for a, b, top in zip(self.a, self.b, self.high, strict=True)
@@ -156,6 +160,11 @@ class LoopModel(numpy_model.LoopModel):
         shift[bus - 1] -= 1
         for at, share in zip(ieee14.UNIT_BUS, free, strict=True):
             shift[at - 1] += share / sum(free) if sum(free) else 0.0
+        if hour["curtailed"]:
+            for at, power in zip((WIND_AT, SUN_AT), hour["green"], strict=True):
+                shift[at - 1] += power / sum(hour["green"])
+        if hour["unserved"]:
+            shift += ieee14.BUS_LOAD / ieee14.BUS_LOAD.sum()
         return float(OVER * np.sum(np.sign(hour["flow"]) * (hour["over"] > 0) * self.flows(shift)))
 
     def conditions(self) -> tuple[float, list[float]]:
@@ -185,7 +194,7 @@ class LoopModel(numpy_model.LoopModel):
         idle, hour = self.operate(load, green, [0.0] * self.d), self.operate(load, green, self.drawn)
         self.last_reward = (idle["cost"] - hour["cost"]) / 100
         self.load, self.green, self.output = load, green, hour["output"]
-        self.loading = float(np.max(np.abs(hour["flow"]) / (p["rating"] * ieee14.RATING)))
+        self.loading = float(np.max(np.abs(hour["flow"]) / (np.array(p["rating"]) * ieee14.RATING)))
         self.prices.append(hour["price"])
         self.local = [hour["price"] + self.congestion(hour, bus) for bus in self.buses]
         self.charge = [c + m for c, m in zip(self.charge, self.move, strict=True)]
@@ -254,7 +263,7 @@ class BatchModel(numpy_model.BatchModel):
     def __init__(
         self,
         params: dict[str, np.ndarray],
-        num_periods: int = 48,
+        num_periods: int = 24,
         storage_buses: tuple[int, ...] = (3, 9, 14),
         levels: int = 5,
         num_wind: int = 5,
@@ -277,7 +286,7 @@ class BatchModel(numpy_model.BatchModel):
         self.per_green = self.per_bus[[WIND_AT - 1, SUN_AT - 1]]
         self.per_store = self.per_bus[np.array(storage_buses) - 1]
         self.per_load = (ieee14.BUS_LOAD / ieee14.BUS_LOAD.sum()).astype(f32) @ self.per_bus
-        self.rating = (p["rating"][:, None] * ieee14.RATING).astype(f32)
+        self.rating = (p["rating"] * ieee14.RATING).astype(f32)
         quantum, eta = p["capacity"] / self.full, p["efficiency"]
         self.by_move = np.stack([0 * eta, quantum / eta, -quantum * eta]).astype(f32)  # [3, B, D]; -1 comes last
         self.start = p["initial_charge"].astype(np.int32)
@@ -391,7 +400,9 @@ class BatchModel(numpy_model.BatchModel):
         total_over = over.sum(1)
         reward = (idle_cost - cost + OVER * (idle_over.sum(1) - total_over)) / 100
         toll = np.where(over > 0, np.float32(OVER) * np.sign(flow), 0)
-        local = price + ((toll @ self.per_unit.T) * response).sum(1)
+        local = price + ((toll @ self.per_unit.T) * response).sum(1) + (unserved > 0) * (toll @ self.per_load)
+        spare = (curtailed > 0)[:, None] * green / np.maximum(green.sum(1, keepdims=True), np.float32(1e-6))
+        local += ((toll @ self.per_green.T) * spare).sum(1)
         self.charge += self.move
         self.move[:] = 0
         self.wind = (uniforms[:, :1] > self.wind_cdf[self.wind]).sum(1)

@@ -22,8 +22,8 @@ UNIT_COST, IS_TURN, DECIDED, PROGRESS, LAST_REWARD = columns(
     "unit_cost", "is_turn", "decided", "progress", "last_reward"
 )
 PLACE, SUPPLY = columns("private_a", "private_b")
-NOMINAL = 1.4
-"""Units a period that are expected to be asked for."""
+NOMINAL = 2.4 / math.log(25.0)
+"""Units a period that are expected to be asked for: mean of rates from .1 to 2.5 that are log-uniform."""
 DEMANDS = 32
 """Demands are at most one less."""
 

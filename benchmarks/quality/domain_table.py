@@ -99,7 +99,7 @@ DESCRIPTIONS: dict[str, Description] = {
     ),
     "network_traffic": Description(
         "parallel queues with random links, Tassiulas & Ephremides 1993",
-        "class weights, success and arrival rates",
+        "weights of classes and contracts, success and arrival rates",
         "tuned c-mu index",
     ),
     "portfolio": Description(

@@ -10,7 +10,8 @@ sent together (by default one flow); then the frame goes on the air. For flow k,
     reward = -sum_k c_k (q'_k + loss drop_k) / K                [weighted packets per flow]
 
 With R = 1 this is the published slot model. By Little's law the sum of costs is the weighted delay of all packets.
-What a service class is worth (c), success rates mu, connectivities p, arrival rates lambda and f are the task's secret.
+What a service class and a flow's contract are worth (their product is c), success rates mu, connectivities p, arrival
+rates lambda and f are the task's secret.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from envs_jax.references import max_weight
 
 CLASS_WEIGHTS, NUM_CLASSES = (1 / 3, 2 / 3, 1.0, 2.0), 4
 """Holding cost of a packet of the service classes with delay budgets 300, 150, 100, 50 ms: 100 ms / budget."""
+CONTRACT_RANGE = (1 / 3, 3.0)
+"""What a flow's contract makes of its class's weight, of every flow by itself; log-uniform."""
 ORDERS = learning.orders(CLASS_WEIGHTS)
 """Of the weights among the classes, ``f32[24, 4]``."""
 SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE = (0.3, 1.0), (0.4, 1.0), (0.5, 0.95)
@@ -87,7 +90,8 @@ class NetworkTrafficParams(EnvParams):
     loss: ``f32[]`` a lost packet costs as much as one that waits this many frames.
     start: ``i32[]`` initial queues are uniform on 0..start [packets].
     on_length: ``f32[]`` mean frames in a row that a source is on, at least max(1, f / (1 - f)).
-    class_weight: ``f32[4]`` c of the classes [1 / packet / frame]. Hidden; felt in every reward.
+    class_weight: ``f32[4]`` of the classes [1 / packet / frame]. Hidden; felt in every reward.
+    contract: ``f32[K]`` factor on it: c is the product of the two. Hidden; felt in every reward.
     success_rate: ``f32[K]`` mu. Hidden; felt in acknowledgements.
     connectivity: ``f32[K]`` p. Hidden; felt in the links' state.
     arrival_rate: ``f32[K]`` lambda, mean packets per frame, below R f. Hidden; felt in the queues.
@@ -102,6 +106,7 @@ class NetworkTrafficParams(EnvParams):
     start: chex.Array
     on_length: chex.Array
     class_weight: chex.Array
+    contract: chex.Array
     success_rate: chex.Array
     connectivity: chex.Array
     arrival_rate: chex.Array
@@ -164,8 +169,9 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     The target is the longest queue served; of the own rule, if no flow is ready, there is none.
 
-    Hidden: class weights, mu, p, lambda, f. Rewards are linear in the packets of each class that were left, that is in
-    ``level``, ``private_b``, ``outflow``; ``outflow`` and ``private_a`` are samples of mu, ``private_f`` of p.
+    Hidden: class weights, contracts, mu, p, lambda, f. Rewards are linear in the packets of each flow that were left,
+    that is in ``level``, ``private_b``, ``outflow``; ``outflow`` and ``private_a`` are samples of mu, ``private_f`` of
+    p.
 
     Invariants: arrivals = acknowledged + dropped + change of the queue, for every flow; queues stay in [0, B]; nothing
     is sent over a link that is down, nor more packets than there are; permuting flows permutes everything; with p = 1,
@@ -199,7 +205,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
     name = "network_traffic"
     hidden = (
-        *("class_weight", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
+        *("class_weight", "contract", "success_rate", "connectivity", "arrival_rate", "on_fraction"),
         *("success_cdf", "arrival_cdf"),
     )
     ingredients = ("success_rate", "arrival_rate")
@@ -218,13 +224,15 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         attempts=10.0,
         link=0.6,
         frames=3.0,
+        contract=1.2,
+        spread=0.7,
     )
 
     def __init__(
         self,
         num_flows: int = 8,
         slots_per_frame: int = 4,
-        num_periods: int = 32,
+        num_periods: int = 24,
         activations: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         super().__init__()
@@ -274,6 +282,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         buffer: chex.Numeric = 50,
         loss: chex.Numeric = 20.0,
         start: chex.Numeric = 0,
+        contract: chex.Numeric = 1.0,
     ) -> NetworkTrafficParams:
         """A task from its quantities (see :class:`NetworkTrafficParams`); scalars hold for every flow.
 
@@ -284,6 +293,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         self._check_instance(
             arrival_rate, success_rate, connectivity, class_weight, service_class, on_fraction, on_length
         )
+        checks.numbers(self.name, "contract", contract, 0.0, shape=(self.num_flows,), per="one a flow", scalar=True)
         checks.numbers(self.name, "buffer", buffer, 1, 2**30, whole=True)
         checks.number(self.name, "loss", loss, 0.0)
         checks.numbers(self.name, "start", start, 0, 2**30, whole=True)
@@ -292,7 +302,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             return jnp.broadcast_to(jnp.asarray(x, dtype), (self.num_flows,))
 
         rates = {"arrival_rate": arrival_rate, "success_rate": success_rate, "connectivity": connectivity}
-        rates = {name: flows(x) for name, x in rates.items()}
+        rates = {name: flows(x) for name, x in (rates | {"contract": contract}).items()}
         scalars = {"loss": loss, "on_length": on_length, "on_fraction": on_fraction, "class_weight": class_weight}
         scalars = {name: jnp.asarray(x, jnp.float32) for name, x in scalars.items()}
         if service_class is None:
@@ -350,13 +360,14 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
 
         Loads are split among flows by Dirichlet(2); an on source sends in at most 95 % of its slots.
         """
-        u = self.task_uniforms(key, split, 2 + NUM_CLASSES + 5 * self.num_flows)
-        order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(5, self.num_flows)
+        u = self.task_uniforms(key, split, 2 + NUM_CLASSES + 6 * self.num_flows)
+        order, rest = u[2 : 2 + NUM_CLASSES], u[2 + NUM_CLASSES :].reshape(6, self.num_flows)
         drawn = zip((SUCCESS_RANGE, CONNECTIVITY_RANGE, LOAD_RANGE), (rest[0], rest[1], u[0]), strict=True)
         success, connectivity, load = (low + (high - low) * x for (low, high), x in drawn)
         on_fraction = jnp.where(u[1] < 0.5, BURST_FRACTION, 1.0)
         share = -jnp.log(rest[2] * rest[3])  # Gamma(2): normalised, Dirichlet(2)
         rate = load * success * share / share.sum()
+        least, most = CONTRACT_RANGE
         return self.instance(
             self.num_turns * jnp.minimum(rate, 0.95 * on_fraction),
             success,
@@ -366,6 +377,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
             on_fraction,
             max(BURST_SLOTS / self.num_turns, 1.0),
             start=START_BACKLOG,
+            contract=least * (most / least) ** rest[5],
         )
 
     def average_task(self, params: NetworkTrafficParams, population: NetworkTrafficParams) -> NetworkTrafficParams:
@@ -526,7 +538,7 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         return self._best(state, *plan)
 
     def heuristic_start(self) -> learning.Memory:
-        """All orders of the classes' weights are equally likely, nothing is known of links."""
+        """All orders of the classes' weights are equally likely, nothing is known of contracts and links."""
         return learning.start(ORDERS, self.num_flows)
 
     def heuristic_step(
@@ -551,18 +563,17 @@ class NetworkTraffic(ResourceEnv[NetworkTrafficState, NetworkTrafficParams]):
         # A reward at the bound is cut, and where a buffer is full packets may have been lost besides.
         valid = (frames >= 1.0) & (last_reward > -10.0) & jnp.all(level < 1.0)
         frame = (waiting, slots * acked, slots * (acked + failed), -k * last_reward, valid)
-        seen = learning.frame_seen(memory, ORDERS, classes, *frame)
+        seen = learning.frame_seen(rule, memory, ORDERS, classes, *frame, first=frames < 1.0)
         memory = jax.tree.map(lambda new, old: jnp.where(decided <= 0.0, new, old), seen, memory)
         times_up = 0.1 * (frames + 2.0) / jnp.abs(apart) - 1.0
-        weight = jnp.sum(jnp.where(classes, learning.class_weights(memory, ORDERS), 0.0), axis=-1)
-        index = learning.index(rule, memory, weight, waiting, inflow, times_up, frames, self.largest > 1)
+        index = learning.index(rule, memory, waiting, inflow, times_up, frames, self.largest > 1)
         return max_weight.best(self.menu, index, (apart > 0.0) & (waiting > 0.0)), memory
 
 
 def _weight(params: NetworkTrafficParams) -> chex.Array:
-    """Weight of every flow's class, ``f32[K]``."""
+    """What a waiting packet of each flow costs, c ``f32[K]``."""
     mine = _one_hot(params.service_class, NUM_CLASSES)
-    return jnp.sum(jnp.where(mine, params.class_weight, 0.0), axis=-1)
+    return params.contract * jnp.sum(jnp.where(mine, params.class_weight, 0.0), axis=-1)
 
 
 def _one_hot(index: chex.Array, size: int) -> chex.Array:

@@ -35,6 +35,8 @@ FLAT = 1e-4
 SHED_COST, OVERLOAD_COST = 1000.0, 100.0
 """$ per MWh of load not served, and per MWh above a line's rating."""
 _HOURS = np.arange(24)
+RATING_RANGE = (0.3, 0.9)
+"""What is left of a line's published rating in a task, of every line by itself; uniform."""
 SUN = np.maximum(np.sin(np.pi * (_HOURS - 6) / 12), 0.0).astype(np.float32)
 """Clear-sky output by hour of the day, relative to capacity."""
 _SIN, _COS = (wave(2 * np.pi * _HOURS / 24).astype(np.float32) for wave in (np.sin, np.cos))
@@ -91,7 +93,7 @@ class SmartGridParams(EnvParams):
       clearness: ``f32[]`` mean clearness of the sky, in [0, 1]. Hidden.
       available: ``f32[5]`` share of each thermal unit's capacity that is not out of service, in (0, 1]. Hidden.
       efficiency: ``f32[D]`` one-way efficiency eta, in (0, 1]. Hidden.
-      rating: ``f32[]`` factor on the lines' ratings, positive. Hidden.
+      rating: ``f32[L]`` factor on each line's rating, positive. Hidden.
       supply_price, supply_output, supply_total, supply_slope, supply_response: the tables of the thermal units'
         :class:`~envs_jax.references.economic_dispatch.Supply` with ``fuel`` and ``available``, made once a task and not
         every hour. Hidden, derived: see :meth:`SmartGrid.with_supply`.
@@ -125,7 +127,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
         solar  = S max(0, sin(pi (h - 6) / 12)) clip(clearness + .2 y, 0, 1)                        MW
         net    = load - wind - solar + sum_d draw_d                                                 MW
         P      = argmin sum_i fuel_i (a_i P_i^2 + b_i P_i)  s.t.  sum P = net, 0 <= P_i <= A_i Pmax_i
-        flow   = H (injections),  overload = sum_l max(|flow_l| - rating * rating_l, 0)             MW
+        flow   = H (injections),  overload = sum_l max(|flow_l| - rating_l * published_l, 0)             MW
         C      = fuel cost + 1000 unserved + 100 overload                                           $
         reward = (C if all storages were idle - C) / 100                                            100 $
         charge' = charge + m;   z', y' by their chains
@@ -136,8 +138,8 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
     weather and the charge of all storages, is exact. What is stored at the end is worth nothing.
 
     Hidden: the load's profile, fuel factors ``fuel``, what is in service of the units ``A``, wind and solar capacity
-    ``W`` and ``S`` (plants behind the meter), clearness, each storage's ``eta``, the factor ``rating`` on the lines'
-    ratings. Shown: charge, this hour's weather, and all that the control room measured in the last hour.
+    ``W`` and ``S`` (plants behind the meter), clearness, each storage's ``eta``, the factor ``rating`` on each line's
+    rating. Shown: charge, this hour's weather, and all that the control room measured in the last hour.
 
     ====== =========== ====================================================================================
     token  column      quantity
@@ -219,7 +221,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
     def __init__(
         self,
-        num_periods: int = 48,
+        num_periods: int = 24,
         storage_buses: Sequence[int] = (3, 9, 14),
         levels: int = 5,
         num_wind: int = 5,
@@ -276,6 +278,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             rating=self.grid.rating,
             sun=SUN,
             persistence=PERSISTENCE,
+            toll=OVERLOAD_COST,
             units=planner.Units(_PRICE, *(self.size * scale for scale in (_POWER, _STORE, _SIZE, _LOAD))),
         )
 
@@ -296,7 +299,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             solar_capacity=jnp.float32(0.0),
             clearness=jnp.float32(0.7),
             efficiency=jnp.full((self.num_turns,), 0.9, jnp.float32),
-            rating=jnp.float32(1.0),
+            rating=jnp.ones((len(self.grid.rating),), jnp.float32),
             **self._supply(ones, ones),
         )
 
@@ -305,11 +308,12 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
 
         A season and a day of the RTS, peak .9 to 1.3 of 259 MW; fuel factors of units 1-2 .8 to 1.2, of units 3-5 1 to
         4 each; units 1 and 2 at .3 to .7 and .3 to 1 of their capacity; 0 to 160 MW of wind, 0 to 240 MW of sun with
-        clearness .4 to 1; efficiencies .8 to .97; ratings .4 to .8.
+        clearness .4 to 1; efficiencies .8 to .97; ratings .3 to .9 of the published, of every line by itself.
         """
-        n = self.num_units
-        u = self.task_uniforms(key, split, 8 + n + self.num_turns)
-        fuel, (first, second, *plants), efficiency = u[2 : 2 + n], u[2 + n : 8 + n], u[8 + n :]
+        n, lines = self.num_units, len(self.grid.rating)
+        u = self.task_uniforms(key, split, 7 + n + self.num_turns + lines)
+        fuel, (first, second, *plants) = u[2 : 2 + n], u[2 + n : 7 + n]
+        efficiency, rating = u[7 + n : 7 + n + self.num_turns], u[7 + n + self.num_turns :]
         shape = jnp.asarray(self.shapes / self.shapes.max(-1, keepdims=True), jnp.float32)
         large = jnp.asarray(self._large)
         in_service = jnp.where(jnp.cumsum(large, dtype=jnp.int32) == 1, 0.3 + 0.4 * first, 0.3 + 0.7 * second)
@@ -320,7 +324,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             wind_capacity=self.size * 160.0 * plants[0],
             solar_capacity=self.size * 240.0 * plants[1],
             clearness=0.4 + 0.6 * plants[2],
-            rating=0.4 + 0.4 * plants[3],
+            rating=RATING_RANGE[0] + (RATING_RANGE[1] - RATING_RANGE[0]) * rating,
             efficiency=0.8 + 0.17 * efficiency,
         )
         return self.with_supply(params)
@@ -429,7 +433,7 @@ class SmartGrid(ResourceEnv[SmartGridState, SmartGridParams]):
             green=green,
             output=hour.dispatch.output,
             drawn=draw,
-            loading=jnp.max(jnp.abs(hour.flow) / jnp.asarray(self.grid.rating, jnp.float32)) / params.rating,
+            loading=jnp.max(jnp.abs(hour.flow) / (params.rating * jnp.asarray(self.grid.rating, jnp.float32))),
             price=price,
             prices=jnp.stack([mean, lowest, jnp.maximum(price, highest)]),
             local_price=price + dc_network.congestion_price(self.network, hour, OVERLOAD_COST),

@@ -14,28 +14,35 @@ joint order can be reached. Demand rates, shortage and order costs are the task'
 from __future__ import annotations
 
 import functools
+import math
+from typing import ClassVar
 
 import chex
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from envs_jax import checks, sampling
 from envs_jax.environment import EnvParams, EnvState, ResourceEnv
+from envs_jax.heuristics import warehouse as ledger
 from envs_jax.observation import Observation, bounded, make_observation
 from envs_jax.references import warehouse_sweep as sweep
 
-RATE_RANGE = (0.3, 2.5)
-"""Demand rate of a task's level [units/period], uniform."""
-SHORTAGE_RANGE = (3.0, 15.0)
-"""Cost of a lost sale [money/unit], uniform."""
-ORDER_COST_RANGE = (0.0, 6.0)
+RATE_RANGE = (0.1, 2.5)
+"""Demand rate of a task's level [units/period], log-uniform: slow movers and fast ones."""
+SHORTAGE_RANGE = (1.0, 30.0)
+"""Cost of a lost sale [money/unit], log-uniform: from goods that any shop has to spare parts for what stands still."""
+ORDER_COST_RANGE = (0.0, 12.0)
 """Cost of an order [money/order], uniform."""
 HOLDING_RANGE = (0.5, 1.5)
 """Holding cost [money/unit/period], uniform."""
-NOMINAL_RATE = 0.5 * (RATE_RANGE[0] + RATE_RANGE[1])
+NOMINAL_RATE = (RATE_RANGE[1] - RATE_RANGE[0]) / math.log(RATE_RANGE[1] / RATE_RANGE[0])
 """Demand rate that is expected before any is seen [units/period]. Public."""
 DEMANDS = 32
 """Tabulated demands: at rate 2.5 the mass beyond is below float32's resolution."""
+REWARD_SCALE = 0.05
+"""Of rewards in an observation [1 / money]."""
 MOST_STOCKS = 4096
 """Joint stocks that the reference tabulates at most, by period and turn."""
 
@@ -76,7 +83,7 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
     ===== =========== ==================================================================================
     token column      quantity
     ===== =========== ==================================================================================
-    level urgency     units short of the nominal demand of a period, max(1.4 - y, 0); p is hidden
+    level urgency     units short of the nominal demand of a period, max(.746 - y, 0); p is hidden
     level slack       y [cap]
     level level       y [cap]
     level capacity    cap
@@ -124,6 +131,9 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
     ingredients = ()
     reward_unit = "money"
     reference_kind = "optimal"
+    rule: ClassVar[ledger.WarehouseRule] = ledger.WarehouseRule(
+        shortage=5.4, shortage_spread=8.7, order_cost=5.4, order_cost_spread=4.2, least_shortage=1.0
+    )
 
     def __init__(self, num_levels: int = 3, cap: int = 6, num_periods: int = 24) -> None:
         num_levels, cap, num_periods = checks.whole_numbers(
@@ -140,6 +150,7 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         self.num_actions = cap + 1
         self.num_uniforms = num_levels
         self.num_reset_uniforms = num_levels
+        self._demand = ledger.demand_tables(np.geomspace(*RATE_RANGE, ledger.NUM_RATES), cap)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
@@ -170,11 +181,16 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         return self.instance(ones, ones, 9.0 * ones, 3.0 * ones)
 
     def sample_params(self, key: chex.PRNGKey, split: str = "all") -> WarehouseParams:
-        """One task: lam ~ U(.3, 2.5), p ~ U(3, 15), K ~ U(0, 6), h ~ U(.5, 1.5), each level by itself."""
+        """One task, each level by itself.
+
+        lam from .1 to 2.5 and p from 1 to 30 log-uniform, K ~ U(0, 12), h ~ U(.5, 1.5).
+        """
         draws = self.task_uniforms(key, split, 4 * self.num_levels).reshape(4, self.num_levels)
-        ranges = (RATE_RANGE, SHORTAGE_RANGE, ORDER_COST_RANGE, HOLDING_RANGE)
-        rates, shortage, order_cost, holding = (
-            low + (high - low) * u for (low, high), u in zip(ranges, draws, strict=True)
+        rates, shortage = (
+            low * (high / low) ** u for (low, high), u in zip((RATE_RANGE, SHORTAGE_RANGE), draws[:2], strict=True)
+        )
+        order_cost, holding = (
+            low + (high - low) * u for (low, high), u in zip((ORDER_COST_RANGE, HOLDING_RANGE), draws[2:], strict=True)
         )
         return self.instance(rates, holding, shortage, order_cost)
 
@@ -190,6 +206,11 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
 
     def _level(self, turn: chex.Array) -> chex.Array:
         return self.num_levels - 1 - turn
+
+    def _joint(self, stock: chex.Array) -> chex.Array:
+        """Number ``i32[]`` of joint stocks ``i32[N]``, level 1's the most significant digit."""
+        stride = jnp.asarray([(self.cap + 1) ** i for i in reversed(range(self.num_levels))], jnp.int32)
+        return jnp.sum(stock * stride, dtype=jnp.int32)
 
     def _most(self, state: WarehouseState, level: chex.Array) -> chex.Array:
         """Units that may be moved into a level."""
@@ -264,7 +285,7 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
             "private_a": jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1),
             "private_b": jnp.concatenate([jnp.ones(1, jnp.float32), share[:-1]]),
             "progress": self.progress(state),
-            "last_reward": bounded(0.05 * state.last_reward),
+            "last_reward": bounded(REWARD_SCALE * state.last_reward),
         }
         amount = jnp.arange(self.num_actions, dtype=jnp.int32)
         moved = amount.astype(jnp.float32) / self.cap
@@ -289,16 +310,32 @@ class Warehouse(ResourceEnv[WarehouseState, WarehouseParams]):
         """The exact optimum of the episode given lam, p and K, also after other choices than its own."""
         del params, key
         period = jnp.minimum(self.period(state), self.num_periods - 1)
-        stride = jnp.asarray([(self.cap + 1) ** i for i in reversed(range(self.num_levels))], jnp.int32)
-        return plan[period, self._level(self.turn(state)), jnp.sum(state.stock * stride, dtype=jnp.int32)].astype(
-            jnp.int32
-        )
+        return plan[period, self._level(self.turn(state)), self._joint(state.stock)].astype(jnp.int32)
 
-    def heuristic_action(self, observation: Observation, key: chex.PRNGKey) -> chex.Array:
-        """Order up to five sixths of the cap, as far as possible, once less than a third is left."""
+    def heuristic_start(self) -> ledger.WarehouseMemory:
+        """Nothing sold and nothing billed yet."""
+        return ledger.start(self.rule, self.num_levels)
+
+    def heuristic_step(
+        self, memory: ledger.WarehouseMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, ledger.WarehouseMemory]:
+        """See :meth:`heuristic_by`, with the constants of ``rule``."""
+        return self.heuristic_by(self.rule, memory, observation, key)
+
+    def heuristic_by(
+        self, rule: ledger.WarehouseRule, memory: ledger.WarehouseMemory, observation: Observation, key: chex.PRNGKey
+    ) -> tuple[chex.Array, ledger.WarehouseMemory]:
+        """Plans with demand and costs as the episode has shown them: see :mod:`envs_jax.heuristics.warehouse`."""
         del key
-        own = jnp.sum(observation.column("level") * observation.column("is_turn"))
-        stock = jnp.round(own * self.cap).astype(jnp.int32)
-        wanted = jnp.where(stock < -(-self.cap // 3), -(-5 * self.cap // 6) - stock, 0)
-        legal = jnp.sum(observation.action_mask, dtype=jnp.int32) - 1
-        return jnp.minimum(wanted, legal).astype(jnp.int32)
+        column, n = observation.column, self.num_levels
+        stock, sales = (jnp.round(self.cap * column(name)) for name in ("level", "outflow"))
+        holding = 10.0 * column("unit_cost")
+        time = jnp.round(column("progress")[0] * self.horizon).astype(jnp.int32)
+        period, turn = time // n, time % n
+        memory = jax.tree.map(lambda new, old: jnp.where(time > 0, old, new), ledger.start(rule, n), memory)
+        cost = -column("last_reward")[0] / REWARD_SCALE
+        seen = ledger.remember(self._demand, memory, holding, stock, sales, cost, period > 0)
+        memory = jax.tree.map(lambda new, old: jnp.where(turn == 0, new, old), seen, memory)
+        flows = ledger.flows(rule, self._demand, memory, holding, self.num_periods - period)
+        wanted = flows[self._level(turn), self._joint(stock.astype(jnp.int32))].astype(jnp.int32)
+        return jnp.minimum(wanted, jnp.sum(observation.action_mask, dtype=jnp.int32) - 1), memory

@@ -9,7 +9,9 @@ loaded most and what storages drew. From these follow, one after another,
     sun         least squares of what was available on (1, .2 y), y the cloud index
     fuel        lambda over the published incremental cost at a unit's output: the least seen, it is more at a limit
     in service  a unit's output while lambda was above its incremental cost
-    ratings     published loading over measured loading of the line loaded most
+    ratings     a line's published loading over the measured loading of the line loaded most: no factor is less, and
+                that of the line which was loaded most is the largest such quotient; which line it was is told by how
+                local prices differ where one line alone is overloaded, else by what is believed of the ratings
     efficiency  a storage's quantum over what it drew
 
 Before that the means of the field stand in (:class:`SmartGridRule`). Wind and cloud are expected to go back to their
@@ -77,7 +79,8 @@ class SmartGridMemory(NamedTuple):
       floor: ``f32[n]`` largest such quotient while off: no fuel factor is below.
       most: ``f32[n]`` largest output [share of capacity].
       limit: ``f32[n]`` output while lambda was above the unit's incremental cost [share]; MANY if never.
-      rating: ``f32[]`` factor on the lines' ratings.
+      rating: ``f32[L]`` the least that the factor on each line's rating can be.
+      loaded: ``bool[L]`` whether the line is believed to have been the one loaded most.
       efficiency: ``f32[D]``.
     """
 
@@ -91,6 +94,7 @@ class SmartGridMemory(NamedTuple):
     most: chex.Array
     limit: chex.Array
     rating: chex.Array
+    loaded: chex.Array
     efficiency: chex.Array
 
 
@@ -119,6 +123,7 @@ class Public(NamedTuple):
       rating: ``f32[L]`` of the lines [MW].
       sun: ``f32[24]`` clear-sky output by hour of the day.
       persistence: of wind and cloud index.
+      toll: of a MW above a line's rating [$/MWh].
       units: of the observation's features.
     """
 
@@ -131,6 +136,7 @@ class Public(NamedTuple):
     rating: np.ndarray
     sun: np.ndarray
     persistence: float
+    toll: float
     units: Units
 
 
@@ -142,6 +148,7 @@ class Measured(NamedTuple):
       load: ``f32[]`` [MW], of the last hour, as all but ``weather`` and ``size``.
       green: ``f32[2]`` [MW].
       price: ``f32[]`` [$/MWh].
+      local_price: ``f32[D]`` at the storages' buses [$/MWh].
       share: ``f32[n]`` outputs [capacity].
       loading: ``f32[]`` of the line loaded most.
       drawn: ``f32[D]`` [MW].
@@ -154,6 +161,7 @@ class Measured(NamedTuple):
     load: chex.Array
     green: chex.Array
     price: chex.Array
+    local_price: chex.Array
     share: chex.Array
     loading: chex.Array
     drawn: chex.Array
@@ -189,7 +197,8 @@ def start(public: Public, storages: int) -> SmartGridMemory:
         floor=zeros(units),
         most=zeros(units),
         limit=zeros(units) + MANY,
-        rating=zeros(),
+        rating=zeros(len(public.rating)),
+        loaded=jnp.zeros((len(public.rating),), bool),
         efficiency=zeros(storages),
     )
 
@@ -201,7 +210,7 @@ def choose(
     column, storages, levels = observation.column, env.num_turns, env.levels
     time = jnp.round(column("progress")[0] * env.horizon).astype(jnp.int32)
     turn, seen = time % storages, measured(public, observation, time // storages, storages, levels)
-    updated, new = remember(public, memory, seen), (turn == 0) & (seen.period > 0)
+    updated, new = remember(rule, public, memory, seen), (turn == 0) & (seen.period > 0)
     memory = jax.tree.map(lambda after, before: jnp.where(new, after, before), updated, memory)
     memory = memory._replace(weather=seen.weather)
 
@@ -228,6 +237,7 @@ def measured(public: Public, observation: Observation, period: chex.Array, stora
         load=units.load * column("level")[-1],
         green=units.power * column("private_d")[plants],
         price=units.price * column("unit_value")[-1],
+        local_price=units.price * column("unit_value")[:storages],
         share=column("level")[storages:first],
         loading=column("level")[-2],
         drawn=units.store * (column("private_b")[:storages] - column("outflow")[:storages]),
@@ -237,7 +247,7 @@ def measured(public: Public, observation: Observation, period: chex.Array, stora
     )
 
 
-def remember(public: Public, memory: SmartGridMemory, seen: Measured) -> SmartGridMemory:
+def remember(rule: SmartGridRule, public: Public, memory: SmartGridMemory, seen: Measured) -> SmartGridMemory:
     """The memory with what was measured in the hour before ``seen.period``, which is not the first."""
     hour = (seen.period - 1) % 24
     quadratic, linear = jnp.asarray(public.unit_cost.T, jnp.float32)
@@ -261,7 +271,10 @@ def remember(public: Public, memory: SmartGridMemory, seen: Measured) -> SmartGr
     net = public.network
     factors = np.concatenate([net.of_unit, net.of_green, net.of_load[:, None], net.of_storage], 1)
     flow = jnp.matmul(jnp.asarray(factors), power, precision=jax.lax.Precision.HIGHEST)
-    published = jnp.max(jnp.abs(flow) / jnp.asarray(public.rating, jnp.float32))
+    published = jnp.abs(flow) / jnp.asarray(public.rating, jnp.float32)
+    least = jnp.where(seen.loading > 0.01, published / jnp.maximum(seen.loading, 0.01), 0.0)
+    most_loaded = overloaded_line(public, seen, flow, jnp.argmax(published / ratings(rule, memory)))
+    is_most = (jnp.arange(len(public.rating), dtype=jnp.int32) == most_loaded) & (seen.loading > 0.01)
 
     into, out = seen.quantum / jnp.maximum(seen.drawn, 1e-6), -seen.drawn / seen.quantum
     efficiency = jnp.where(seen.drawn > 0.0, into, out)
@@ -275,9 +288,30 @@ def remember(public: Public, memory: SmartGridMemory, seen: Measured) -> SmartGr
         floor=jnp.where(on, memory.floor, jnp.maximum(memory.floor, seen.price / linear)),
         most=jnp.maximum(memory.most, seen.share),
         limit=limit,
-        rating=jnp.where(seen.loading > 0.01, published / jnp.maximum(seen.loading, 0.01), memory.rating),
+        rating=jnp.maximum(memory.rating, least),
+        loaded=memory.loaded | is_most,
         efficiency=jnp.where(jnp.abs(seen.drawn) > 1e-3, jnp.clip(efficiency, 0.1, 1.0), memory.efficiency),
     )
+
+
+def overloaded_line(public: Public, seen: Measured, flow: chex.Array, otherwise: chex.Array) -> chex.Array:
+    """The line ``i32[]`` whose overload explains how local prices differ; ``otherwise`` where no line alone does.
+
+    A MW drawn at storage d in place of d' changes line l's flow by ``of_storage[l, d'] - of_storage[l, d]``: whatever
+    units give it.
+    """
+    centred = lambda x: x - jnp.mean(x, -1, keepdims=True)  # noqa: E731
+    prices = centred(seen.local_price)
+    of_line = -public.toll * jnp.sign(flow)[:, None] * centred(jnp.asarray(public.network.of_storage))
+    error = jnp.sum((of_line - prices[None, :]) ** 2, -1)
+    clear = (jnp.sum(prices**2) > 1.0) & (jnp.min(error) < 0.01 * jnp.sum(prices**2))
+    return jnp.where(clear, jnp.argmin(error), otherwise).astype(jnp.int32)
+
+
+def ratings(rule: SmartGridRule, memory: SmartGridMemory) -> chex.Array:
+    """Factors on the lines' ratings ``f32[L]``: the prior's where nothing speaks against it."""
+    prior = jnp.asarray(rule.rating, jnp.float32)
+    return jnp.where(memory.loaded, memory.rating, jnp.maximum(memory.rating, prior))
 
 
 def believe(rule: SmartGridRule, public: Public, memory: SmartGridMemory, any_hour: chex.Array) -> Estimate:
@@ -316,7 +350,7 @@ def believe(rule: SmartGridRule, public: Public, memory: SmartGridMemory, any_ho
         solar_capacity=full,
         clearness=jnp.clip(mean / full, 0.0, 1.0),
         efficiency=jnp.where(memory.efficiency > 0.0, memory.efficiency, rule.efficiency).astype(jnp.float32),
-        rating=jnp.where(memory.rating > 0.0, memory.rating, rule.rating).astype(jnp.float32),
+        rating=ratings(rule, memory),
     )
 
 

@@ -153,10 +153,13 @@ def compare(
 def congestion_price(network: Network, hour: Hour, toll: chex.Numeric) -> chex.Array:
     """What one more MW drawn at each storage costs in overloads, ``f32[D]`` $/MWh, at ``toll`` $ per MWh of overload.
 
-    The MW comes from the units that participate, and shifts the flows from there to the storage's bus.
+    The MW comes from the units that participate, from what wind and sun are curtailed by, or from load that is shed,
+    and shifts the flows from there to the storage's bus.
     """
     tolled = toll * jnp.sign(hour.flow) * (hour.overload > 0).astype(jnp.float32)
-    places = np.concatenate([network.of_unit, network.of_storage], 1)
+    places = np.concatenate([network.of_unit, network.of_green, network.of_load[:, None], network.of_storage], 1)
     relief = jnp.matmul(tolled, jnp.asarray(places), precision=jax.lax.Precision.HIGHEST)  # of a MW fed in at each
-    units = network.of_unit.shape[1]
-    return jnp.sum(relief[:units] * hour.dispatch.participation) - relief[units:]
+    curtailed = jnp.where(hour.net < 0.0, hour.fed / jnp.maximum(jnp.sum(hour.fed), 1e-6), 0.0)
+    shed = (hour.unserved > 0.0).astype(jnp.float32)
+    share = jnp.concatenate([hour.dispatch.participation, curtailed, shed[None]])
+    return jnp.sum(relief[: share.size] * share) - relief[share.size :]

@@ -311,6 +311,7 @@ TRAFFIC = {
     "success_rate": 0.9,
     "connectivity": 0.5,
     "class_weight": (1.0, 2.0, 3.0, 4.0),
+    "contract": 1.0,
     "service_class": [0, 1, 2, 3, 0, 1, 2, 3],
     "on_fraction": 0.5,
     "on_length": 2.0,

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.numpy_models.network_traffic import BatchModel, LoopModel
 from envs_jax import policies, sampling
 from envs_jax.domains.network_traffic import CLASS_WEIGHTS, NetworkTraffic
+from envs_jax.heuristics import least_squares
 from envs_jax.observation import TOKEN_COLUMNS
 from envs_jax.references import max_weight
 from envs_jax.testing import Recording, Tolerances, check_numpy_model
@@ -291,7 +292,7 @@ def test_episode_invariants(seed, rule, buffer):
     # Rewards are what is held and lost.
     np.testing.assert_array_equal(rewards[~last], 0.0)
     assert rewards.max() <= 0
-    weight = np.asarray(params.class_weight)[np.asarray(params.service_class)]
+    weight = np.asarray(params.contract) * np.asarray(params.class_weight)[np.asarray(params.service_class)]
     left = np.diff(end.successes - states.successes[::R], axis=0)  # minus what each frame acknowledged
     left = states.queue[::R][:-1] + left
     np.testing.assert_allclose(info["holding_cost"][last][:-1], left @ weight, rtol=1e-5, atol=1e-5)
@@ -334,12 +335,17 @@ def test_permuting_flows_permutes_everything(seed):
     move = lambda tree, names: tree.replace(**{n: getattr(tree, n)[order] for n in names})  # noqa: E731
     per_flow = [n for n, x in vars(state).items() if getattr(x, "shape", ()) == (K,)]
     state_ = move(state, per_flow)
-    per_flow_task = ("service_class", "success_rate", "connectivity", "arrival_rate", "success_cdf", "arrival_cdf")
-    params_ = move(params, per_flow_task)
+    per_flow_task = ("service_class", "contract", "success_rate", "connectivity", "arrival_rate")
+    params_ = move(params, (*per_flow_task, "success_cdf", "arrival_cdf"))
     uniforms_ = uniforms.reshape(4, K)[:, order].ravel()
     action = seed % K
     seen, chosen, guessed, own, following, reward = slot_and_frame(params, state, action, uniforms, memory)
-    memory_ = memory._replace(attempts=memory.attempts[order], acked=memory.acked[order])
+    memory_ = memory._replace(
+        backlog=memory.backlog[order],
+        attempts=memory.attempts[order],
+        acked=memory.acked[order],
+        weights=least_squares.Belief(memory.weights.mean[:, order], memory.weights.covariance[:, order][:, :, order]),
+    )
     there = slot_and_frame(params_, state_, where[action], uniforms_, memory_)
     seen_, chosen_, guessed_, own_, following_, reward_ = there
     rows = np.append(order, K)
@@ -362,7 +368,9 @@ def test_tasks_have_the_stated_law():
     np.testing.assert_allclose(np.sort(tasks.class_weight, axis=1), np.tile(CLASS_WEIGHTS, (2000, 1)), rtol=1e-6)
     np.testing.assert_allclose(tasks.class_weight.mean(0), 1.0, atol=0.06)
     assert (np.sort(tasks.service_class, axis=1) == np.repeat(np.arange(4), 2)).all()
-    for field, low, high in (("success_rate", 0.3, 1.0), ("connectivity", 0.4, 1.0)):
+    np.testing.assert_allclose(np.log(tasks.contract).mean(0), 0.0, atol=0.06)
+    ranges = (("success_rate", 0.3, 1.0), ("connectivity", 0.4, 1.0), ("contract", 1 / 3, 3.0))
+    for field, low, high in ranges:
         values = getattr(tasks, field)
         assert low <= values.min() < low + 0.01
         assert high - 0.01 < values.max() <= high
@@ -398,7 +406,7 @@ def test_bursts_have_the_stated_length_and_share():
     assert abs(arrivals[-1].mean() / env.num_periods - 0.5) < 0.03
 
 
-@pytest.mark.parametrize("field", ["class_weight", "success_rate", "connectivity"])
+@pytest.mark.parametrize("field", ["class_weight", "contract", "success_rate", "connectivity"])
 def test_equal_shown_and_different_hidden_parts_ask_for_different_choices(field):
     different = 0
     for seed in range(12):
@@ -410,7 +418,7 @@ def test_equal_shown_and_different_hidden_parts_ask_for_different_choices(field)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
+def test_one_episode_of_random_choices_tells_what_the_flows_are_worth(seed):
     params = sample(jax.random.key(seed))
     _, trace, (after, _) = jax.device_get(play(ENV, params, jax.random.key(seed), RANDOM))
     # The observations at the start of each frame after the first one, all columns as an agent sees them.
@@ -418,10 +426,11 @@ def test_one_episode_of_random_choices_tells_what_the_classes_are_worth(seed):
     flows = tokens[:, :K]
     level, change, sent = (flows[..., COLUMN[name]] for name in ("level", "private_b", "outflow"))
     left = 50 * level - R * change - R * sent
-    classes = (flows[0, :, COLUMN["private_c"]] > 0) * 2 + (flows[0, :, COLUMN["private_d"]] > 0)
-    by_class = np.stack([left[:, classes == i].sum(1) for i in range(4)], axis=1)
-    weights, *_ = np.linalg.lstsq(by_class, -K * tokens[:, 0, COLUMN["last_reward"]])
-    np.testing.assert_allclose(weights, params.class_weight, atol=1e-3)
+    weights, *_ = np.linalg.lstsq(left, -K * tokens[:, 0, COLUMN["last_reward"]])
+    told = left.max(0) > 0.5  # of a flow that never kept a packet waiting no cost says anything
+    assert told.sum() >= 6
+    worth = params.contract * params.class_weight[params.service_class]
+    np.testing.assert_allclose(weights[told], worth[told], atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import envs_jax
 from envs_jax import policies, scoring
 from envs_jax.domains.energy_trading import LEVELS, PAIRS
 from envs_jax.domains.portfolio import PortfolioMemory
+from envs_jax.domains.smart_grid import SmartGrid
 from envs_jax.heuristics import energy_trading as trader
 from envs_jax.heuristics import smart_grid as planner
 
@@ -74,7 +75,7 @@ def test_portfolio_opens_nothing_before_it_has_seen_a_return():
 
 
 def test_smart_grid_identifies_the_network_within_two_days():
-    env = domain("smart_grid")
+    env = SmartGrid(num_periods=48)
     tasks, _ = drawn(env, 6, 1)
 
     @jax.jit
@@ -90,11 +91,17 @@ def test_smart_grid_identifies_the_network_within_two_days():
 
         start = (env.reset_env(key, task)[1], env.heuristic_start())
         (_, memory), output = jax.lax.scan(step, start, jax.random.split(key, env.horizon))
-        return planner.believe(env.rule, env._public, memory, jnp.bool_(True)), output
+        return planner.believe(env.rule, env._public, memory, jnp.bool_(True)), output, memory.rating, memory.loaded
 
-    found, output = play(tasks, jax.random.split(jax.random.key(5), 6))
-    for name in ("profile", "wind_capacity", "efficiency", "rating"):
+    found, output, least, loaded = map(jax.device_get, play(tasks, jax.random.split(jax.random.key(5), 6)))
+    for name in ("profile", "wind_capacity", "efficiency"):
         np.testing.assert_allclose(getattr(found, name), getattr(tasks, name), rtol=2e-3, atol=1e-3, err_msg=name)
+    # What is believed of a line stands to the truth from below: no line can be rated less than it was seen to carry.
+    assert (least <= tasks.rating * 1.003).all()
+    known = np.isclose(least, tasks.rating, rtol=3e-3)
+    np.testing.assert_allclose(found.rating[known & loaded], tasks.rating[known & loaded], rtol=3e-3)
+    assert known[loaded].mean() > 0.5
+    assert (known & loaded).any(1).all()
     # The last hour is not remembered; a unit off its limits was priced at its own cost, one at its limit shows that.
     output, most = output[:, : -env.num_turns], tasks.available * env._public.unit_max
     at_limit = (output > 0.999 * most[:, None]).any(1)

@@ -9,7 +9,9 @@ import pytest
 
 import envs_jax
 from benchmarks.numpy_models.warehouse import BatchModel, LoopModel
-from envs_jax.domains.warehouse import Warehouse
+from envs_jax import policies, scoring
+from envs_jax.domains.warehouse import RATE_RANGE, Warehouse
+from envs_jax.heuristics import warehouse as ledger
 from envs_jax.testing import Tolerances, check_numpy_model, record_episode
 
 ENV, DEFAULT = envs_jax.make("warehouse")
@@ -67,25 +69,49 @@ def test_the_reference_is_the_optimum_of_enumeration():
 
 
 def test_the_reference_beats_the_heuristic_and_earns_what_it_should():
-    keys = jax.random.split(jax.random.key(0), 256)
-    plan = ENV.solve(DEFAULT)
-
-    def reference(state, key):
-        return ENV.reference_action(plan, state, DEFAULT, key)
-
-    def heuristic(state, key):
-        return ENV.heuristic_action(ENV.observation(state, DEFAULT), key)
-
-    def episode(policy, key):
-        def one(state, _):
-            _, state, reward, _, _ = ENV.step_env(key, state, policy(state, key), DEFAULT)
-            return state, reward
-
-        return jax.lax.scan(one, ENV.reset_env(key, DEFAULT)[1], None, length=ENV.horizon)[1].sum()
-
-    best, rule = (
-        jax.jit(jax.vmap(functools.partial(episode, policy)))(keys).mean() for policy in (reference, heuristic)
-    )
+    tasks = jax.tree.map(lambda leaf: leaf[None], DEFAULT)
+    keys = jax.random.split(jax.random.key(0), (1, 256))
+    found = scoring.reference_returns(ENV, tasks, keys)
+    best, rule = float(found.reference[0]), float(found.heuristic[0])
     assert best > rule + 5
+    assert rule > float(found.floor[0])
     # CHAIN(3) costs 13.19 a period for good; an episode may end with empty shelves and starts with half-full ones.
     assert -13.2 < best / ENV.num_periods < -12.0
+
+
+def test_tables_of_demand_are_those_of_the_domain():
+    rates = np.array([0.1, 1.0, 2.5])
+    law, cost = ENV._tables(ENV.instance(rates, [1.0, 0.0, 2.0], [0.0, 1.0, 3.0], [0.0] * 3))
+    found = ledger.demand_tables(rates, ENV.cap)
+    np.testing.assert_allclose(found.law, law, atol=1e-6)
+    np.testing.assert_allclose([1.0, 0.0, 2.0] * found.left.T + [0.0, 1.0, 3.0] * found.lost.T, cost.T, atol=1e-5)
+    # Of what is lost on average, all comes from demands of y or more.
+    np.testing.assert_allclose(found.beyond * np.exp(found.reaches), found.lost, rtol=1e-5)
+    assert (found.beyond_square > found.beyond**2).all()
+
+
+def test_a_long_episode_tells_the_heuristic_demand_and_order_costs():
+    env = Warehouse(num_periods=600)
+    task = env.instance([0.3, 1.2, 2.0], [1.0, 0.6, 1.4], [2.0, 9.0, 25.0], [1.0, 4.0, 8.0])
+
+    def step(carry, key):
+        state, memory = carry
+        seen = env.observation(state, task)
+        _, memory = env.heuristic_step(memory, seen, key)
+        _, state, *_ = env.step_env(key, state, policies.random_actions(seen, key), task)
+        return (state, memory), None
+
+    @jax.jit
+    def play(key):
+        start = (env.reset_env(key, task)[1], env.heuristic_start())
+        return jax.lax.scan(step, start, jax.random.split(key, env.horizon))[0][1]
+
+    memory = play(jax.random.key(1))
+    chance = np.asarray(jax.nn.softmax(memory.likelihood))
+    grid = np.geomspace(*RATE_RANGE, ledger.NUM_RATES)
+    np.testing.assert_allclose(chance @ grid, task.rates, rtol=0.15)
+    error = memory.costs.mean - np.r_[task.order_cost, task.shortage]
+    sure = np.sqrt(np.diagonal(memory.costs.covariance))
+    assert (np.abs(error) < 4.0 * sure).all()
+    assert (sure[:3] < 1.0).all()
+    assert (sure[3:] < [7.0, 7.0, 4.0]).all()

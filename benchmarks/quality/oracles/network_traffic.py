@@ -75,6 +75,7 @@ def hindsight(env: NetworkTraffic, params: NetworkTrafficParams, keys: chex.PRNG
     success = np.asarray(episode.uniforms)[..., : env.num_flows]
     acknowledged = (success[..., None, None] > np.asarray(params.success_cdf)).sum(-1)
     weight = np.asarray(params.class_weight, np.float64)[np.asarray(params.service_class)]
+    weight = weight * np.asarray(params.contract, np.float64)
     known = zip(states.queue[:, 0], np.diff(counts, axis=1), acknowledged, states.connected, strict=True)
     costs = [least_cost(*draws, weight, float(params.loss), float(params.buffer)) for draws in known]
     return -np.array(costs) / env.num_flows
