@@ -177,8 +177,8 @@ def make_observation(
     exists = [None if token_mask is None else token_mask[at : at + n] for at, n in zip(starts, sizes, strict=True)]
 
     def given(name: str, i: int) -> chex.Array:
-        part = _rows(tokens[i][2].get(name, 0.0), sizes[i])
-        return part if exists[i] is None else jnp.where(exists[i], part, 0.0)
+        part, here = _rows(tokens[i][2].get(name, 0.0), sizes[i]), exists[i]
+        return part if here is None else jnp.where(here, part, 0.0)
 
     everyone = range(len(tokens))
     urgency = _shares([given("urgency", i) for i in everyone])
@@ -191,10 +191,11 @@ def make_observation(
 
     def block(i: int) -> chex.Array:
         role, rows, values = tokens[i]
-        filled = {"urgency": urgency[i], "capacity": capacity[i], "is_candidate": candidates[i], f"role_{role}": 1.0}
+        shared = {"urgency": urgency[i], "capacity": capacity[i], "is_candidate": candidates[i], f"role_{role}": 1.0}
+        filled: dict[str, chex.Numeric] = {**values, **shared}
         # Whole columns one after another, then turned: on CPU far cheaper than side by side, joined number by number.
-        table = jnp.stack([_rows((values | filled).get(name, 0.0), rows) for name in TOKEN_COLUMNS]).T
-        return table if exists[i] is None else jnp.where(exists[i][:, None], table, 0.0)
+        table, here = jnp.stack([_rows(filled.get(name, 0.0), rows) for name in TOKEN_COLUMNS]).T, exists[i]
+        return table if here is None else jnp.where(here[:, None], table, 0.0)
 
     return Observation(
         tokens=jnp.concatenate([block(i) for i in everyone]),
