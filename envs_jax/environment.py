@@ -260,7 +260,8 @@ class ResourceEnv(environment.Environment, Generic[StateT, ParamsT]):
         """
         given = (state, action, params)
         last = self.turn(state) == self.num_turns - 1
-        legal = jnp.any(self.action_mask(state, params) & (jnp.arange(self.num_actions, dtype=jnp.int32) == action))
+        index = jnp.clip(action, 0, self.num_actions - 1).astype(jnp.int32)
+        legal = self.action_mask(state, params)[index] & (index == action)
         action = jnp.where(legal, action, self.noop_action).astype(jnp.int32)
         state = self.choose(state, self.turn(state), action, params)
 

@@ -12,9 +12,11 @@ ones promise nothing: a domain says what it puts there. ``docs/vocabulary.md`` l
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -126,19 +128,16 @@ DERIVED = ("is_candidate", *(f"role_{role}" for role in ROLES))
 """Columns that :func:`make_observation` fills in itself."""
 
 
-def _column(name: str, blocks: Sequence[tuple[int, Values]]) -> chex.Array:
-    """One column of several blocks of rows, ``f32[total rows]``."""
-    parts = [values.get(name, 0.0) for _, values in blocks]
-    if all(part is parts[0] for part in parts) and jnp.ndim(parts[0]) == 0:
-        return jnp.broadcast_to(jnp.asarray(parts[0], jnp.float32), (sum(rows for rows, _ in blocks),))
-    rows = (jnp.broadcast_to(jnp.asarray(p, jnp.float32), (n,)) for p, (n, _) in zip(parts, blocks, strict=True))
-    return jnp.concatenate(list(rows))
+def _rows(part: chex.Numeric, rows: int) -> chex.Array:
+    """A column of so many rows from a scalar or ``f32[rows]``."""
+    return jnp.broadcast_to(jnp.asarray(part, jnp.float32), (rows,))
 
 
-def _share(values: chex.Array) -> chex.Array:
-    """Relative to the largest; all 0 where none is above 0."""
-    largest = jnp.max(values, axis=-1, keepdims=True)
-    return values / jnp.where(largest > 0.0, largest, 1.0)
+def _shares(parts: Sequence[chex.Array]) -> list[chex.Array]:
+    """Several parts of a column, relative to the largest of all; all 0 where none is above 0."""
+    largest = functools.reduce(jnp.maximum, [jnp.max(part) for part in parts])
+    unit = jnp.where(largest > 0.0, largest, 1.0)
+    return [part / unit for part in parts]
 
 
 def make_observation(
@@ -173,44 +172,52 @@ def make_observation(
                 raise ValueError(f"column {name!r} is filled in by make_observation")
     for name in actions:
         column_index(name, ACTION_COLUMNS)
-    blocks = [(rows, values) for _, rows, values in tokens]
-    total, num_actions = sum(rows for rows, _ in blocks), action_target.shape[-1]
-    urgency = _column("urgency", blocks)
-    if token_mask is not None:
-        urgency = jnp.where(token_mask, urgency, 0.0)
-    # Whole columns side by side: on CPU cheaper than a table a block, joined row by row.
-    is_noop = _column("is_noop", [(num_actions, actions)])
-    concerned = action_target[None, :] == jnp.arange(total, dtype=jnp.int32)[:, None]
-    filled = {
-        "urgency": _share(urgency),
-        "capacity": _capacity(tokens, token_mask),
-        "is_candidate": jnp.any(concerned & (action_mask & (is_noop == 0.0))[None, :], axis=-1).astype(jnp.float32),
-        **{f"role_{role}": _column("on", [(n, {"on": float(own == role)}) for own, n, _ in tokens]) for role in ROLES},
-    }
-    table = jnp.stack([filled[c] if c in filled else _column(c, blocks) for c in TOKEN_COLUMNS], axis=-1)
+    sizes, num_actions = [rows for _, rows, _ in tokens], action_target.shape[-1]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    exists = [None if token_mask is None else token_mask[at : at + n] for at, n in zip(starts, sizes, strict=True)]
+
+    def given(name: str, i: int) -> chex.Array:
+        part, here = _rows(tokens[i][2].get(name, 0.0), sizes[i]), exists[i]
+        return part if here is None else jnp.where(here, part, 0.0)
+
+    everyone = range(len(tokens))
+    urgency = _shares([given("urgency", i) for i in everyone])
+    capacity: dict[int, chex.Array] = {}
+    for role in dict.fromkeys(role for role, _, _ in tokens):
+        own = [i for i in everyone if tokens[i][0] == role]
+        capacity |= zip(own, _shares([given("capacity", i) for i in own]), strict=True)
+    serves = action_mask & (_rows(actions.get("is_noop", 0.0), num_actions) == 0.0)
+    candidates = [_concerned(action_target, serves, at, n) for at, n in zip(starts, sizes, strict=True)]
+
+    def block(i: int) -> chex.Array:
+        role, rows, values = tokens[i]
+        shared = {"urgency": urgency[i], "capacity": capacity[i], "is_candidate": candidates[i], f"role_{role}": 1.0}
+        filled: dict[str, chex.Numeric] = {**values, **shared}
+        # Whole columns one after another, then turned: on CPU far cheaper than side by side, joined number by number.
+        table, here = jnp.stack([_rows(filled.get(name, 0.0), rows) for name in TOKEN_COLUMNS]).T, exists[i]
+        return table if here is None else jnp.where(here[:, None], table, 0.0)
+
     return Observation(
-        tokens=table if token_mask is None else jnp.where(token_mask[:, None], table, 0.0),
-        token_mask=jnp.ones((total,), bool) if token_mask is None else token_mask,
-        actions=jnp.stack([_column(c, [(num_actions, actions)]) for c in ACTION_COLUMNS], axis=-1),
+        tokens=jnp.concatenate([block(i) for i in everyone]),
+        token_mask=jnp.ones((sum(sizes),), bool) if token_mask is None else token_mask,
+        actions=jnp.stack([_rows(actions.get(name, 0.0), num_actions) for name in ACTION_COLUMNS], axis=-1),
         action_target=action_target,
         action_mask=action_mask,
     )
 
 
-def _capacity(tokens: Sequence[tuple[str, int, Values]], token_mask: chex.Array | None) -> chex.Array:
-    """Shares of the largest capacity of each role, of those that exist, ``f32[N]``."""
-    column: list[chex.Array | None] = [None] * len(tokens)
-    ends = [sum(rows for _, rows, _ in tokens[: i + 1]) for i in range(len(tokens))]
-    for role in dict.fromkeys(role for role, _, _ in tokens):
-        places = [i for i, (own, _, _) in enumerate(tokens) if own == role]
-        capacity = _column("capacity", [tokens[i][1:] for i in places])
-        if token_mask is not None:
-            exists = jnp.concatenate([token_mask[ends[i] - tokens[i][1] : ends[i]] for i in places])
-            capacity = jnp.where(exists, capacity, 0.0)
-        shares = _share(capacity)
-        for i in places:
-            column[i], shares = shares[: tokens[i][1]], shares[tokens[i][1] :]
-    return jnp.concatenate([part for part in column if part is not None])
+def _concerned(target: chex.Array, serves: chex.Array, first: int, rows: int) -> chex.Array:
+    """1 for each entity of a block that an action of ``serves bool[A]`` has as ``target i32[A]``, ``f32[rows]``.
+
+    Entities are bits of words: A + rows operations, where a table of both would take their product.
+    """
+    parts = []
+    for at in range(first, first + rows, 32):
+        here = serves & (target >= at) & (target < at + 32)
+        bits = jnp.where(here, jnp.uint32(1) << ((target - at) & 31).astype(jnp.uint32), jnp.uint32(0))
+        word = jax.lax.reduce_or(bits, axes=(0,))
+        parts.append((word >> jnp.arange(min(32, first + rows - at), dtype=jnp.uint32)) & jnp.uint32(1))
+    return jnp.concatenate(parts).astype(jnp.float32)
 
 
 def pad(observation: Observation, num_tokens: int, num_actions: int) -> Observation:

@@ -58,11 +58,12 @@ def lockstep(
         for suite, own_tasks, own_keys in zip(suites, tasks, keys, strict=True)
     ]
 
-    def choices(suite: Suite, own_tasks: Tasks, states: tuple[Any, ...], key: chex.PRNGKey) -> tuple[Any, chex.Array]:
+    def choices(suite: Suite, own_tasks: Tasks, states: tuple[Any, ...], now: chex.PRNGKey) -> tuple[Any, chex.Array]:
         """Random legal actions of every domain of a suite, and the read-out of what was seen."""
         views = [engine.lockstep_observe(env, t, s) for env, t, s in zip(suite.envs, own_tasks, states, strict=True)]
         seen = suite.join(views)
-        actions = suite.split(policies.random_actions(seen, key), [view.token_mask.shape[0] for view in views])
+        actions = suite.split(policies.random_actions(seen, now), [view.token_mask.shape[0] for view in views])
+        # By the key that does not change: its weights are drawn once, as NumPy's are, not at every step.
         return actions, read_out(seen, key)
 
     def body(carry: tuple[Any, ...], time: chex.Array) -> tuple[tuple[Any, ...], None]:

@@ -274,7 +274,8 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         number = jnp.floor(params.orders[of_season] * (1.0 + params.order_noise * noise[0]))
         share = params.source[of_season // WEEK] * (1.0 + params.source_noise * noise[1:])
         ports = jnp.ceil(number * (share / share.sum()) - ROUNDING)
-        ports = jnp.clip(number - (jnp.cumsum(ports) - ports), 0.0, ports)[self.services.origin]
+        # A product with ones and zeros, exact: on CPU a third of what picking by index takes.
+        ports = jnp.clip(number - (jnp.cumsum(ports) - ports), 0.0, ports) @ self.services.from_port.T
         return liner_services.fill(ports, jnp.ceil(ports * params.destination - ROUNDING), self.services.before)
 
     def mean_orders(self, day: chex.Array, params: MaritimeParams) -> chex.Array:
@@ -291,14 +292,16 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         def one(
             carry: tuple[Stock, chex.Array, chex.Array], step: tuple[chex.Array, chex.Array]
         ) -> tuple[tuple[Stock, chex.Array, chex.Array], None]:
-            (stock, booked, lost), by_port = carry, self.services.from_port
+            stock, booked, lost = carry
             wanted = self.orders(*step, params)
             stock, served = self.services.day(stock, wanted, params.shipper_days)
-            return (stock, booked + wanted @ by_port, lost + (wanted - served) @ by_port), None
+            return (stock, booked + wanted, lost + (wanted - served)), None
 
-        zero = jnp.zeros((self.num_ports,), jnp.float32)
+        zero = jnp.zeros((self.num_lanes,), jnp.float32)
         start = vary_like((stock, zero, zero), stock, uniforms, params)
-        return jax.lax.scan(one, start, (first + jnp.arange(len(uniforms), dtype=jnp.int32), uniforms))[0]
+        days = first + jnp.arange(len(uniforms), dtype=jnp.int32)
+        (stock, booked, lost), _ = jax.lax.scan(one, start, (days, uniforms))
+        return stock, booked @ self.services.from_port, lost @ self.services.from_port
 
     def init_state(self, key: chex.PRNGKey, uniforms: chex.Array, params: MaritimeParams) -> MaritimeState:
         """The morning of day 0: all containers empty in the ports, nothing ordered yet."""
@@ -314,7 +317,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         vessel = (jnp.arange(self.num_turns, dtype=jnp.int32) == turn).astype(jnp.float32)
         port = self.services.here(week)[turn]
         aboard = vessel @ state.stock.aboard
-        room = vessel @ (params.capacity - state.stock.laden.sum(-1)) - aboard
+        room = vessel @ (params.capacity - liner_services.total(state.stock.laden, -1)) - aboard
         return vessel, port, jnp.minimum(port @ state.stock.empty, jnp.where(week > 0, room, 0.0)), aboard
 
     def choose(
@@ -368,7 +371,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
         unit = params.start.sum() / self.num_ports
         onto = self.services.here(week + 1)
         # Not a sum of products with ``onto``: XLA makes that a matrix product by itself, on CPU eight times as dear.
-        bound = jnp.sum(jnp.where(onto > 0, stock.laden, 0.0), axis=-1)
+        bound = liner_services.total(jnp.where(onto > 0, stock.laden, 0.0), -1)
         phase = 2.0 * jnp.pi * week.astype(jnp.float32) / WEEKS
         common = {
             "cycle_sin": jnp.sin(phase),
@@ -377,19 +380,20 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "last_reward": bounded(1000.0 * state.last_reward / unit),
         }
         empty, booked, cost = bounded(stock.empty / unit), bounded(state.booked / unit), bounded(params.move_cost)
-        consignee = stock.consignee.sum(0)
-        room = params.capacity - stock.laden.sum(-1) - stock.aboard
+        consignee, shipper = (liner_services.total(pipeline, 0) for pipeline in (stock.consignee, stock.shipper))
+        full = liner_services.total(stock.laden, -1)
+        room = params.capacity - full - stock.aboard
         ports = {
             "urgency": jnp.maximum(state.booked - stock.empty - consignee, 0.0),
             "slack": stock.empty / (stock.empty + state.booked + 1.0),
             "level": empty,
             "inflow": bounded(consignee / unit),
             "outflow": bounded((state.booked - state.lost) / unit),
-            "waiting": bounded((stock.full + stock.shipper.sum(0)) @ self.services.from_port / unit),
+            "waiting": bounded((stock.full + shipper) @ self.services.from_port / unit),
             "unit_cost": cost,
             "unit_value": 1.0,
             "decided": bounded(state.moved @ self.services.here(week) / unit),
-            "private_a": bounded(stock.laden.sum(0) / unit),
+            "private_a": bounded(liner_services.total(stock.laden, 0) / unit),
             "private_b": booked,
             "private_c": bounded(stock.aboard @ onto / unit),
             "private_d": state.lost / jnp.maximum(state.booked, 1.0),
@@ -403,7 +407,7 @@ class Maritime(ResourceEnv[MaritimeState, MaritimeParams]):
             "unit_cost": cost,
             "is_turn": vessel,
             "decided": bounded(-state.moved / unit),
-            "private_a": bounded(stock.laden.sum(-1) / unit),
+            "private_a": bounded(full / unit),
             "private_b": onto @ booked,
             "private_c": onto @ empty,
             "private_d": bounded(bound / unit),

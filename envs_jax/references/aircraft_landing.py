@@ -11,6 +11,8 @@ Transportation Science 34(2), 2000 (the problem; recalled, not re-read). Both me
 
 from __future__ import annotations
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -56,16 +58,16 @@ def landing_times(
       Times ``f32[n]``, the earliest of the optimal ones, and the cost ``f32[]``.
     """
     offset = jnp.cumsum(gap)
-    y = jnp.concatenate([earliest - offset, target - offset, latest - offset])
+    # In order, so that the least of all earlier candidates is a running minimum, not a table of pairs.
+    y = _ascending(jnp.concatenate([earliest - offset, target - offset, latest - offset]))
     time = y[None, :] + offset[:, None]  # [n, 3n]
     cost = late[:, None] * deviation(time, target[:, None], latest[:, None], early_ratio)
     # A thousandth forgives the rounding of non-integer offsets.
     cost = jnp.where((time < earliest[:, None] - 1e-3) & (late[:, None] > 0), jnp.inf, cost)
-    before = y[:, None] <= y[None, :]  # [from, to]
 
     def forward(best: chex.Array, cost: chex.Array) -> tuple[chex.Array, chex.Array]:
         value = best + cost
-        return jnp.min(jnp.where(before, value[:, None], jnp.inf), axis=0), value
+        return _running_minimum(value), value
 
     best, values = jax.lax.scan(forward, vary_like(jnp.zeros_like(y), y, cost), cost)
 
@@ -76,6 +78,39 @@ def landing_times(
 
     _, chosen = jax.lax.scan(backward, vary_like(jnp.max(y), values), values, reverse=True)
     return chosen + offset, jnp.min(best)
+
+
+def _ascending(values: chex.Array) -> chex.Array:
+    """Sorts ``f32[n]`` by Batcher's bitonic network: log2(n)^2 / 2 passes, on CPU a tenth of what XLA's sort takes."""
+    count = len(values)
+    size = 1 << (count - 1).bit_length()
+    values = jnp.concatenate([values, jnp.full((size - count,), jnp.inf, values.dtype)])
+    block = 2
+    while block <= size:
+        span = block // 2
+        while span:
+            low, high = jnp.moveaxis(values.reshape(-1, 2, span), 1, 0)
+            mirrored = span == block // 2  # two ascending halves meet as one that rises and falls
+            high = high[:, ::-1] if mirrored else high
+            low, high = jnp.minimum(low, high), jnp.maximum(low, high)
+            values = jnp.stack([low, high[:, ::-1] if mirrored else high], axis=1).reshape(size)
+            # Else XLA would fuse the passes, and each number would go through all before it again.
+            values = jax.lax.optimization_barrier(values)
+            span //= 2
+        block *= 2
+    return values[:count]
+
+
+def _running_minimum(values: chex.Array) -> chex.Array:
+    """The least of ``f32[n]`` so far, ``f32[n]``; log4 n passes, as XLA's own has n of them on CPU."""
+    reach = 1
+    while reach < len(values):
+        ahead = jnp.concatenate([jnp.full((3 * reach,), jnp.inf, values.dtype), values])
+        window = [ahead[(3 - i) * reach : (3 - i) * reach + len(values)] for i in range(4)]
+        # Else XLA would fuse the passes, and each number would look at all before it again.
+        values = jax.lax.optimization_barrier(functools.reduce(jnp.minimum, window))
+        reach *= 4
+    return values
 
 
 def best_sequence(

@@ -8,6 +8,7 @@ Notation: P ports, V vessels, L lanes (ordered pairs of ports of a route), D = M
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -107,7 +108,7 @@ class Services:
     def day(self, stock: Stock, wanted: chex.Array, shipper_days: chex.Array) -> tuple[Stock, chex.Array]:
         """Returns from shippers and consignees, then orders ``wanted f32[L]``; and what is served, ``f32[L]``."""
         empty = stock.empty + stock.consignee[0]
-        served = fill(empty[self.origin], wanted, self.before)
+        served = fill(empty @ self.from_port.T, wanted, self.before)
         shipper, consignee = (
             jnp.concatenate([pipeline[1:], jnp.zeros_like(pipeline[:1])])
             for pipeline in (stock.shipper, stock.consignee)
@@ -127,12 +128,12 @@ class Services:
         """
         here, loads = self.here(week), jnp.asarray(self.loads)[week % self.cycle]
         # A choice, not a product with ``here``: XLA makes sums of such products matrix products, on CPU far dearer.
-        landed = jnp.sum(jnp.where(here > 0, stock.laden, 0.0), axis=0)
+        landed = total(jnp.where(here > 0, stock.laden, 0.0), 0)
         laden = jnp.where(here > 0, 0.0, stock.laden)
-        room = (capacity - laden.sum(-1)) @ loads
+        room = (capacity - total(laden, -1)) @ loads
         taken = fill(room, stock.full * loads.sum(0), jnp.asarray(self.sooner)[week % self.cycle])
         laden = laden + (loads * taken[None, :]) @ self.to_port
-        aboard = jnp.minimum(stock.aboard, capacity - laden.sum(-1))
+        aboard = jnp.minimum(stock.aboard, capacity - total(laden, -1))
         return stock.replace(
             empty=stock.empty + (stock.aboard - aboard) @ here,
             full=stock.full - taken,
@@ -182,6 +183,11 @@ class Services:
 def fill(available: chex.Array, wanted: chex.Array, before: chex.Array) -> chex.Array:
     """Serves ``wanted f32[K]`` one after another: what of it is ``available f32[K]``; ``before[k, l]``: k is first."""
     return jnp.clip(available - wanted @ before, 0.0, wanted)
+
+
+def total(stock: chex.Array, axis: int) -> chex.Array:
+    """Sum over a short axis, number by number: one pass with what reads it, where XLA's sums on CPU take one each."""
+    return functools.reduce(jnp.add, jnp.moveaxis(stock, axis, 0))
 
 
 def _slot(days: chex.Array) -> chex.Array:
