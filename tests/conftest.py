@@ -1,7 +1,8 @@
 """Shared set-up: CPU, cheap compiling, a persistent cache of compiled programs, workers bounded by memory.
 
-Tests compile hundreds of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
+Tests compile thousands of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
 the suite. A long simulation may ask for it: ``jax.jit(..., compiler_options={"xla_backend_optimization_level": 3})``.
+Kernels come from XLA's older emitters, which compile a step of a domain in a third of the time of the newer ones.
 """
 
 import ctypes
@@ -12,7 +13,11 @@ import pathlib
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+)
 
 import hypothesis
 import jax
@@ -20,7 +25,12 @@ import pytest
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Even a single operation takes longer to compile than to load, and both workers and both test commands need it.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Tracing makes much garbage without cycles, and the collector would look through all imported modules each time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # Compiling is slow and the same examples must fail on every machine.
 hypothesis.settings.register_profile("repo", deadline=None, derandomize=True, max_examples=25)
@@ -34,6 +44,22 @@ KEPT = 0.8 * 2**30
 
 GROWTH = 0.7 * 2**30
 """Bytes by which a worker may grow within a file before it lets go."""
+
+LONGEST = (
+    "test_transfer_smoke",
+    "test_training",
+    "test_probes",
+    "test_own_data",
+    "test_learners",
+    "test_evaluation",
+    "test_compile_suite",
+    "test_planted",
+    "test_programs",
+    "test_actor_critics",
+    "test_cloud_scheduling_deeprm",
+    "test_conformance smart_grid",
+)
+"""Groups that take minutes, by length: they begin first, so that none is left for one worker at the end."""
 
 MAPPINGS = 20_000
 """Linux gives a process 65,530 memory mappings, every compiled kernel takes some, and beyond XLA crashes."""
@@ -59,12 +85,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the slow tests of ``slow.txt``, and says which tests share a worker.
+    """Marks the slow tests of ``slow.txt``, says which tests share a worker, and puts the longest first.
 
     Those of a file do, and so what they compile; of the contract's tests, those of a domain.
     """
     lines = (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
     slow = tuple(line for line in lines if not line.startswith("#"))
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.nodeid.startswith(slow):
             item.add_marker(pytest.mark.slow)
@@ -73,6 +100,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group == "test_conformance" and call is not None and "name" in call.params:
             group = f"{group} {call.params['name']}"
         item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    later = sorted(groups.keys() - set(LONGEST), key=lambda group: (-len(groups[group]), group))
+    first = [group for group in LONGEST if group in groups]
+    items[:] = [item for group in (*first, *later) for item in groups[group]]
 
 
 def _resident() -> float:
