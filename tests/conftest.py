@@ -10,6 +10,7 @@ import ctypes.util
 import gc
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,15 +19,18 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
 )
+# Even a single operation takes longer to compile than to load, and both workers, both test commands and every command
+# that a test starts need it.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
-# Even a single operation takes longer to compile than to load, and both workers and both test commands need it.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Tracing makes much garbage without cycles, and the collector would look through all imported modules each time.
 gc.freeze()
@@ -83,24 +87,37 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores, int(_available() // WORKER)))
 
 
+def _group(nodeid: str) -> str:
+    """Which tests share a worker: those of a file, and so what they compile; of the contract's, those of a domain."""
+    path, _, test = nodeid.partition("::")
+    stem = pathlib.PurePosixPath(path).stem
+    if stem == "test_conformance" and "[" in test:
+        return f"{stem} {re.split('[][-]', test)[1]}"
+    return stem
+
+
+class _Together(LoadScopeScheduling):
+    """Sends a group to one worker. ``--dist loadgroup`` would, but xdist 3.8 cannot name groups in pytest 9.2's ids."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Together:
+    """Instead of the one that ``--dist`` names."""
+    return _Together(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the slow tests of ``slow.txt``, says which tests share a worker, and puts the longest first.
-
-    Those of a file do, and so what they compile; of the contract's tests, those of a domain.
-    """
+    """Marks the slow tests of ``slow.txt``, and puts groups in order: the longest first, then those of most tests."""
     lines = (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
     slow = tuple(line for line in lines if not line.startswith("#"))
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.nodeid.startswith(slow):
             item.add_marker(pytest.mark.slow)
-        group = item.path.stem
-        call = getattr(item, "callspec", None)
-        if group == "test_conformance" and call is not None and "name" in call.params:
-            group = f"{group} {call.params['name']}"
-        item.add_marker(pytest.mark.xdist_group(group))
-        groups.setdefault(group, []).append(item)
+        groups.setdefault(_group(item.nodeid), []).append(item)
     later = sorted(groups.keys() - set(LONGEST), key=lambda group: (-len(groups[group]), group))
     first = [group for group in LONGEST if group in groups]
     items[:] = [item for group in (*first, *later) for item in groups[group]]
