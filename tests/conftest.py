@@ -1,7 +1,8 @@
 """Shared set-up: CPU, cheap compiling, a persistent cache of compiled programs, workers bounded by memory.
 
-Tests compile hundreds of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
+Tests compile thousands of programs that run for milliseconds, so XLA's optimisation is off: it would double the time of
 the suite. A long simulation may ask for it: ``jax.jit(..., compiler_options={"xla_backend_optimization_level": 3})``.
+Kernels come from XLA's older emitters, which compile a step of a domain in a third of the time of the newer ones.
 """
 
 import ctypes
@@ -9,18 +10,31 @@ import ctypes.util
 import gc
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+)
+# Even a single operation takes longer to compile than to load, and both workers, both test commands and every command
+# that a test starts need it.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".jax_cache"
 jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# Tracing makes much garbage without cycles, and the collector would look through all imported modules each time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # Compiling is slow and the same examples must fail on every machine.
 hypothesis.settings.register_profile("repo", deadline=None, derandomize=True, max_examples=25)
@@ -34,6 +48,22 @@ KEPT = 0.8 * 2**30
 
 GROWTH = 0.7 * 2**30
 """Bytes by which a worker may grow within a file before it lets go."""
+
+LONGEST = (
+    "test_transfer_smoke",
+    "test_training",
+    "test_probes",
+    "test_own_data",
+    "test_learners",
+    "test_evaluation",
+    "test_compile_suite",
+    "test_planted",
+    "test_programs",
+    "test_actor_critics",
+    "test_cloud_scheduling_deeprm",
+    "test_conformance smart_grid",
+)
+"""Groups that take minutes, by length: they begin first, so that none is left for one worker at the end."""
 
 MAPPINGS = 20_000
 """Linux gives a process 65,530 memory mappings, every compiled kernel takes some, and beyond XLA crashes."""
@@ -57,22 +87,40 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(cores, int(_available() // WORKER)))
 
 
+def _group(nodeid: str) -> str:
+    """Which tests share a worker: those of a file, and so what they compile; of the contract's, those of a domain."""
+    path, _, test = nodeid.partition("::")
+    stem = pathlib.PurePosixPath(path).stem
+    if stem == "test_conformance" and "[" in test:
+        return f"{stem} {re.split('[][-]', test)[1]}"
+    return stem
+
+
+class _Together(LoadScopeScheduling):
+    """Sends a group to one worker. ``--dist loadgroup`` would, but xdist 3.8 cannot name groups in pytest 9.2's ids."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Together:
+    """Instead of the one that ``--dist`` names."""
+    return _Together(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the slow tests of ``slow.txt``, and says which tests share a worker.
-
-    Those of a file do, and so what they compile; of the contract's tests, those of a domain.
-    """
+    """Marks the slow tests of ``slow.txt``, and puts groups in order: the longest first, then those of most tests."""
     lines = (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
     slow = tuple(line for line in lines if not line.startswith("#"))
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.nodeid.startswith(slow):
             item.add_marker(pytest.mark.slow)
-        group = item.path.stem
-        call = getattr(item, "callspec", None)
-        if group == "test_conformance" and call is not None and "name" in call.params:
-            group = f"{group} {call.params['name']}"
-        item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(_group(item.nodeid), []).append(item)
+    later = sorted(groups.keys() - set(LONGEST), key=lambda group: (-len(groups[group]), group))
+    first = [group for group in LONGEST if group in groups]
+    items[:] = [item for group in (*first, *later) for item in groups[group]]
 
 
 def _resident() -> float:

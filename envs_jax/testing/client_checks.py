@@ -41,12 +41,12 @@ def spaces_and_values_are_of_one_type(k: Evidence) -> None:
         ("observation_space", k.env.observation_space(k.default), one(k.final)),
         ("state_space", k.env.state_space(k.default), one(k.end)),
     ):
-        drawn = space.sample(jax.random.key(0))
+        drawn = quick_jit(space.sample)(jax.random.key(0))
         require(type(drawn) is type(came), f"{what} samples a {type(drawn).__name__}, not a {type(came).__name__}")
         chex.assert_trees_all_equal_shapes_and_dtypes(drawn, came)
         require(space.contains(drawn), f"{what} does not contain its own sample")
         require(space.contains(came), f"{what} does not contain what came")
-    sampled = k.env.observation_space(k.default).sample(jax.random.key(1))
+    sampled = quick_jit(k.env.observation_space(k.default).sample)(jax.random.key(1))
     require(sampled.action_mask[k.env.noop_action], "observation_space samples a mask without the no-op")
     require(k.env.action_space(k.default).contains(k.action).all(), "action_space does not contain the choices made")
 
@@ -54,11 +54,12 @@ def spaces_and_values_are_of_one_type(k: Evidence) -> None:
 def legal_actions_can_be_sampled(k: Evidence) -> None:
     """``sample_action`` takes one observation or a batch and is legal, and not always the same."""
     seen = jax.tree.map(jnp.asarray, k.seen)
-    action = np.asarray(k.env.sample_action(jax.random.key(0), seen))
+    sample = quick_jit(k.env.sample_action)
+    action = np.asarray(sample(jax.random.key(0), seen))
     require((action.shape, action.dtype) == (k.action.shape, np.int32), f"they are {action.dtype}{action.shape}")
     require(np.take_along_axis(k.seen.action_mask, action[..., None], -1).all(), "an illegal action is sampled")
     require((action != action.flat[0]).any(), "the same action is always sampled")
-    single = k.env.sample_action(jax.random.key(1), jax.tree.map(lambda x: x[0, 0], seen))
+    single = sample(jax.random.key(1), jax.tree.map(lambda x: x[0, 0], k.seen))
     require(single.shape == () and k.seen.action_mask[0, 0, int(single)], "for one observation it is none, or illegal")
 
 
@@ -68,19 +69,17 @@ def views_show_what_the_domain_shows(k: Evidence) -> None:
     views: tuple[FlatObservation | DictObservation, ...] = (FlatObservation(k.env), DictObservation(k.env))
     for view in views:
         what = type(view).__name__
-        shown = view.view(jax.tree.map(jnp.asarray, k.seen))
+        shown = quick_jit(view.view)(k.seen)
         require(view.observation_space(k.default).contains(shown), f"{what} leaves its space")
-        require_equal(view.unview(shown), k.seen, f"{what} loses a part: ")
+        require_equal(quick_jit(view.unview)(shown), k.seen, f"{what} loses a part: ")
         first, state = jax.eval_shape(view.reset, key, k.default)
         after, following, *_, info = jax.eval_shape(view.step, key, state, jnp.int32(k.env.noop_action), k.default)
-        one = jax.tree.map(lambda x: x[0, 0], shown)
+        one = jax.tree.map(lambda x: np.asarray(x)[0, 0], shown)
         for name, seen in (("reset", first), ("step", after), ("final_observation", info["final_observation"])):
             require(_types(seen) == _types(one), f"{what}.{name} gives {_types(seen)}, not {_types(one)}")
         require(_types(following) == _types(state), f"{what} changes the types of the state")
-    flat = k.env.observation_space(k.default).sample(key)
-    require(
-        views[0].observation_space(k.default).contains(views[0].view(flat)), "a sample, flat, leaves the flat space"
-    )
+    flat = quick_jit(lambda key: views[0].view(k.env.observation_space(k.default).sample(key)))(key)
+    require(views[0].observation_space(k.default).contains(flat), "a sample, flat, leaves the flat space")
 
 
 def the_horizon_is_the_constructors(k: Evidence) -> None:

@@ -117,12 +117,12 @@ class Evidence:
         (self.final, self.end), (self.seen, self.state, self.action, self.reward, *rest) = played
         self.terminated, self.truncated, self.info = rest
 
-    def random_episodes(self, tasks: EnvParams) -> Any:
-        """The random episodes of :attr:`tasks` for other tasks: the same noise, the same luck in choosing.
+    def random_episodes(self, tasks: EnvParams, keys: chex.PRNGKey | None = None) -> Any:
+        """The random episodes of :attr:`tasks` for other tasks or keys: the same noise by default, and the same luck.
 
         Choices are functions of what is seen: as long as that is the same, so are they.
         """
-        return jax.device_get(self._episodes(tasks, self.keys[:, 0], self._luck))
+        return jax.device_get(self._episodes(tasks, (self.keys if keys is None else keys)[:, 0], self._luck))
 
     def _random_episode(self, params: EnvParams, key: chex.PRNGKey, luck: chex.PRNGKey) -> Any:
         env = self.env
