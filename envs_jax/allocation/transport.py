@@ -107,7 +107,7 @@ def _cut(allocation: chex.Array, supply: chex.Array) -> chex.Array:
     return allocation * jnp.minimum(_ratio(supply, load), 1.0)[..., None, :]
 
 
-def _before(amount: chex.Array, key: chex.Array) -> chex.Array:
+def before(amount: chex.Array, key: chex.Array) -> chex.Array:
     """What comes before each entry in the order of ``key``, ties in the order of entries: ``f32[..., k]``."""
     earlier = np.tri(amount.shape[-1], k=-1, dtype=bool)
     first = (key[..., None, :] < key[..., :, None]) | ((key[..., None, :] == key[..., :, None]) & earlier)
@@ -128,7 +128,7 @@ def complete(problem: Transport, allocation: chex.Array) -> chex.Array:
     spare = jnp.maximum(problem.supply - jnp.sum(x, axis=-2), 0.0)
     weight = _ratio(problem.demand, jnp.sum(problem.demand, axis=-1, keepdims=True))
     price = jnp.sum(weight[..., None] * problem.cost, axis=-2)
-    start_i, start_j = _before(missing, -missing)[..., None], _before(spare, price)[..., None, :]
+    start_i, start_j = before(missing, -missing)[..., None], before(spare, price)[..., None, :]
     ends = jnp.minimum(start_i + missing[..., None], start_j + spare[..., None, :])
     return x + jnp.maximum(ends - jnp.maximum(start_i, start_j), 0.0)
 

@@ -36,7 +36,7 @@ def solve(cost: chex.Array, demand: chex.Array, supply: chex.Array) -> Solution:
     gaining = jnp.sum(jnp.where(saving < 0, demand, 0.0), axis=-1)
     least, most = jnp.sum(demand, axis=-1) - supply[..., 1], supply[..., 0]
     first = jnp.clip(gaining, jnp.maximum(least, 0.0), jnp.maximum(most, 0.0))[..., None]
-    before = transport._before(demand, saving)
+    before = transport.before(demand, saving)
     t = jnp.clip(first - before, 0.0, demand)
     # The demand at which filling stops is indifferent at the scarce plant's price.
     cheaper = jnp.where(gaining[..., None] > first, before + demand >= first, before >= first)
