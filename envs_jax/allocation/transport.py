@@ -96,15 +96,21 @@ def smoothed_bound(problem: Transport, prices: chex.Array, eps: chex.Numeric) ->
     return jnp.sum(problem.demand * served, axis=-1) - jnp.sum(problem.supply * prices, axis=-1)
 
 
-def _ratio(above: chex.Array, below: chex.Array) -> chex.Array:
-    """``above / below``, 0 where ``below`` is 0, with gradients that are finite there."""
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 0.0)
+def _share(above: chex.Array, below: chex.Array, where: chex.Array, other: float) -> chex.Array:
+    """``above / below`` where that is wanted, else ``other``; its gradient is finite everywhere."""
+    return jnp.where(where, above / jnp.where(where, below, 1.0), other)
 
 
 def _cut(allocation: chex.Array, supply: chex.Array) -> chex.Array:
     """Columns scaled down to their supply where they exceed it."""
     load = jnp.sum(allocation, axis=-2)
-    return allocation * jnp.minimum(_ratio(supply, load), 1.0)[..., None, :]
+    return allocation * _share(supply, load, load > supply, 1.0)[..., None, :]
+
+
+def _filled(allocation: chex.Array, demand: chex.Array) -> chex.Array:
+    """Rows scaled to their demand; one that has next to nothing is left, to be served from spare supply."""
+    served = jnp.sum(allocation, axis=-1)
+    return allocation * _share(demand, served, served > 1e-9 * demand, 1.0)[..., None]
 
 
 def before(amount: chex.Array, key: chex.Array) -> chex.Array:
@@ -121,13 +127,14 @@ def complete(problem: Transport, allocation: chex.Array) -> chex.Array:
     on spare supply, the cheapest plants first and the demands with the largest gap first (north-west corner rule).
     Demand is met and supply kept up to rounding of the totals, if total supply covers total demand.
     """
-    x = jnp.maximum(jnp.nan_to_num(allocation), 0.0)
-    for _ in range(ROUNDS):
-        x = _cut(x * _ratio(problem.demand, jnp.sum(x, axis=-1))[..., None], problem.supply)
+
+    def again(x: chex.Array, _: None) -> tuple[chex.Array, None]:
+        return _cut(_filled(x, problem.demand), problem.supply), None
+
+    x, _ = jax.lax.scan(again, jnp.maximum(jnp.nan_to_num(allocation), 0.0), None, length=ROUNDS)
     missing = jnp.maximum(problem.demand - jnp.sum(x, axis=-1), 0.0)
     spare = jnp.maximum(problem.supply - jnp.sum(x, axis=-2), 0.0)
-    weight = _ratio(problem.demand, jnp.sum(problem.demand, axis=-1, keepdims=True))
-    price = jnp.sum(weight[..., None] * problem.cost, axis=-2)
+    price = jnp.sum(problem.demand[..., None] * problem.cost, axis=-2)
     start_i, start_j = before(missing, -missing)[..., None], before(spare, price)[..., None, :]
     ends = jnp.minimum(start_i + missing[..., None], start_j + spare[..., None, :])
     return x + jnp.maximum(ends - jnp.maximum(start_i, start_j), 0.0)

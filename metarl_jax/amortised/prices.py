@@ -114,8 +114,8 @@ class PriceNetwork(nn.Module):
         for block in range(self.blocks):
             told = nn.Dense(self.width, name=f"ask_{block}")(describe(problem, soft_positive(raw)))
             token = Block(self.heads, 2, name=f"block_{block}")(token + told, usable)
-            # A tenth of the default keeps the first predictions near the merit order.
-            small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+            # A hundredth of the default keeps the first predictions near the merit order.
+            small = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
             raw = raw + nn.Dense(1, kernel_init=small, name=f"price_{block}")(nn.gelu(token))[..., 0]
         return jnp.where(usable, soft_positive(raw), 0.0)
 

@@ -130,33 +130,30 @@ def train_regression(
 
 def train_solver(
     solver: Solver,
-    predict: Callable[[Transport], chex.Array],
-    source: Source,
+    pool: Transport,
+    first: chex.Array,
     key: chex.PRNGKey,
     iterations: int,
     batch: int,
     rate: float = 1e-2,
-    instances: int = 0,
 ) -> tuple[Params, chex.Array]:
     """A solver by the certified gap after its steps.
 
     Args:
       solver: the rule and its steps.
-      predict: prices of scaled instances to begin with; no gradient goes there.
-      source: of instances.
+      pool: scaled instances to draw from, a leading axis ``[P]``; a few already give a fair schedule of step sizes.
+      first: ``f32[P, m]`` prices to begin with; no gradient goes there.
       key: of all randomness.
       iterations: of Adam.
       batch: instances an iteration.
       rate: largest learning rate.
-      instances: train on so many instances alone, again and again; 0 draws new ones.
     """
-    init_key, pool_key, key = jax.random.split(key, 3)
-    pool = source.instances(pool_key, instances) if instances else None
+    init_key, key = jax.random.split(key)
 
     def loss(weights: Params, key: chex.PRNGKey) -> chex.Array:
-        problem = source.instances(key, batch) if pool is None else pool
-        first = jax.lax.stop_gradient(predict(problem))
-        return jnp.mean(unrolled.loss(solver, weights, problem, first))
+        at = jax.random.randint(key, (batch,), 0, first.shape[0])
+        problem, prices = jax.tree.map(lambda a: a[at], (pool, first))
+        return jnp.mean(unrolled.loss(solver, weights, problem, prices))
 
     return _train(loss, unrolled.init(solver, init_key), key, iterations, rate)
 
@@ -207,7 +204,7 @@ def meta_train(
     steps: int,
     rate: float = 1e-3,
 ) -> tuple[Params, chex.Array]:
-    """Meta-learns parameters and inner rule from trained ``params``: adapt to K <= ``support`` periods, be judged later.
+    """Meta-learns parameters and inner rule: adapt trained ``params`` to K <= ``support`` periods, be judged later.
 
     Returns:
       ``{"params", "psi"}`` and losses.
