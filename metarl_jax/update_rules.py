@@ -12,8 +12,9 @@ learned     a small network for every element: ``Delta = size exp(a) (b + g / rm
             momenta, the second moment, theta, context and step (features as in Metz 2020, recalled)
 =========== ======================================================================================================
 
-Networks end in zeros: at first every gate is exactly 1, so that ``gated`` is its optimiser bit by bit (in the document's
-form, a gate of .5 with doubled steps), and ``learned`` is normalised descent. All can be differentiated through.
+Networks end in zeros: at first every gate is exactly 1, so that ``gated`` is its optimiser bit by bit (in the
+document's form, a gate of .5 with doubled steps), and ``learned`` is normalised descent. All can be differentiated
+through.
 
 An element's context is what its rule may know beyond its own gradient: one vector for all (a memory's summary), or one
 vector an element (what a solver knows of the plant).
