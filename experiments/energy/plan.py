@@ -16,9 +16,10 @@ GOALS = {0: 0.04, 10: 0.02, 30: 0.007}
 
 def check(config: EnergyConfig) -> None:
     """Refuses unknown rules."""
-    for rule in (*config.rules, config.inner_rule):
-        if rule not in RULES:
-            raise ValueError(f"rules: {unknown('rule', rule, RULES)}")
+    for field, names in (("rules", config.rules), ("inner_rule", (config.inner_rule,))):
+        for rule in names:
+            if rule not in RULES:
+                raise ValueError(f"{field}: {unknown('rule', rule, RULES)}")
 
 
 def announce(config: EnergyConfig) -> str:
@@ -62,7 +63,7 @@ def parts(config: EnergyConfig) -> Sequence[Part]:
     from metarl_jax.amortised.unrolled import Solver
 
     plan = sizes(config)
-    seeds = [config.seed * 1000 + seed for seed in range(config.seeds)]  # of this run alone
+    seeds = [(config.seed + 7919 * which) % (2**31 - 2) for which in range(config.seeds)]  # none is a test's
     found = [Part("test", lambda results: study.describe(plan))]
     for which, seed in enumerate(seeds):
         found.append(Part(f"prices.{which}", lambda results, seed=seed: study.train_prices(plan, seed)))
@@ -125,10 +126,10 @@ def parts(config: EnergyConfig) -> Sequence[Part]:
 
 def summary(config: EnergyConfig, results: Results) -> dict[str, Any]:
     """The figures of ``summary.json``: ``goals``, ``violation``, ``front``."""
-    from metarl_jax.amortised import front, study
+    from experiments.energy import sections
 
     def over_seeds(name: str, entry: str = "gaps") -> Any:
-        return study.interval([results[f"{name}.{which}"][entry] for which in range(config.seeds)])
+        return sections.interval([results[f"{name}.{which}"][entry] for which in range(config.seeds)])
 
     gaps = {"S = 0": over_seeds("prices")}
     for rule in config.rules:
@@ -137,6 +138,6 @@ def summary(config: EnergyConfig, results: Results) -> dict[str, Any]:
         "certified_gap": gaps,
         "goals": {f"S = {steps}": goal for steps, goal in GOALS.items() if steps in config.steps},
         "violation": max(part["violation"] for part in results.values() if "violation" in part),
-        "front": {name: results["front"][name] for name in front.rank(results["front"])},
+        "front": {name: results["front"][name] for name in sections.ranked(results["front"])},
         "failed_exact_solves": results["test"]["failed"],
     }

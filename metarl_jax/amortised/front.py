@@ -192,14 +192,3 @@ def highspy_seconds(problem: Transport, warm: bool) -> tuple[float, np.ndarray]:
         done = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
         costs.append(solver.getInfo().objective_function_value if done else np.nan)
     return time.process_time() - start, np.asarray(costs)
-
-
-def rank(front: dict[str, Any]) -> list[str]:
-    """Names on the front: no other method is at once as fast and as close; the fastest first."""
-    names = sorted(front, key=lambda name: (front[name]["microseconds"], front[name]["mean"]))
-    best, kept = np.inf, []
-    for name in names:
-        if front[name]["mean"] < best:
-            best = front[name]["mean"]
-            kept.append(name)
-    return kept

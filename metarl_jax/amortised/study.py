@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ POOL = 4096
 FEW = 10
 """Instances of the rival that learns one schedule of step sizes from few (Sambharya & Stellato 2024)."""
 BATCH = 64
-TEST_KEY, POOL_KEY = 2**31, 2**31 + 1
+TEST_KEY, POOL_KEY = 2**31 - 1, 2**31 - 2
 """Seeds of test sites and of solvers' instances, beyond those of trainings."""
 EXACT = 1e-4
 """A solve of the interior point above this certified gap failed."""
@@ -350,11 +350,3 @@ def simple_rules() -> dict[str, Callable[[Transport], Any]]:
         "row regret": rules.regret,
         "proportional": rules.proportional,
     }
-
-
-def interval(values: Sequence[Sequence[float]], draws: int = 2000) -> tuple[float, float, float]:
-    """Mean over runs and sites ``[runs][sites]``, and a 95 % bootstrap interval over sites."""
-    by_site = np.asarray(values, float).mean(0)
-    rng = np.random.default_rng(0)
-    means = by_site[rng.integers(0, len(by_site), (draws, len(by_site)))].mean(1)
-    return float(by_site.mean()), *(float(x) for x in np.quantile(means, (0.025, 0.975)))

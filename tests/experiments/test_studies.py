@@ -75,8 +75,8 @@ def test_games_refuses_by_name(arguments, named, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--rules", "gatted"], "rules: unknown rule 'gatted'; did you mean gated?"),
-        (["--inner-rule", "sdg"], "rules: unknown rule 'sdg'; did you mean sgd?"),
+        (["--rules", "gatted"], "rules: unknown rule 'gatted' (did you mean gated?)"),
+        (["--inner-rule", "sdg"], "inner_rule: unknown rule 'sdg' (did you mean sgd?)"),
         (["--rules", "sgd", "sgd"], "rules must not repeat a name, got sgd sgd"),
         (["--steps", "-1"], "steps must be a list, each a whole number at least 0 and at most 1000, got -1"),
         (["--shots", "6"], "shots must be a list, each a whole number at least 0 and at most 5, got 6"),
