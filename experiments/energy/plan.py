@@ -126,10 +126,10 @@ def parts(config: EnergyConfig) -> Sequence[Part]:
 
 def summary(config: EnergyConfig, results: Results) -> dict[str, Any]:
     """The figures of ``summary.json``: ``goals``, ``violation``, ``front``."""
-    from experiments.energy import sections
+    from experiments.report import front
 
     def over_seeds(name: str, entry: str = "gaps") -> Any:
-        return sections.interval([results[f"{name}.{which}"][entry] for which in range(config.seeds)])
+        return front.interval([results[f"{name}.{which}"][entry] for which in range(config.seeds)])
 
     gaps = {"S = 0": over_seeds("prices")}
     for rule in config.rules:
@@ -138,6 +138,6 @@ def summary(config: EnergyConfig, results: Results) -> dict[str, Any]:
         "certified_gap": gaps,
         "goals": {f"S = {steps}": goal for steps, goal in GOALS.items() if steps in config.steps},
         "violation": max(part["violation"] for part in results.values() if "violation" in part),
-        "front": {name: results["front"][name] for name in sections.ranked(results["front"])},
+        "front": {name: results["front"][name] for name in front.ranked(results["front"])},
         "failed_exact_solves": results["test"]["failed"],
     }

@@ -10,21 +10,10 @@ from matplotlib.figure import Figure
 
 from experiments.energy.configuration import EnergyConfig
 from experiments.harness.runs import RunFolder
-from experiments.report.markdown import image, table
+from experiments.report.front import interval, percent, plot, ranked, rows
+from experiments.report.markdown import band, image, table
 
 Results = Mapping[str, Any]
-
-
-def interval(values: Any) -> tuple[float, float, float]:
-    """Mean over seeds and sites ``[seeds][sites]``, and a 95 % bootstrap interval over sites."""
-    by_site = np.asarray(values, float).mean(0)
-    draws = np.random.default_rng(0).integers(0, len(by_site), (2000, len(by_site)))
-    return float(by_site.mean()), *(float(x) for x in np.quantile(by_site[draws].mean(1), (0.025, 0.975)))
-
-
-def _percent(values: Any) -> str:
-    mean, low, high = interval(values)
-    return f"{100 * mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def _of(config: EnergyConfig, results: Results, name: str, entry: str = "gaps") -> list[Any]:
@@ -39,16 +28,6 @@ def write(config: EnergyConfig, results: Results, folder: RunFolder) -> None:
     page += _day(results, folder) if "day" in results else []
     page += _training(config, results)
     folder.write("report.md", "\n".join(page).encode())
-
-
-def ranked(front: Results) -> list[str]:
-    """Names on the front: no other method is at once as fast and as close; the fastest first."""
-    best, kept = np.inf, []
-    for name in sorted(front, key=lambda name: (front[name]["microseconds"], front[name]["mean"])):
-        if front[name]["mean"] < best:
-            best = front[name]["mean"]
-            kept.append(name)
-    return kept
 
 
 def advice(config: EnergyConfig, front: Results) -> str:
@@ -71,54 +50,35 @@ def advice(config: EnergyConfig, front: Results) -> str:
 
 def _front(config: EnergyConfig, results: Results, folder: RunFolder) -> list[str]:
     front, test = results["front"], results["test"]
-    kept = set(ranked(front))
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axis = figure.subplots()
-    for name, point in front.items():
-        gap = max(point["mean"], 1e-6)
-        axis.loglog(point["microseconds"], gap, "o" if name in kept else ".", color="C3" if name in kept else "C0")
-        axis.annotate(name, (point["microseconds"], gap), fontsize=6, xytext=(3, 3), textcoords="offset points")
-    axis.set(xlabel="CPU time an instance [us]", ylabel="mean certified gap (U - q) / U; exact solvers at 1e-6")
-    rows = [
-        [
-            name,
-            *(f"{100 * p[k]:.3g} %" for k in ("mean", "median", "p90")),
-            p["microseconds"],
-            p["failed"],
-            name in kept,
-        ]
-        for name, p in sorted(front.items(), key=lambda item: item[1]["microseconds"])
-    ]
     head = ["method", "certified gap, mean", "median", "90 %", "CPU us an instance", "failed", "on the front"]
     return [
         f"Certified gap against CPU time, {test['instances']} instances of {config.sites} new sites ({config.family} "
         f"{config.size}), {test['failed']} failed exact solves, {test['binding']:.1f} plants bind on average.\n",
-        image(folder, "front", figure),
+        image(folder, "front", plot(front)),
         advice(config, front),
-        table(head, rows),
+        table(head, rows(front)),
     ]
 
 
 def _gaps(config: EnergyConfig, results: Results, folder: RunFolder) -> list[str]:
-    rows = [["S = 0", _percent(_of(config, results, "prices"))]]
-    rows += [["S = 0, regression to optimal prices", _percent(_of(config, results, "regression"))]]
+    lines = [["S = 0", percent(_of(config, results, "prices"))]]
+    lines += [["S = 0, regression to optimal prices", percent(_of(config, results, "regression"))]]
     steps = [count for count in config.steps if count]
     figure = Figure(figsize=(6 * max(len(steps), 1), 4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, max(len(steps), 1)))
     for axis, count in zip(axes, steps, strict=False):
         for rule in config.rules:
             name = f"solver.{rule}.{count}"
-            rows.append([f"{rule}, S = {count}", _percent(_of(config, results, name))])
+            lines.append([f"{rule}, S = {count}", percent(_of(config, results, name))])
             path = np.asarray(_of(config, results, name, "bound_by_step")).mean(0)
             mean, spread = path.mean(1), 1.96 * path.std(1) / np.sqrt(path.shape[1])
-            (line,) = axis.plot(mean, label=rule)
-            axis.fill_between(range(len(mean)), mean - spread, mean + spread, alpha=0.2, color=line.get_color())
+            band(axis, range(len(mean)), mean, mean - spread, mean + spread, rule)
         axis.set(xlabel="step", ylabel="bound below the optimum", yscale="log")
         axis.legend()
     if steps:
-        rows.append([f"schedule of few instances, S = {max(steps)}", _percent(_of(config, results, "few"))])
+        lines.append([f"schedule of few instances, S = {max(steps)}", percent(_of(config, results, "few"))])
     head = ["solver", "certified gap on new sites"]
-    return ["## Gap by steps\n", f"Mean of {config.seeds} seeds; 95 % over sites.\n", table(head, rows)] + (
+    return ["## Gap by steps\n", f"Mean of {config.seeds} seeds; 95 % over sites.\n", table(head, lines)] + (
         [image(folder, "steps", figure)] if steps else []
     )
 
@@ -126,10 +86,9 @@ def _gaps(config: EnergyConfig, results: Results, folder: RunFolder) -> list[str
 def _shots(config: EnergyConfig, results: Results) -> list[str]:
     parts = [results[f"adapt.{which}"] for which in range(config.seeds)]
     by_shots = {str(k): np.asarray([part["by_shots"][str(k)] for part in parts]).mean(0) for k in config.shots}
-    rows = [[f"K = {k}", _percent([gaps])] for k, gaps in by_shots.items()]
+    lines = [[f"K = {k}", percent([gaps])] for k, gaps in by_shots.items()]
     for name, text in (("swapped", "another site's past"), ("random_weights", "random weights")):
-        rows.append([text, _percent([part[name] for part in parts][0:1] if config.seeds == 1 else
-                                    [part[name] for part in parts])])  # fmt: skip
+        lines.append([text, percent([part[name] for part in parts])])
     first, last = str(min(config.shots)), str(max(config.shots))
     gain = interval([by_shots[first] - by_shots[last]])
     verdict = "helps: the interval of the gain is above 0" if gain[1] > 0 else "is not shown to help"
@@ -140,17 +99,17 @@ def _shots(config: EnergyConfig, results: Results) -> list[str]:
         "Prices of the network alone, no step, no rule. "
         f"Adapting by K = {last} {verdict} ({100 * gain[0]:.2f} % [{100 * gain[1]:.2f}, {100 * gain[2]:.2f}]); another "
         f"site's past {worse} ({100 * swap[0]:.2f} % [{100 * swap[1]:.2f}, {100 * swap[2]:.2f}]).\n",
-        table(["support", "certified gap"], rows),
+        table(["support", "certified gap"], lines),
     ]
 
 
 def _shifts(results: Results) -> list[str]:
     shifts = results["shifts"]
     home = next(iter(shifts.values()))
-    rows = []
+    lines = []
     for where, own in shifts.items():
-        rows += [[where, k, _percent([g]), float(np.mean(g) / max(np.mean(home[k]), 1e-9))] for k, g in own.items()]
-    return ["## Other sizes and shifts\n", table(["tested on", "solver", "certified gap", "times that at home"], rows)]
+        lines += [[where, k, percent([g]), float(np.mean(g) / max(np.mean(home[k]), 1e-9))] for k, g in own.items()]
+    return ["## Other sizes and shifts\n", table(["tested on", "solver", "certified gap", "times that at home"], lines)]
 
 
 def _day(results: Results, folder: RunFolder) -> list[str]:
@@ -176,14 +135,14 @@ def _training(config: EnergyConfig, results: Results) -> list[str]:
     slow = next((front[name]["microseconds"] for name in front if name.startswith("highspy, warm")), None)
     slow = slow or front["HiGHS by SciPy, cold"]["microseconds"]
     own = float(np.mean(_of(config, results, "prices", "training_cpu_seconds")))
-    rows = [["network, S = 0", own, front["network, S = 0"]["microseconds"]]]
+    lines = [["network, S = 0", own, front["network, S = 0"]["microseconds"]]]
     for rule in config.rules:
         for steps in (count for count in config.steps if count):
             cost = float(np.mean(_of(config, results, f"solver.{rule}.{steps}", "training_cpu_seconds")))
-            rows.append([f"{rule}, S = {steps}", own + cost, front[f"{rule}, S = {steps}"]["microseconds"]])
+            lines.append([f"{rule}, S = {steps}", own + cost, front[f"{rule}, S = {steps}"]["microseconds"]])
     point = front["interior point, 0.01"]["microseconds"]
-    for row in rows:
+    for row in lines:
         for rival in (slow, point):
             row.append(round(row[1] / (1e-6 * (rival - row[2]))) if rival > row[2] else "never")
     head = ["solver", "training [CPU-s]", "us a solve", "paid against HiGHS after", "against the interior point at 1 %"]
-    return ["## What training costs, and after how many solves it has paid\n", table(head, rows)]
+    return ["## What training costs, and after how many solves it has paid\n", table(head, lines)]
