@@ -1,7 +1,8 @@
 """From K support episodes of one task to an adapted policy: context memory and inner gradient steps.
 
-The inner loop is differentiable plain gradient descent on the support's loss (MAML, Finn 2017) with a learned step size
-for every parameter leaf and step (Meta-SGD, Li 2017; MAML++, Antoniou 2019). Which parameters adapt is a setting: the
+The inner loop is differentiable descent on the support's loss (MAML, Finn 2017) by a rule of
+:mod:`metarl_jax.update_rules`, by default with a learned step size for every parameter leaf and step (Meta-SGD, Li
+2017; MAML++, Antoniou 2019). Which parameters adapt is a setting: the
 head alone (ANIL, Raghu 2020), which reuses the trunk's features over all steps, or all of them. First order stops the
 gradient of the inner gradient. Fine-tuning is the same descent with one plain step size and any number of steps.
 """
@@ -16,7 +17,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from metarl_jax.configs import AdaptSet, FineTuningConfig
+from metarl_jax import update_rules
+from metarl_jax.configs import AdaptationConfig, AdaptSet, FineTuningConfig
 from metarl_jax.losses import value
 from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.networks.memory import Memory
@@ -35,8 +37,12 @@ def adapted_names(adapt: AdaptSet) -> tuple[str, ...]:
 
 def init_step_sizes(params: Params, adapt: AdaptSet, steps: int, step_size: float) -> StepSizes:
     """Logarithms of the step sizes: for every adapted leaf ``f32[steps]``."""
-    subset = {name: params[name] for name in adapted_names(adapt)}
-    return jax.tree.map(lambda _: jnp.full((steps,), jnp.log(step_size), jnp.float32), subset)
+    return update_rules.log_sizes({name: params[name] for name in adapted_names(adapt)}, steps, step_size)
+
+
+def inner_rule(config: AdaptationConfig, context: int) -> update_rules.UpdateRule:
+    """The rule of the inner steps; ``context``: features of what it may know of the task."""
+    return update_rules.make(config.rule, config.step_size, context=context)
 
 
 def weighted_mean(x: chex.Array, weight: chex.Array) -> chex.Array:
@@ -108,7 +114,7 @@ def descend(
     unroll: bool,
     checkpoint: bool,
 ) -> Params:
-    """Gradient steps on ``loss`` that can be differentiated through.
+    """Gradient steps on ``loss`` by Meta-SGD that can be differentiated through.
 
     Args:
       loss: of the adapted parameters.
@@ -118,18 +124,13 @@ def descend(
       unroll: unroll the loop instead of scanning it.
       checkpoint: recompute a step in the backward pass: cheaper than storing a whole network for every step.
     """
-
-    def step(subset: Params, log_sizes: StepSizes) -> tuple[Params, None]:
-        gradient = jax.grad(loss)(subset)
-        if not second_order:
-            gradient = jax.lax.stop_gradient(gradient)
-        moved = jax.tree.map(lambda p, g, size: p - jnp.exp(size) * g, subset, gradient, log_sizes)
-        return moved, None
-
     count = jax.tree.leaves(step_sizes)[0].shape[0]
-    body = jax.checkpoint(step) if checkpoint else step
-    adapted, _ = jax.lax.scan(body, start, step_sizes, length=count, unroll=unroll)
-    return adapted
+    return update_rules.descend(
+        *(update_rules.make("meta_sgd"), step_sizes, loss, start, count),
+        second_order=second_order,
+        unroll=unroll,
+        checkpoint=checkpoint,
+    )
 
 
 def fine_tune(loss: Callable[[Params], chex.Array], start: Params, step_size: chex.Array, steps: chex.Array) -> Params:

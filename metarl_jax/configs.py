@@ -14,6 +14,7 @@ from metarl_jax.checks import check_fields, choice, choices, number, numbers, wh
 
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
+Rule = Literal["sgd", "meta_sgd", "gated", "learned"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +154,7 @@ class AdaptationConfig:
       adapt: which parameters the inner steps change.
       steps: inner gradient steps S.
       step_size: initial step size of every leaf and step.
+      rule: how the parameters move by their gradient, see :mod:`metarl_jax.update_rules`.
       reward_weight: weight of the reward-prediction error in the inner loss.
       unroll: unroll the inner loop (runs faster, compiles longer) instead of scanning it.
     """
@@ -160,6 +162,7 @@ class AdaptationConfig:
     adapt: AdaptSet = choice("head", get_args(AdaptSet))
     steps: int = whole(3, 0, 10000)
     step_size: float = number(0.01, 0.0, 1e3, open_low=True)
+    rule: Rule = choice("meta_sgd", get_args(Rule))
     reward_weight: float = number(0.1, 0.0, 1e6)
     unroll: bool = False
 

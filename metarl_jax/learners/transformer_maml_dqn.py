@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from envs_jax.suite import Suite
-from metarl_jax import adaptation
+from metarl_jax import adaptation, update_rules
 from metarl_jax.configs import TransformerMamlDqnConfig
 from metarl_jax.learners import q_learning
 from metarl_jax.learners.base import Learner, Phase
@@ -35,6 +38,7 @@ def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transforme
     changed = {"frozen": config.frozen, **changed}
     recipe = Recipe(config.network, config.data, config.learning, inner.reward_weight, **changed)
     names = adaptation.adapted_names(inner.adapt)
+    rule = adaptation.inner_rule(inner, config.network.width)
 
     def adapt(trained: Trained, support: Support, phase: Phase) -> Policy:
         params = trained["params"]
@@ -43,10 +47,13 @@ def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transforme
         if not phase.inner_steps or inner.steps == 0:
             return policy
         head_only = names == ("head",)
-        adapted = adaptation.descend(
+        adapted = update_rules.descend(
+            rule,
+            trained["step_sizes"],
             recipe.loss.on(params, trained["target"], policy.memory, support, fixed_trunk=head_only),
             own,
-            trained["step_sizes"],
+            inner.steps,
+            jnp.mean(policy.memory.summary, axis=0),
             second_order=phase == SECOND_ORDER,
             unroll=inner.unroll,
             checkpoint=not (inner.unroll or head_only),
@@ -60,8 +67,9 @@ def make(config: TransformerMamlDqnConfig, suite: Suite, name: str = "transforme
             return FIRST_ORDER
         return SECOND_ORDER
 
-    def step_sizes(params: Params) -> adaptation.StepSizes:
-        return adaptation.init_step_sizes(params, inner.adapt, inner.steps, inner.step_size)
+    def step_sizes(params: Params) -> Any:
+        # Gates and learned rules begin as plain steps; that hidden layers are the same for every seed is no loss.
+        return rule.learnable(jax.random.key(0), {name: params[name] for name in names}, inner.steps)
 
     return q_learning.make_learner(
         name,

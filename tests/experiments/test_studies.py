@@ -1,4 +1,4 @@
-"""The entry points ``rollout`` and ``games``: figures, refusals in one line, and a kill at any moment."""
+"""The entry points ``rollout``, ``games`` and ``energy``: figures, refusals in one line, and a kill at any moment."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from experiments.energy.__main__ import command as energy
 from experiments.games.__main__ import command as games
 from experiments.rollout.__main__ import command as rollout
 
@@ -68,6 +69,24 @@ def test_rollout_refuses_by_name(arguments, named, capsys, tmp_path):
 )
 def test_games_refuses_by_name(arguments, named, capsys, tmp_path):
     assert named in refused(games, [*arguments, "--results", str(tmp_path)], capsys)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--rules", "gatted"], "rules: unknown rule 'gatted' (did you mean gated?)"),
+        (["--inner-rule", "sdg"], "inner_rule: unknown rule 'sdg' (did you mean sgd?)"),
+        (["--rules", "sgd", "sgd"], "rules must not repeat a name, got sgd sgd"),
+        (["--steps", "-1"], "steps must be a list, each a whole number at least 0 and at most 1000, got -1"),
+        (["--shots", "6"], "shots must be a list, each a whole number at least 0 and at most 5, got 6"),
+        (["--family", "storage"], "--family must be one of seed, dispatch, got 'storage'"),
+        (["--size", "0x3"], "size must be of 1 to 200 demands and plants, got 0x3"),
+        (["--size", "ten"], "size must be demands x plants, as 10x10, got 'ten'"),
+    ],
+)
+def test_energy_refuses_by_name(arguments, named, capsys, tmp_path):
+    assert named in refused(energy, [*arguments, "--results", str(tmp_path)], capsys)
     assert not any(tmp_path.iterdir())
 
 
@@ -150,3 +169,30 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path):
     for summary in (resumed, whole):
         del summary["usage"], summary["config"]
     assert resumed == whole
+
+
+@pytest.mark.slow
+def test_energy_goes_on_after_a_kill_and_reports_what_it_measured(tmp_path):
+    """Times differ from run to run; everything that was trained or solved must not."""
+    arguments = ["--preset", "smoke", "--iterations", "20", "--solver-iterations", "20", "--steps", "2", "--sites", "2"]
+    command = [sys.executable, "-m", "experiments.energy"]
+    folder = tmp_path / "energy" / "killed"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    call = [*command, *arguments, "--results", str(tmp_path), "--name", "killed"]
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, env=environment) as process:
+        while process.poll() is None and not (folder / "parts" / "prices.0.json").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    kept = (folder / "parts" / "prices.0.json").read_bytes()
+    subprocess.run([*command, "--resume", str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment)
+    assert (folder / "parts" / "prices.0.json").read_bytes() == kept
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["violation"] <= 1e-6
+    assert summary["failed_exact_solves"] == 0
+    page = (folder / "report.md").read_text()
+    assert page.index("should use") < page.index("## "), "the first page says who should use it"
+    again = subprocess.run([*command, "--report", str(folder)], check=True, capture_output=True, env=environment)
+    assert again.returncode == 0
+    assert (folder / "report.md").read_text() == page

@@ -1,0 +1,1 @@
+"""The study ``energy``: allocation of energy by meta-learned solvers."""

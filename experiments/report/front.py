@@ -1,0 +1,63 @@
+"""How good against how fast: the front of many methods, and means over seeds and test cases with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+Front = Mapping[str, Mapping[str, Any]]
+"""By method: ``mean``, ``median``, ``p90`` of a gap, ``microseconds`` a solve, ``failed`` solves, not in the mean."""
+
+
+def interval(values: Any) -> tuple[float, float, float]:
+    """Mean over seeds and cases ``[seeds][cases]``, and a 95 % bootstrap interval over cases."""
+    by_case = np.asarray(values, float).mean(0)
+    draws = np.random.default_rng(0).integers(0, len(by_case), (2000, len(by_case)))
+    return float(by_case.mean()), *(float(x) for x in np.quantile(by_case[draws].mean(1), (0.025, 0.975)))
+
+
+def percent(values: Any) -> str:
+    """:func:`interval` as text."""
+    mean, low, high = interval(values)
+    return f"{100 * mean:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def ranked(front: Front) -> list[str]:
+    """Names on the front: no other method is at once as fast and as close; the fastest first."""
+    best, kept = np.inf, []
+    for name in sorted(front, key=lambda name: (front[name]["microseconds"], front[name]["mean"])):
+        if front[name]["mean"] < best:
+            best = front[name]["mean"]
+            kept.append(name)
+    return kept
+
+
+def plot(front: Front, least: float = 1e-6) -> Figure:
+    """Gap against time on logarithmic axes, the front in red; gaps below ``least`` are drawn there."""
+    kept = set(ranked(front))
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axis = figure.subplots()
+    for name, point in front.items():
+        gap = max(point["mean"], least)
+        axis.loglog(point["microseconds"], gap, "o" if name in kept else ".", color="C3" if name in kept else "C0")
+        axis.annotate(name, (point["microseconds"], gap), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axis.set(xlabel="CPU time an instance [us]", ylabel=f"mean certified gap; exact solvers at {least:g}")
+    return figure
+
+
+def rows(front: Front) -> list[list[Any]]:
+    """Rows of a table, the fastest first: method, mean, median, 90 %, microseconds, failed, on the front."""
+    kept = set(ranked(front))
+    return [
+        [
+            name,
+            *(f"{100 * p[k]:.3g} %" for k in ("mean", "median", "p90")),
+            p["microseconds"],
+            p["failed"],
+            name in kept,
+        ]
+        for name, p in sorted(front.items(), key=lambda item: item[1]["microseconds"])
+    ]
