@@ -61,6 +61,13 @@ class AdvantageBasis:
         return np.array([group.endswith("private") for group in self.groups])
 
     @property
+    def peers(self) -> np.ndarray:
+        """``f32[D, D]``: row d averages over the columns of d's block that have a definition."""
+        block = np.array([group.rpartition(" ")[0] for group in self.groups])
+        alike = (block[:, None] == block) & ~self.private
+        return (alike / alike.sum(1, keepdims=True)).astype(np.float32)
+
+    @property
     def aligned(self) -> np.ndarray:
         """``f32[D]`` the direction (urgency - slack) x signed of the target: give to whom waiting costs most."""
         start = len(ACTION_COLUMNS) + len(_KEPT) * _BLOCKS.index("target x signed")

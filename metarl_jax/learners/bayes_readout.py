@@ -191,7 +191,7 @@ def make(config: BayesReadoutConfig, suite: Suite) -> Learner:
     """Builds the learner for the training domains of ``suite``."""
     basis = AdvantageBasis(suite.num_tokens)
     names, group = np.unique(basis.groups, return_inverse=True)
-    aligned, private = jnp.asarray(basis.aligned), jnp.asarray(basis.private)
+    aligned, private, peers = (jnp.asarray(leaf) for leaf in (basis.aligned, basis.private, basis.peers))
     size = len(basis.groups)
     episodes, tasks = config.data.episodes, config.data.tasks
     replay_size = max(config.replay, len(suite.names))  # every training domain keeps a place
@@ -226,8 +226,9 @@ def make(config: BayesReadoutConfig, suite: Suite) -> Learner:
     def believe(trained: dict[str, Any], given: Moments) -> tuple[Policy, Posterior]:
         """The policy of one task from the moments of its rows, and its whole posterior."""
         prior = trained["prior"]
-        scale = jnp.diag(given.gram) / jnp.maximum(given.count, 1.0)
-        scale = jnp.where(private & (scale > UNSEEN), scale, 1.0)
+        # A private column has a scale of its domain's own: it is given that of the defined columns of its block.
+        variance = jnp.diag(given.gram) / jnp.maximum(given.count, 1.0)
+        scale = jnp.where(private & (variance > UNSEEN), variance / jnp.maximum(peers @ variance, UNSEEN), 1.0)
         mean = (prior.aligned if config.prior_mean == "aligned" else 0.0) * aligned
         mixed = given.mixed(jax.nn.softmax(prior.mixture))
         belief = posterior(mixed, jnp.exp(prior.log_precision[group]) * scale, mean)
