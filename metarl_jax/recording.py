@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import chex
 import jax
@@ -20,7 +20,33 @@ from envs_jax import observation as vocabulary
 from envs_jax.environment import ResourceEnv
 from envs_jax.observation import Observation
 from envs_jax.suite import Suite
-from metarl_jax.types import PeriodHistory, Support, Trajectory, Transition
+from metarl_jax.types import PeriodHistory, Rows, Support, Trajectory, Transition
+
+
+class Basis(Protocol):
+    """Fixed features of a regression: frozen, hashable. They must not repeat the last reward."""
+
+    def __hash__(self) -> int:
+        """Equal bases have equal hashes."""
+
+    def chosen(self, seen: Observation, action: chex.Array) -> chex.Array:
+        """Features ``f32[..., D]`` of the actions ``i32[...]`` that were chosen."""
+
+    def state(self, seen: Observation) -> chex.Array:
+        """Features ``f32[..., S]`` of the state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a row of a regression says followed a choice.
+
+    Attributes:
+      periods: n, whose rewards are added up.
+      bootstrap: whether the value of the state that follows is added.
+    """
+
+    periods: int
+    bootstrap: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +60,8 @@ class Recorder:
       ordered: whether all choices are kept in order.
       terminal: whether nothing counts after the horizon, where the domain says so; False within a longer trial.
       forced: whether choices between one legal action are sampled too: they teach nothing about choosing.
+      basis: features in which all choices are kept as rows of a regression; None keeps no rows.
+      outcomes: of each row.
     """
 
     periods: int
@@ -42,6 +70,8 @@ class Recorder:
     ordered: bool = False
     terminal: bool = True
     forced: bool = True
+    basis: Basis | None = None
+    outcomes: tuple[Outcome, ...] = (Outcome(1),)
 
     def record(self, suite: Suite, env: ResourceEnv, played: Trajectory, key: chex.PRNGKey) -> Support:
         """What is kept of ``played [T, B, E, ...]`` of a domain, padded to the suite: axes ``[B, E, ...]``."""
@@ -52,6 +82,7 @@ class Recorder:
             if self.samples
             else None,
             trajectory=padded_trajectory(suite, env, played, self.terminal) if self.ordered else None,
+            rows=regression_rows(suite, env, played, self.basis, self.outcomes) if self.basis else None,
         )
 
 
@@ -182,6 +213,53 @@ def padded_trajectory(suite: Suite, env: ResourceEnv, played: Trajectory, termin
     )
 
 
+def regression_rows(
+    suite: Suite, env: ResourceEnv, played: Trajectory, basis: Basis, outcomes: Sequence[Outcome]
+) -> Rows:
+    """All choices in order as rows of a regression, padded to the suite: axes ``[B, E, L, ...]``.
+
+    A row takes as much memory as its features, in float16, and a fifth of an observation.
+    """
+
+    def in_order(leaf: chex.Array) -> chex.Array:
+        leaf = jnp.moveaxis(leaf, 0, 2)
+        return jnp.pad(leaf, [(0, suite.horizon - env.horizon if axis == 2 else 0) for axis in range(leaf.ndim)])
+
+    def features(choice: tuple[Observation, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        seen, action = choice
+        return basis.chosen(seen, action).astype(jnp.float16), basis.state(seen).astype(jnp.float16)
+
+    # One choice of the episodes after another: the features of all actions at once would take a hundred megabytes.
+    choices = jax.tree.map(lambda leaf: leaf[: env.horizon], (played.observation, played.action))
+    chosen, state = jax.tree.map(in_order, jax.lax.map(features, choices))
+    reward, gamma = period_rewards(env, played.reward), env.discount_factor
+    time = jnp.arange(env.horizon)
+    period, lag = time // env.num_turns, jnp.arange(env.num_periods) - jnp.arange(env.num_periods)[:, None]
+    outcome, span, discount, later = [], [], [], []
+    for kind in outcomes:
+        n = kind.periods
+        counted = jnp.where((lag >= 0) & (lag < n), gamma ** jnp.maximum(lag, 0), 0.0)  # [P, P], from each period on
+        outcome.append(jnp.matmul(reward, counted.T, precision="highest")[..., period])
+        span.append(counted.sum(-1)[period])
+        discount.append(jnp.where((period + n < env.num_periods) & kind.bootstrap, gamma**n, 0.0))
+        later.append(jnp.minimum(time + n * env.num_turns, env.horizon - 1))
+
+    def each(leaves: list[chex.Array]) -> chex.Array:
+        """Of every episode ``[B, E, L, M]``."""
+        table = jnp.stack(leaves, axis=-1)
+        return in_order(jnp.moveaxis(jnp.broadcast_to(table, (*reward.shape[:2], *table.shape[-2:])), 2, 0))
+
+    return Rows(
+        features=chosen,
+        state=state,
+        outcome=each(outcome),
+        span=each(span),
+        discount=each(discount),
+        later=each(later),
+        weight=in_order(jnp.ones(played.action[: env.horizon].shape)),
+    )
+
+
 def join_trial(episodes: Sequence[Trajectory]) -> Trajectory:
     """Episodes ``[B, E, L, ...]`` that followed one another as one trajectory ``[B, E, L K, ...]``."""
     joined = jax.tree.map(
@@ -235,4 +313,20 @@ def empty_support(suite: Suite, recorder: Recorder, tasks: int, episodes: int) -
         flags, number = jnp.zeros(at, bool), numbers(*at)
         trajectory = Trajectory(seen(*at), whole(*at), number, number, flags, whole(*at), flags, seen(*each))
         result = result.replace(trajectory=trajectory)
+    if (basis := recorder.basis) is not None:
+        at = (*each, suite.horizon)
+        features, state = jax.eval_shape(
+            lambda seen, action: (basis.chosen(seen, action), basis.state(seen)), seen(), whole()
+        )
+        outcomes = (*at, len(recorder.outcomes))
+        rows = Rows(
+            features=jnp.zeros((*at, *features.shape), jnp.float16),
+            state=jnp.zeros((*at, *state.shape), jnp.float16),
+            outcome=numbers(*outcomes),
+            span=numbers(*outcomes),
+            discount=numbers(*outcomes),
+            later=whole(*outcomes),
+            weight=numbers(*at),
+        )
+        result = result.replace(rows=rows)
     return result

@@ -73,6 +73,8 @@ def prepare_support(support: Support, scale: RewardScale, episodes: chex.Array, 
             normalised = normalised.replace(transitions=normalised_transitions(support.transitions, chosen))
         if support.trajectory is not None:
             normalised = normalised.replace(trajectory=normalised_trajectory(support.trajectory, chosen))
+        if (rows := support.rows) is not None:
+            normalised = normalised.replace(rows=rows.replace(outcome=chosen.normalise(rows.outcome, rows.span)))
         return normalised.first(episodes)
 
     whole = jax.vmap(of_task)(support, episodes)
@@ -110,4 +112,6 @@ def _without_rewards(support: Support) -> Support:
                 reward=jnp.zeros_like(trajectory.reward),
             )
         )
+    if (rows := support.rows) is not None:  # its features do not repeat the last reward, see ``recording.Basis``
+        result = result.replace(rows=rows.replace(outcome=jnp.zeros_like(rows.outcome)))
     return result

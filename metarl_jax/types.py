@@ -105,21 +105,48 @@ class Trajectory:
 
 
 @struct.dataclass
+class Rows:
+    """Every choice of an episode as a row of a regression. Leading batch axes may stand before each shape.
+
+    The k-th outcome of a row is ``outcome_k + discount_k V(state of the row later_k)`` with a value V that is fitted.
+
+    Attributes:
+      features: ``f16[L, D]`` of the action chosen, centred over the legal ones.
+      state: ``f16[L, S]`` of the state in which it was chosen.
+      outcome: ``f32[L, M]`` discounted sum of the rewards of some periods from this one on, cut at the horizon.
+      span: ``f32[L, M]`` sum of the discounts of those periods.
+      discount: ``f32[L, M]`` of the value that follows; 0 for a plain return, and where the horizon comes first.
+      later: ``i32[L, M]`` the row of the same turn, those periods later.
+      weight: ``f32[L]`` 1, or 0 to leave it out.
+    """
+
+    features: chex.Array
+    state: chex.Array
+    outcome: chex.Array
+    span: chex.Array
+    discount: chex.Array
+    later: chex.Array
+    weight: chex.Array
+
+
+@struct.dataclass
 class Support:
     """What is kept of K episodes of a task, axes ``[K, ...]``; of B tasks, ``[B, K, ...]``.
 
-    Which of the last two is recorded is the learner's :class:`~metarl_jax.recording.Recorder`. A support without both
+    Which of the last three is recorded is the learner's :class:`~metarl_jax.recording.Recorder`. A support without any
     is for learners that are not to take gradient steps: nothing was seen, or this phase of training leaves them out.
 
     Attributes:
       history: for a memory.
       transitions: sampled choices in no order, axes ``[K, S, ...]``, or None.
       trajectory: all choices in order, axes ``[K, L, ...]``, or None.
+      rows: all choices as rows of a regression, axes ``[K, L, ...]``, or None.
     """
 
     history: PeriodHistory
     transitions: Transition | None = None
     trajectory: Trajectory | None = None
+    rows: Rows | None = None
 
     def first(self, episodes: chex.Array) -> Support:
         """Keeps the first ``episodes i32[]`` of one task's support and masks the rest."""
@@ -131,11 +158,13 @@ class Support:
         if self.trajectory is not None:
             valid = self.trajectory.valid & kept[:, None]
             result = result.replace(trajectory=self.trajectory.replace(valid=valid))
+        if self.rows is not None:
+            result = result.replace(rows=self.rows.replace(weight=self.rows.weight * kept[:, None]))
         return result
 
     def without_gradients(self) -> Support:
         """The same, with nothing to take gradient steps on."""
-        return self.replace(transitions=None, trajectory=None)
+        return self.replace(transitions=None, trajectory=None, rows=None)
 
 
 @struct.dataclass

@@ -25,6 +25,7 @@ from metarl_jax.configs import (
     TransformerMamlDqnConfig,
 )
 from metarl_jax.learners.base import Learner
+from metarl_jax.learners.bayes_readout import BayesReadoutConfig
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
 from metarl_jax.recording import empty_support
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
@@ -45,13 +46,18 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
+    "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
 }
 VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn")
+ON_POLICY = ("ppo", "rl2")
+ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
+"""Learners on the shared network."""
 PERIODS = probes.Probe.num_periods
 
 
 def make(name: str, suite: Suite = SUITE, **more: Any) -> Learner:
-    config = learners.config_class(name)(network=small.NETWORK, data=DATA, **OWN[name], **more)
+    network = {"network": small.NETWORK} if name in ON_NETWORK else {}
+    config = learners.config_class(name)(data=DATA, **network, **OWN[name], **more)
     return learners.make(name, config, suite)
 
 
@@ -107,7 +113,7 @@ def test_an_iteration_changes_what_is_learned_and_keeps_its_type(iteration: Iter
     if iteration.name in VALUE_BASED:
         assert {"td_loss", "cross_entropy", "agreement"} <= set(iteration.metrics)
         assert iteration.metrics["gradient_steps"] == LEARNING.updates
-    else:
+    if iteration.name in ON_POLICY:
         # Before the first step the policy is that which collected: its recomputed probabilities are those acted by.
         assert iteration.metrics["first_ratio_error"] < 1e-5
     assert all(np.shape(value) == () for value in iteration.metrics.values())
@@ -136,7 +142,7 @@ def test_what_is_collected_is_what_is_needed(iteration: Iteration) -> None:
 @pytest.mark.slow
 def test_replay_keeps_the_last_collections_task_by_task(iteration: Iteration) -> None:
     if iteration.name not in VALUE_BASED:
-        pytest.skip("on-policy: there is no replay")
+        pytest.skip("no replay of transitions")
     one, _ = iteration.states
     newest = jax.tree.map(lambda ring: ring[0], one.replay)
     query = jax.tree.map(lambda leaf: leaf.reshape(DATA.tasks, -1, *leaf.shape[3:]), iteration.batch.query)
@@ -200,7 +206,8 @@ def test_adapts_and_acts(iteration: Iteration) -> None:
         assert action.dtype == jnp.int32, name
         assert np.all(np.asarray(seen.action_mask)[np.arange(count), action]), name
         described = np.take_along_axis(np.asarray(seen.actions), np.asarray(action)[:, None, None], 1)[:, 0]
-        np.testing.assert_array_equal(carry.last, described, err_msg=name)
+        if iteration.name in ON_NETWORK:
+            np.testing.assert_array_equal(carry.last, described, err_msg=name)
     again = program(trained, jax.random.key(1), modes["greedy"])[0]
     np.testing.assert_array_equal(again, chosen["greedy"][0])
 
@@ -212,11 +219,13 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
     stacked = jax.tree.map(lambda leaf: leaf[None], learner.params(iteration.states[0]))
     found = learner.candidates(stacked)
     assert len(found) >= 1
-    assert list(found) == (["head, 1 steps of 0.1"] if iteration.name in ("transformer_dqn", "ppo") else ["as trained"])
+    tuned, cautious = ["head, 1 steps of 0.1"], [f"kappa {k} over {d}" for k in (1, 0) for d in ("noop", "average")]
+    expected = {"transformer_dqn": tuned, "ppo": tuned, "bayes_readout": cautious}
+    assert list(found) == expected.get(iteration.name, ["as trained"])
     for way in found.values():
         one = jax.tree.map(lambda leaf: leaf[0], way)
-        expected = learner.acting(learner.params(iteration.states[0]))
-        chex.assert_trees_all_equal(learner.acting(one), expected)
+        acting = learner.acting(learner.params(iteration.states[0]))
+        chex.assert_trees_all_equal(learner.acting(one), acting)
 
 
 @pytest.mark.slow
@@ -242,6 +251,8 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
 
 @pytest.mark.slow
 def test_who_has_a_memory(iteration: Iteration) -> None:
+    if iteration.name not in ON_NETWORK:
+        pytest.skip("no network")
     parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}}.get(iteration.name, set())
     assert set(iteration.start.params) == {"trunk", "head"} | parts
 
@@ -259,7 +270,8 @@ def test_equal_learners_share_their_programs(name: str) -> None:
     assert hash(one.spec) == hash(other.spec)
     assert one.needs == other.needs
     assert one.name == name
-    changed = make(name, learning_rate=0.123)
+    rate = "learning_rate" if name in ON_NETWORK else "outer_rate"
+    changed = make(name, **{rate: 0.123})
     assert changed.spec != one.spec, "a learner of another configuration would run this one's programs"
     longer = make(name, Suite.of((probes.Match(), Longer())))
     assert longer.spec != one.spec, "arrays of other shapes need programs of their own"
@@ -272,12 +284,12 @@ class Longer(probes.Hidden):
     num_periods = 6
 
 
-def test_all_learners_act_alike() -> None:
+def test_all_learners_on_the_network_act_alike() -> None:
     """Equal actors, and policies and acting parameters of equal shapes: each domain is compiled once for all."""
-    actors = {make(name).actor for name in learners.registered()}
+    actors = {make(name).actor for name in ON_NETWORK}
     assert actors == {TransformerActor(small.NETWORK, SUITE.action_features)}
     shapes = []
-    for name in learners.registered():
+    for name in ON_NETWORK:
         learner = make(name)
         hyperparams = jax.eval_shape(lambda learner=learner: learner.hyperparams(1, True))
         trained = jax.eval_shape(
@@ -289,11 +301,11 @@ def test_all_learners_act_alike() -> None:
 
 
 def test_registry() -> None:
-    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2")
+    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "bayes_readout")
     assert learners.registered() == names
-    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config)
+    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config, BayesReadoutConfig)
     assert tuple(learners.config_class(name) for name in names) == classes
-    known = "transformer_maml_dqn, transformer_dqn, ppo, rl2"
+    known = ", ".join(names)
     with pytest.raises(ValueError, match=f"^unknown learner 'a2c'; registered: {known}$"):
         learners.make("a2c", TransformerDqnConfig(), SUITE)
     with pytest.raises(ValueError, match=r"unknown learner 'transformer-dqn' \(did you mean transformer_dqn\?\)"):
@@ -302,7 +314,7 @@ def test_registry() -> None:
         learners.make("transformer_dqn", TransformerMamlDqnConfig(), SUITE)
 
 
-@pytest.mark.parametrize("name", learners.registered())
+@pytest.mark.parametrize("name", ON_NETWORK)
 def test_what_does_not_fit_the_suite_is_refused(name: str) -> None:
     config = learners.config_class(name)(network=NetworkConfig(slots=1))
     with pytest.raises(ValueError, match=r"network\.slots must be at least 2 for this suite, got 1"):

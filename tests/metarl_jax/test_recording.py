@@ -15,7 +15,7 @@ from envs_jax.observation import Observation
 from envs_jax.rollout import Step, rollout
 from envs_jax.suite import Suite
 from metarl_jax import recording
-from metarl_jax.recording import Recorder
+from metarl_jax.recording import Outcome, Recorder
 from metarl_jax.types import Support, Trajectory
 from tests.envs_jax.toys import Toy, ToyParams
 
@@ -303,3 +303,48 @@ def test_without_gradients_only_the_history_is_left(support: Support) -> None:
     chex.assert_trees_all_equal(bare.history, support.history)
     task = jax.tree.map(lambda leaf: leaf[0], bare)
     assert not task.first(0).history.valid.any(), "what is not there is not masked"
+
+
+class Plain(NamedTuple):
+    """A basis: the description of the action chosen, and the first column of all tokens."""
+
+    def chosen(self, seen: Observation, action: chex.Array) -> chex.Array:
+        return jnp.take_along_axis(seen.actions, action[..., None, None], axis=-2)[..., 0, :]
+
+    def state(self, seen: Observation) -> chex.Array:
+        return seen.tokens[..., :3].sum(-2)
+
+
+def test_regression_rows(recorded: Recorded) -> None:
+    suite, env, played = recorded
+    kinds = (Outcome(1), Outcome(3), Outcome(9), Outcome(2, bootstrap=True))
+    recorder = Recorder(periods=1, basis=Plain(), outcomes=kinds)
+    support = jax.device_get(jax.jit(lambda e: recorder.record(suite, env, e, KEY))(played))
+    rows, paid, gamma = support.rows, paid_by_period(recorded), env.discount_factor
+    empty = recording.empty_support(suite, recorder, TASKS, EPISODES)
+    chex.assert_trees_all_equal_shapes_and_dtypes(empty, support)
+    assert not np.any(empty.rows.weight)
+    np.testing.assert_array_equal(
+        rows.weight, np.broadcast_to(np.arange(suite.horizon) < env.horizon, rows.weight.shape)
+    )
+    for b in range(TASKS):
+        for k in range(EPISODES):
+            for t in range(env.horizon):
+                seen, action = jax.tree.map(
+                    lambda leaf, t=t, b=b, k=k: leaf[t, b, k], (played.observation, played.action)
+                )
+                np.testing.assert_allclose(rows.features[b, k, t], seen.actions[action], rtol=1e-3)
+                np.testing.assert_allclose(rows.state[b, k, t], seen.tokens[:, :3].sum(0), rtol=1e-3)
+                for m, kind in enumerate(kinds):
+                    period = t // env.num_turns
+                    inside = range(period, min(period + kind.periods, env.num_periods))
+                    powers = [gamma ** (q - period) for q in inside]
+                    total = sum(g * paid[b, k, q] for g, q in zip(powers, inside, strict=True))
+                    assert rows.outcome[b, k, t, m] == pytest.approx(total, abs=1e-5)
+                    assert rows.span[b, k, t, m] == pytest.approx(sum(powers), abs=1e-5)
+                    follows = kind.bootstrap and period + kind.periods < env.num_periods
+                    assert rows.discount[b, k, t, m] == pytest.approx(gamma**kind.periods if follows else 0.0)
+                    if follows:
+                        assert rows.later[b, k, t, m] == t + kind.periods * env.num_turns
+    assert rows.later.max() < env.horizon
+    assert not np.any(rows.features[:, :, env.horizon :])
