@@ -82,7 +82,7 @@ class Recorder:
             if self.samples
             else None,
             trajectory=padded_trajectory(suite, env, played, self.terminal) if self.ordered else None,
-            rows=regression_rows(suite, env, played, self.basis, self.outcomes) if self.basis else None,
+            rows=regression_rows(suite, env, played, self.basis, self.outcomes) if self.basis is not None else None,
         )
 
 

@@ -189,7 +189,7 @@ def _each(function: Callable[..., tuple[chex.Array, Moments]], g: Tree, *others:
     """Maps leaves of g and the parts of other trees that belong to them; returns deltas and moments apart."""
     leaves, structure = jax.tree.flatten(g)
     pairs = [function(leaf, *rest) for leaf, *rest in zip(leaves, *map(structure.flatten_up_to, others), strict=True)]
-    return tuple(structure.unflatten(part) for part in zip(*pairs, strict=True))  # type: ignore[return-value]
+    return tuple(structure.unflatten(part) for part in zip(*pairs, strict=True))
 
 
 def _gated(step_size: float, optimiser: str, context_size: int) -> UpdateRule:

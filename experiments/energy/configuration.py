@@ -74,7 +74,15 @@ class EnergyConfig(StudyConfig):
 PRESETS: dict[str, EnergyConfig] = {
     "default": EnergyConfig(),
     "smoke": EnergyConfig(
-        **{"size": "4x3", "rules": ("gated",), "steps": (0, 5), "shots": (0, 1), "seeds": 1, "sites": 4},
-        **{"iterations": 60, "solver_iterations": 40, "meta_iterations": 20, "shifts": False},
+        size="4x3",
+        rules=("gated",),
+        steps=(0, 5),
+        shots=(0, 1),
+        seeds=1,
+        sites=4,
+        iterations=60,
+        solver_iterations=40,
+        meta_iterations=20,
+        shifts=False,
     ),
 }

@@ -16,7 +16,8 @@ def interval(values: Any) -> tuple[float, float, float]:
     """Mean over seeds and cases ``[seeds][cases]``, and a 95 % bootstrap interval over cases."""
     by_case = np.asarray(values, float).mean(0)
     draws = np.random.default_rng(0).integers(0, len(by_case), (2000, len(by_case)))
-    return float(by_case.mean()), *(float(x) for x in np.quantile(by_case[draws].mean(1), (0.025, 0.975)))
+    low, high = np.quantile(by_case[draws].mean(1), (0.025, 0.975))
+    return float(by_case.mean()), float(low), float(high)
 
 
 def percent(values: Any) -> str:

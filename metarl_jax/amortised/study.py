@@ -193,7 +193,7 @@ def restore(plan: Plan, part: dict[str, Any]) -> Any:
 
 @functools.cache
 def _meta(plan: Plan, rule: str) -> tuple[Any, Any]:
-    inner = update_rules.make(rule, INNER_SIZE)  # type: ignore[arg-type]
+    inner = update_rules.make(rule, INNER_SIZE)
     sizes: dict[str, int] = {"iterations": plan.meta_iterations, "sites": 8, "support": SUPPORT, "query": 3}
     train = jax.jit(
         lambda params, key: training.meta_train(NETWORK, inner, params, plan.source, key, steps=INNER_STEPS, **sizes)

@@ -270,8 +270,8 @@ def test_equal_learners_share_their_programs(name: str) -> None:
     assert hash(one.spec) == hash(other.spec)
     assert one.needs == other.needs
     assert one.name == name
-    rate = "learning_rate" if name in ON_NETWORK else "outer_rate"
-    changed = make(name, **{rate: 0.123})
+    more: dict[str, Any] = {"learning_rate" if name in ON_NETWORK else "outer_rate": 0.123}
+    changed = make(name, **more)
     assert changed.spec != one.spec, "a learner of another configuration would run this one's programs"
     longer = make(name, Suite.of((probes.Match(), Longer())))
     assert longer.spec != one.spec, "arrays of other shapes need programs of their own"

@@ -321,7 +321,7 @@ def test_regression_rows(recorded: Recorded) -> None:
     recorder = Recorder(periods=1, basis=Plain(), outcomes=kinds)
     support = jax.device_get(jax.jit(lambda e: recorder.record(suite, env, e, KEY))(played))
     rows, paid, gamma = support.rows, paid_by_period(recorded), env.discount_factor
-    empty = recording.empty_support(suite, recorder, TASKS, EPISODES)
+    empty: Any = recording.empty_support(suite, recorder, TASKS, EPISODES)
     chex.assert_trees_all_equal_shapes_and_dtypes(empty, support)
     assert not np.any(empty.rows.weight)
     np.testing.assert_array_equal(
