@@ -78,8 +78,6 @@ def _train(
     def step(carry: tuple[Params, Any], key: chex.PRNGKey) -> tuple[tuple[Params, Any], chex.Array]:
         params, state = carry
         value, gradient = jax.value_and_grad(loss)(params, key)
-        # One instance without a finite gradient must not end a training.
-        gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
         updates, state = optimiser.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), value
 

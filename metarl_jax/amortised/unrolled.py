@@ -117,7 +117,10 @@ def run(
         jnp.arange(steps, dtype=jnp.int32),
     )
     start = (prices, jnp.zeros_like(prices), rule.init(prices), jnp.zeros_like(problem.cost))
-    (v, _, _, mean), path = jax.lax.scan(jax.checkpoint(one), start, along, length=steps)
+    if steps:
+        (v, _, _, mean), path = jax.lax.scan(jax.checkpoint(one), start, along, length=steps)
+    else:  # without optimisation XLA reads what was never written in the gradient of an empty loop
+        v, mean, path = prices, start[-1], jnp.zeros((0, *prices.shape))
     served, _ = serve(v, jnp.exp(weights["log_eps"][steps]))
     share = jax.nn.sigmoid(weights["weight"][steps]) if steps else 1.0
     return v, (1.0 - share) * mean + share * served, jnp.concatenate([prices[None], path])

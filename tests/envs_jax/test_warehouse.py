@@ -114,4 +114,7 @@ def test_a_long_episode_tells_the_heuristic_demand_and_order_costs():
     sure = np.sqrt(np.diagonal(memory.costs.covariance))
     assert (np.abs(error) < 4.0 * sure).all()
     assert (sure[:3] < 1.0).all()
-    assert (sure[3:] < [7.0, 7.0, 4.0]).all()
+    # A lost sale of the slow mover is rare: its cost stays nearly as unknown as it was.
+    before = np.sqrt(np.diagonal(env.heuristic_start().costs.covariance))
+    assert (sure < before).all()
+    assert (sure[4:] < 2.0).all()

@@ -249,8 +249,8 @@ def test_the_hidden_bit_is_learned_from_frozen_data(programs: Programs) -> None:
     data = dataset.make(collector, domain, KEY)
     assert data is not None
     own = FrozenSource(collector, [domain], [data], [KEY])
-    hyperparams = training.stack([learner.hyperparams(20, True)] * 2)
-    run = train(learner, collector, [domain], jax.random.key(0), hyperparams, Pace(20, 20), source=own)
+    hyperparams = training.stack([learner.hyperparams(40, True)] * 2)
+    run = train(learner, collector, [domain], jax.random.key(0), hyperparams, Pace(40, 40), source=own)
     tests = evaluation.make_evaluation_set(domain, collector, jax.random.key(1), 16, 2, 2)
     support = evaluation.random_support(tests, collector)
     scale = jax.tree.map(lambda leaf: leaf[:, 0], jax.device_get(run.scales))
