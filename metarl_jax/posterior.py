@@ -4,8 +4,8 @@
 
 (Gelman 2013, ch. 14). The posterior of w given s is Gaussian. The ratio rho of prior to noise variance is that of
 largest evidence on a grid (type-II maximum likelihood, MacKay 1992): one eigendecomposition gives the evidence at all
-of them. The eigendecomposition only chooses from the grid; what is differentiated is one Cholesky factor, because the
-derivative of eigenvectors does not exist where eigenvalues are equal, as all those are that no row has touched.
+of them, and the inverse at the best. The eigendecomposition itself is not differentiated, because the derivative of
+eigenvectors does not exist where eigenvalues are equal, as all those are that no row has touched.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class Moments:
 
 @struct.dataclass
 class Posterior:
-    """Of the weights w: ``N(mean, factor' factor)``.
+    """Of the weights w.
 
     Attributes:
       mean: ``f32[D]``.
-      factor: ``f32[D, D]``; the standard deviation of ``x'w`` is ``|factor x|``.
+      covariance: ``f32[D, D]``.
       noise: ``f32[]`` scale of e.
       log_ratio: ``f32[]`` natural logarithm of the chosen rho.
     """
 
     mean: chex.Array
-    factor: chex.Array
+    covariance: chex.Array
     noise: chex.Array
     log_ratio: chex.Array
 
@@ -77,8 +77,19 @@ class _Spectrum(NamedTuple):
     projected: chex.Array  # [D, M]
 
 
-def _spectrum(gram: chex.Array, cross: chex.Array) -> _Spectrum:
+@jax.custom_batching.sequential_vmap
+def _eigh(gram: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """One matrix after another, also inside ``vmap``.
+
+    On CPU a batch is split over XLA's pool of threads by a call that itself holds one of them until all is done: as
+    many such calls side by side as there are cores wait for each other forever (jaxlib 0.10, ``ParallelBatchMap``).
+    """
     values, vectors = jnp.linalg.eigh(gram)
+    return values, vectors
+
+
+def _spectrum(gram: chex.Array, cross: chex.Array) -> _Spectrum:
+    values, vectors = _eigh(gram)
     return _Spectrum(jnp.maximum(values, 0.0), vectors, vectors.T @ cross)
 
 
@@ -133,14 +144,16 @@ def posterior(moments: Moments, precision: chex.Array, prior_mean: chex.Array) -
     shift = moments.gram @ prior_mean
     cross = scale * (moments.cross[:, 0] - shift)
     square = moments.outer[0, 0] - 2.0 * prior_mean @ moments.cross[:, 0] + prior_mean @ shift
-    fixed = jax.lax.stop_gradient((gram, cross[:, None]))
-    ratio = _chosen(_spectrum(*fixed), jax.lax.stop_gradient(square)[None], moments.count, ratios)[0]
-    lower = jnp.linalg.cholesky(gram + jnp.eye(len(gram)) / ratio)
-    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.diag(scale), lower=True)  # lower^-1 diag(scale)
-    half = jax.scipy.linalg.solve_triangular(lower, cross, lower=True)
-    left = PRIOR_ROWS + jnp.maximum(square - half @ half, 0.0)
-    noise = jnp.sqrt(left / (PRIOR_ROWS + moments.count))
-    return Posterior(prior_mean + inverse.T @ half, noise * inverse, noise, jnp.log(ratio))
+    spectrum = _spectrum(*jax.lax.stop_gradient((gram, cross[:, None])))
+    ratio = _chosen(spectrum, jax.lax.stop_gradient(square)[None], moments.count, ratios)[0]
+    inverse = (spectrum.vectors / (spectrum.values + 1.0 / ratio)) @ spectrum.vectors.T
+    # A Newton step for the inverse of A, 2 B - B A B: where B is that inverse, its derivative is that of the inverse.
+    inverse = 2.0 * inverse - inverse @ (gram + jnp.eye(len(gram)) / ratio) @ inverse
+    solved = inverse @ cross
+    left = PRIOR_ROWS + jnp.maximum(square - cross @ solved, 0.0)
+    variance = left / (PRIOR_ROWS + moments.count)
+    covariance = variance * inverse * scale * scale[:, None]
+    return Posterior(prior_mean + scale * solved, covariance, jnp.sqrt(variance), jnp.log(ratio))
 
 
 def expected_log_loss(belief: Posterior, moments: Moments) -> chex.Array:
@@ -152,7 +165,7 @@ def expected_log_loss(belief: Posterior, moments: Moments) -> chex.Array:
     """
     mean, square = belief.mean, moments.outer[0, 0]
     missed = square - 2.0 * mean @ moments.cross[:, 0] + mean @ moments.gram @ mean
-    spread = jnp.sum((belief.factor @ moments.gram) * belief.factor)
+    spread = jnp.sum(belief.covariance * moments.gram)
     count = jnp.maximum(moments.count, 1.0)
     lost = jnp.log(belief.noise) + 0.5 * (missed + spread) / (count * jnp.square(belief.noise))
     return jnp.where(moments.count > 0, lost, 0.0)

@@ -105,13 +105,13 @@ class Policy:
 
     Attributes:
       mean: ``f32[D]`` of the weights.
-      factor: ``f32[D, D]``, their covariance is ``factor' factor``.
+      covariance: ``f32[D, D]``.
       kappa: ``f32[]`` standard deviations of caution.
       to_noop: ``f32[]`` 1: advantages over doing nothing; 0: over the average legal action.
     """
 
     mean: chex.Array
-    factor: chex.Array
+    covariance: chex.Array
     kappa: chex.Array
     to_noop: chex.Array
 
@@ -124,11 +124,10 @@ class Policy:
         """
         noop = seen.actions[..., _NOOP] * seen.action_mask
         default = self.to_noop * noop / jnp.maximum(noop.sum(-1, keepdims=True), 1.0)
-        mean, spread = features @ self.mean, features @ self.factor.T  # [..., A], [..., A, D]
-        mean = mean - (default * mean).sum(-1, keepdims=True)
-        spread = spread - (default[..., None] * spread).sum(-2, keepdims=True)
-        deviation = jnp.sqrt(jnp.square(spread).sum(-1) + 1e-12)  # the no-op has none, and a gradient nevertheless
-        bound = mean - self.kappa * deviation * (1.0 - self.to_noop * noop)
+        over = features - (default[..., None] * features).sum(-2, keepdims=True)
+        variance = ((over @ self.covariance) * over).sum(-1)
+        deviation = jnp.sqrt(jnp.maximum(variance, 1e-12))  # the no-op has none, and a gradient nevertheless
+        bound = over @ self.mean - self.kappa * deviation * (1.0 - self.to_noop * noop)
         return jnp.where(seen.action_mask, bound + 1e-6 * noop, MASKED)  # of equals, doing nothing
 
 

@@ -232,7 +232,7 @@ def make(config: BayesReadoutConfig, suite: Suite) -> Learner:
         mean = (prior.aligned if config.prior_mean == "aligned" else 0.0) * aligned
         mixed = given.mixed(jax.nn.softmax(prior.mixture))
         belief = posterior(mixed, jnp.exp(prior.log_precision[group]) * scale, mean)
-        return Policy(belief.mean, belief.factor, trained["kappa"], trained["to_noop"]), belief
+        return Policy(belief.mean, belief.covariance, trained["kappa"], trained["to_noop"]), belief
 
     def trained(prior: Prior, kappa: float, default: Default) -> dict[str, Any]:
         like = prior.aligned  # of one replica or of all

@@ -165,7 +165,7 @@ def test_nothing_known_is_the_prior() -> None:
     support = support_of(observations(rng, EPISODES, LENGTH), planted_weights(rng), rng)
     for policy in (adapt(trained, support.first(0)), adapt(trained, support.without_gradients())):
         np.testing.assert_allclose(policy.mean, 0.3 * BASIS.aligned, atol=1e-6)
-        np.testing.assert_allclose(policy.factor.T @ policy.factor, TYPICAL * np.eye(len(GROUPS)), atol=1e-6)
+        np.testing.assert_allclose(policy.covariance, TYPICAL * np.eye(len(GROUPS)), atol=1e-6)
     wiser = adapt(trained, support)
     assert np.abs(wiser.mean - policy.mean).max() > 0.05
 
@@ -174,14 +174,15 @@ def test_it_deviates_from_doing_nothing_only_where_the_lower_bound_says_so() -> 
     rng = np.random.default_rng(1)
     seen, size = observations(rng, 200), len(GROUPS)
     features, legal = np.asarray(BASIS.actions(seen)), np.asarray(seen.action_mask)
+    factor = rng.normal(size=(size, size)) * 0.05
     policy = Policy(
         jnp.asarray(rng.normal(size=size), jnp.float32),
-        jnp.asarray(rng.normal(size=(size, size)) * 0.05, jnp.float32),
+        jnp.asarray(factor.T @ factor, jnp.float32),
         jnp.float32(0.7),
         jnp.float32(1.0),
     )
     over = features - features[:, :1]
-    bound = over @ np.asarray(policy.mean) - 0.7 * np.linalg.norm(over @ np.asarray(policy.factor).T, axis=-1)
+    bound = over @ np.asarray(policy.mean) - 0.7 * np.linalg.norm(over @ factor.T, axis=-1)
     found = np.asarray(policy.lower_bounds(BASIS.actions(seen), seen))
     np.testing.assert_allclose(found[legal], bound[legal], atol=1e-3)
     assert np.all(found[~legal] < -1e8)

@@ -72,15 +72,14 @@ def test_posterior_is_that_of_a_dense_solve_at_the_best_ratio_of_the_grid(rows: 
     found = posterior_of(rows)
     assert np.exp(found.log_ratio) == pytest.approx(ratio, rel=1e-4)
     np.testing.assert_allclose(found.mean, mean, atol=1e-4)
-    factor = np.asarray(found.factor, np.float64)
-    np.testing.assert_allclose(factor.T @ factor, variance * inverse, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.covariance, variance * inverse, rtol=1e-3, atol=1e-5)
     assert found.noise**2 == pytest.approx(variance, rel=1e-4)
 
 
 def test_without_rows_it_is_the_prior() -> None:
     found = posterior_of(0)
     np.testing.assert_allclose(found.mean, PRIOR_MEAN, atol=1e-6)
-    np.testing.assert_allclose(found.factor.T @ found.factor, np.diag(module.TYPICAL / PRECISION), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(found.covariance, np.diag(module.TYPICAL / PRECISION), rtol=1e-4, atol=1e-8)
     assert found.noise == pytest.approx(1.0)
 
 
@@ -106,7 +105,7 @@ def test_moments_add_up_and_mix() -> None:
 
 def test_log_loss_is_the_mean_over_draws_of_the_weights() -> None:
     belief, held_out = posterior_of(20), moments_of(X[20:], Y[20:])
-    drawn = np.asarray(belief.mean) + RNG.normal(size=(4000, COLUMNS)) @ np.asarray(belief.factor)
+    drawn = np.asarray(belief.mean) + RNG.multivariate_normal(np.zeros(COLUMNS), belief.covariance, 4000)
     errors = Y[20:] - drawn @ X[20:].T
     noise = float(belief.noise)
     each = np.log(noise) + 0.5 * np.mean(errors**2, -1) / noise**2
@@ -135,5 +134,25 @@ def test_gradients_are_those_of_differences_and_finite_where_eigenvalues_are_equ
             assert ratio == same, "the grid is held"
             assert float(gradient[column]) == pytest.approx(float(above - below) / (2 * step), abs=2e-3)
     # Without rows all eigenvalues are equal.
-    empty = jax.grad(lambda p: posterior(moments_of(X[:0], Y[:0]), jnp.exp(p), at[1]).factor.sum())(at[0])
+    empty = jax.grad(lambda p: posterior(moments_of(X[:0], Y[:0]), jnp.exp(p), at[1]).covariance.sum())(at[0])
     assert np.isfinite(empty).all()
+
+
+def test_a_batch_is_that_of_its_members() -> None:
+    """The eigendecompositions run one by one, whatever is mapped and differentiated around them."""
+    pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), moments_of(X, Y), moments_of(X[:20], Y[:20]))
+    at = jnp.asarray(PRECISION, jnp.float32), jnp.asarray(PRIOR_MEAN, jnp.float32)
+    found = jax.jit(jax.vmap(posterior, in_axes=(0, None, None)))(pair, *at)
+    for row, rows in enumerate((ROWS, 20)):
+        jax.tree.map(lambda a, b, row=row: np.testing.assert_allclose(a[row], b, atol=1e-5), found, posterior_of(rows))
+
+    def loss(precision: jax.Array) -> jax.Array:
+        return jax.vmap(posterior, in_axes=(0, None, None))(pair, precision, at[1]).mean.sum()
+
+    def alone(precision: jax.Array) -> jax.Array:
+        return sum(posterior(moments_of(X[:n], Y[:n]), precision, at[1]).mean.sum() for n in (ROWS, 20))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(at[0]), jax.jit(jax.grad(alone))(at[0]), atol=1e-4)
+    text = jax.jit(jax.vmap(ridge)).lower(pair).as_text()
+    assert "syevd" in text or jax.default_backend() != "cpu"
+    assert f"tensor<2x{COLUMNS}x{COLUMNS}xf32>) -> (tensor<2x{COLUMNS}x{COLUMNS}xf32>" not in text
