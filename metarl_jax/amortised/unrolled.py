@@ -119,7 +119,7 @@ def run(
     start = (prices, jnp.zeros_like(prices), rule.init(prices), jnp.zeros_like(problem.cost))
     if steps:
         (v, _, _, mean), path = jax.lax.scan(jax.checkpoint(one), start, along, length=steps)
-    else:  # without optimisation XLA reads what was never written in the gradient of an empty loop
+    else:  # compiled without XLA's optimisation, the gradient of an empty loop was NaN
         v, mean, path = prices, start[-1], jnp.zeros((0, *prices.shape))
     served, _ = serve(v, jnp.exp(weights["log_eps"][steps]))
     share = jax.nn.sigmoid(weights["weight"][steps]) if steps else 1.0
