@@ -171,7 +171,9 @@ class FrozenSource:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *found)
 
     def pool(self) -> Pool:
-        """Room for all rounds."""
+        """Room for all rounds; nothing where there are none: a checkpoint holds no empty arrays."""
+        if not self._capacity:
+            return ()
         size = (self._collector.replicas, self._capacity)
         room = lambda leaf: np.zeros((*size, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
         return tuple((np.zeros(size, np.int32), jax.tree.map(room, own.query)) for own in self._data)
@@ -214,14 +216,15 @@ class FrozenSource:
             row = rng.integers(frozen.tasks, size=steps.size)
             again = np.flatnonzero(rng.random(steps.size) < frozen.round_share * (filled > 0))
             entry = rng.integers(max(filled, 1), size=steps.size)[again]
-            played, met = pool[d]
-            row[again] = played[replica, entry]
+            if again.size:
+                row[again] = pool[d][0][replica, entry]
             known, choices = self._data[d].support, self._data[d].query
             put(support, (steps, slots), _stretches(known, row, frozen.stretch, rng))
             every = np.arange(choices.action.shape[1])
             column = rng.permuted(np.tile(every, (steps.size, 1)), axis=1)[:, :count]
             drawn = _at(choices, (row[:, None], column))
-            put(drawn, (again,), _at(met, (replica, entry[:, None], column[again])))
+            if again.size:
+                put(drawn, (again,), _at(pool[d][1], (replica, entry[:, None], column[again])))
             put(query, (steps, slots), drawn)
         share = len(group.domains) / (len(self._domains) * group.slots)
         return TaskGroup(support, query, np.full(lead, share, np.float32))
@@ -234,7 +237,7 @@ class FrozenSource:
         for d, (played, met) in enumerate(pool):
             played, met = played.copy(), jax.tree.map(np.copy, met)
             for first in range(0, total, block):
-                own = _folded(keys(iteration, 4), d, first)
+                own = _folded(keys(iteration, 4), number, d, first)
                 rows, choices = self._met(d, run, own, inner_steps)
                 kept = min(block, total - first)
                 at = (slice(None), slice(number * total + first, number * total + first + kept))

@@ -337,3 +337,23 @@ def test_data_of_a_domain_that_is_left_out_never_reach_its_agent(monkeypatch: py
     _, domains, data, keys = own.source(run, None)  # type: ignore[arg-type]
     assert [domain.name for domain in domains] == data == [first, second]
     assert len(keys) == 2
+
+
+def test_rounds_of_one_moment_differ_and_none_need_no_room(programs: Programs, hidden: DomainData) -> None:
+    own, collector, domains = source(programs, ("hidden",), {"hidden": hidden})
+    state = jax.vmap(collector.learner.init)(
+        keys_of(0, 0), training.stack([collector.learner.hyperparams(1, True)] * 2)
+    )
+    run = training.Run(place(state, 2), own.scales(keys_of), own.pool())
+    _, ((rows, _),) = own.batch(0, 1, run.replace(pool=own.pool()), keys_of)
+    assert not np.any(rows)  # the first round comes after the only meta-iteration
+    (played,) = own._play(0, 0, 1, run, run.pool, keys_of)
+    (again,) = own._play(1, 0, 1, run, run.pool, keys_of)
+    size = FROZEN.round_tasks
+    assert np.any(played[0][:, :size] != again[0][:, size : 2 * size])
+    none = dataclasses.replace(collector.learner.needs, frozen=dataclasses.replace(FROZEN, rounds=0))
+    blind = Collector(collector.learner._replace(needs=none), SUITE.subset(["hidden"]), programs)
+    without = FrozenSource(blind, domains, [hidden], [KEY])
+    batch, pool = without.batch(0, 1, Fake(without.pool()), keys_of)
+    assert pool == ()
+    assert batch.groups[0].query.action.shape == (2, 3, 4, 3)
