@@ -15,6 +15,7 @@ from metarl_jax.checks import check_fields, choice, choices, number, numbers, wh
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
 Rule = Literal["sgd", "meta_sgd", "gated", "learned"]
+Optimiser = Literal["adam", "muon"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,8 @@ class QLearningConfig:
       polyak: how much of the target network is kept at each gradient step.
       temperature: of the cross-entropy to the reference action.
       max_grad_norm: global-norm clip of the outer gradient.
+      optimiser: of the outer loop. "muon" (Jordan 2024) makes the momentum of every matrix orthogonal, at the root mean
+        square that Adam's steps have (Liu 2025); what is no matrix it leaves to Adam with Nesterov's momentum.
     """
 
     samples: int = whole(8, 1, 65536)
@@ -140,6 +143,7 @@ class QLearningConfig:
     polyak: float = number(0.98, 0.0, 1.0)
     temperature: float = number(0.1, 0.0, 1e6, open_low=True)
     max_grad_norm: float = number(1.0, 0.0, 1e6, open_low=True)
+    optimiser: Optimiser = choice("adam", get_args(Optimiser))
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""

@@ -62,10 +62,13 @@ _ON_CPU = TransformerMamlDqnConfig(
     frozen=FrozenConfig(tasks=256),
     # Tuning the trunk too would compile an acting program of its own for every domain.
     fine_tuning=FineTuningConfig(adapt=("head",)),
+    # Half of the steps that Adam needs to the same agreement with the labels.
+    learning=QLearningConfig(optimiser="muon"),
     # The memory adapts; what inner steps add to it has not been shown to be worth their time.
     order="none",
-    learning_rate=4e-3,
-    reference_weight=1.0,
+    learning_rate=1e-2,
+    # Values of states that a poor policy met are noisy targets: the labels are to weigh more than they.
+    reference_weight=4.0,
 )
 
 CPU = TransferConfig(

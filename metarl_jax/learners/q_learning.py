@@ -19,7 +19,7 @@ from flax import struct
 from envs_jax.suite import Suite
 from metarl_jax import adaptation
 from metarl_jax.adaptation import InnerLoss, weighted_mean
-from metarl_jax.configs import DataConfig, FrozenConfig, NetworkConfig, QLearningConfig
+from metarl_jax.configs import DataConfig, FrozenConfig, NetworkConfig, Optimiser, QLearningConfig
 from metarl_jax.learners.base import Exploration, Learner, Metrics, Needs, Phase
 from metarl_jax.losses import value
 from metarl_jax.networks.actor import Policy, TransformerActor, acting_parameters
@@ -199,7 +199,7 @@ def make_learner(
     frozen = needs.frozen.tasks > 0
     replay_size = max(learning.replay, len(suite.names))  # every training domain keeps a place
     features = (suite.token_features, suite.action_features)
-    optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), optax.scale_by_adam())
+    optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), direction(learning.optimiser))
 
     def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
         params = network.init(key, suite.num_tokens, suite.num_actions, *features)
@@ -305,6 +305,14 @@ def make_learner(
         needs=needs,
         hyperparams=hyperparams,
     )
+
+
+def direction(name: Optimiser) -> optax.GradientTransformation:
+    """Gradients to directions of ascent of about unit size, which a rate scales."""
+    if name == "adam":
+        return optax.scale_by_adam()
+    # 0.2 is the root mean square of Adam's directions: the rates of both are alike.
+    return optax.chain(optax.contrib.muon(1.0, consistent_rms=0.2), optax.scale(-1.0))
 
 
 def single(tree: Any) -> Any:

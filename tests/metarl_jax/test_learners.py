@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from envs_jax.suite import Suite
@@ -24,6 +25,7 @@ from metarl_jax.configs import (
     TransformerDqnConfig,
     TransformerMamlDqnConfig,
 )
+from metarl_jax.learners import q_learning
 from metarl_jax.learners.base import Learner
 from metarl_jax.learners.bayes_readout import BayesReadoutConfig
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
@@ -298,6 +300,18 @@ def test_all_learners_on_the_network_act_alike() -> None:
         shapes.append(jax.eval_shape(learner.acting, trained))
     for other in shapes[1:]:
         chex.assert_trees_all_equal_shapes_and_dtypes(shapes[0], other)
+
+
+def test_muon_moves_matrices_along_all_directions_alike_and_leaves_the_rest_to_adam() -> None:
+    gradient = {"matrix": jnp.diag(jnp.asarray([4.0, 1.0, 0.25])), "bias": jnp.asarray([4.0, 1.0, 0.25])}
+    found = {}
+    for name, rule in {"adam": optax.scale_by_adam(nesterov=True), "muon": q_learning.direction("muon")}.items():
+        found[name], _ = rule.update(gradient, rule.init(gradient), gradient)
+    # Newton-Schulz steps bring singular values near 1, not to it; then 0.2 sqrt(largest side) makes the size Adam's.
+    singular = jnp.linalg.svd(found["muon"]["matrix"], compute_uv=False)
+    np.testing.assert_allclose(singular, 0.2 * 3**0.5, rtol=0.35)
+    assert np.all(np.diagonal(found["muon"]["matrix"]) > 0), "ascends, as Adam's direction does"
+    np.testing.assert_allclose(found["muon"]["bias"], found["adam"]["bias"], rtol=1e-4)
 
 
 def test_registry() -> None:
