@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any, NamedTuple
 
 import chex
@@ -31,6 +32,7 @@ from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsi
 from metarl_jax.recording import empty_support
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
 from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.checkpointing import Checkpointer
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
 from metarl_jax.types import REWARD_SCALE, RewardScale
@@ -86,6 +88,7 @@ class Iteration(NamedTuple):
     again: Any
     states: Any  # after the first update, after the second
     metrics: Any
+    update: Any
 
 
 PROGRAMS = Programs(1)
@@ -112,7 +115,7 @@ def iteration(request: pytest.FixtureRequest) -> Iteration:
     one, metrics = update(start, batch, jax.random.key(3), learner.schedule(0.0))
     two, _ = update(one, batch, jax.random.key(4), learner.schedule(0.0))
     raw = np.asarray(played.trajectory.reward)[0]
-    return Iteration(request.param, learner, start, scale, raw, batch, again, (one, two), metrics)
+    return Iteration(request.param, learner, start, scale, raw, batch, again, (one, two), metrics, update)
 
 
 @pytest.mark.slow
@@ -128,10 +131,24 @@ def test_an_iteration_changes_what_is_learned_and_keeps_its_type(iteration: Iter
     if iteration.name in VALUE_BASED:
         assert {"td_loss", "cross_entropy", "agreement"} <= set(iteration.metrics)
         assert iteration.metrics["gradient_steps"] == LEARNING.updates
+    if iteration.name == "decision_pretrained":
+        assert iteration.metrics["td_loss"] == 0.0
+        assert iteration.metrics["loss"] == iteration.metrics["cross_entropy"] > 0.0
     if iteration.name in ON_POLICY:
         # Before the first step the policy is that which collected: its recomputed probabilities are those acted by.
         assert iteration.metrics["first_ratio_error"] < 1e-5
     assert all(np.shape(value) == () for value in iteration.metrics.values())
+
+
+@pytest.mark.slow
+def test_what_is_saved_goes_on_bitwise(iteration: Iteration, tmp_path: pathlib.Path) -> None:
+    one, two = iteration.states
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(1, one, {})
+    saved = checkpointer.latest_valid(jax.eval_shape(lambda: one))
+    assert saved is not None
+    again, _ = iteration.update(saved.tree, iteration.batch, jax.random.key(4), iteration.learner.schedule(0.0))
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, again), jax.tree.map(np.asarray, two))
 
 
 @pytest.mark.slow
