@@ -27,6 +27,9 @@ from metarl_jax.types import Support, Transition, flatten_axes
 
 StepSizes = dict[str, Params]
 
+EPSILON = 1e-5
+"""Added to a root mean square: gradients that are nothing but rounding are no direction."""
+
 TdTarget = Callable[[chex.Array, chex.Array, chex.Array, chex.Array], chex.Array]
 TdLoss = Callable[[chex.Array, chex.Array, chex.Array], chex.Array]
 
@@ -160,7 +163,8 @@ class SquareMean:
     def root(self) -> Params:
         """Root mean square of every element's gradient; 1 of nothing."""
         some = self.weight > 0
-        of = lambda total: jnp.where(some, jnp.sqrt(total / jnp.where(some, self.weight, 1.0)) + 1e-8, 1.0)  # noqa: E731
+        weight = jnp.where(some, self.weight, 1.0)
+        of = lambda total: jnp.where(some, jnp.sqrt(total / weight) + EPSILON, 1.0)  # noqa: E731
         return jax.tree.map(of, self.total)
 
 

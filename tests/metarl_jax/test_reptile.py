@@ -31,7 +31,7 @@ RECIPE = Recipe(CONFIG.network, CONFIG.data, CONFIG.learning, 0.0, use_memory=Fa
 
 
 def test_square_mean_is_adams_without_first_momentum() -> None:
-    adam, rng = optax.scale_by_adam(b1=0.0, b2=0.999, eps=1e-8), np.random.default_rng(0)
+    adam, rng = optax.scale_by_adam(b1=0.0, b2=0.999, eps=adaptation.EPSILON), np.random.default_rng(0)
     own, theirs = SquareMean.like(jnp.zeros(4)), adam.init(jnp.zeros(4))
     np.testing.assert_array_equal(own.root(), 1.0)
     for _ in range(3):
@@ -77,7 +77,7 @@ def test_the_pseudo_gradient_is_the_way_back_from_where_the_inner_steps_lead() -
         labelled = row >= 6  # support has no labels
         return td + weight * jnp.sum(entropy * labelled) / jnp.maximum(labelled.sum(), 1)
 
-    adam = optax.adam(RATE, b1=0.0)
+    adam = optax.adam(RATE, b1=0.0, eps=adaptation.EPSILON)
     phi, state, losses = params, adam.init(params), []
     for row in rows:
         value, slope = loss(phi, row)
