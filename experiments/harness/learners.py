@@ -36,12 +36,17 @@ def uses_labels(agent: type) -> bool:
     return bool(getattr(agent, "labels", True))
 
 
+def needs_labels(agent: type) -> bool:
+    """Whether a learner learns from the reference's actions alone, so that arm "rl-only" has nothing for it."""
+    return bool(getattr(agent, "needs_labels", False))
+
+
 def for_learner(preset: ConfigT, name: str) -> ConfigT:
     """A preset of one learner as one of another.
 
     Whatever dataclass both learners' configurations hold under one name (network, data, adaptation, ...) is kept, so
     that both are as large and see as much; the rest is the other learner's default. A learner that takes no labels
-    trains the arm "rl-only" alone.
+    trains the arm "rl-only" alone, one that learns from labels alone the arm "reference".
 
     Args:
       preset: a configuration with the fields ``learner``, ``agent`` and ``arms``.
@@ -62,6 +67,7 @@ def for_learner(preset: ConfigT, name: str) -> ConfigT:
         and type(value) is type(getattr(agent, field.name))
     }
     arms = given.arms if uses_labels(kind) else ("rl-only",)
+    arms = ("reference",) if needs_labels(kind) else arms
     try:
         return dataclasses.replace(given, learner=name, agent=dataclasses.replace(agent, **kept), arms=arms)
     except ValueError as error:

@@ -15,7 +15,7 @@ import runpy
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from experiments.harness.learners import config_class, uses_labels
+from experiments.harness.learners import config_class, needs_labels, uses_labels
 from experiments.harness.plan import TrainingRun
 from experiments.harness.values import unknown
 from metarl_jax.checks import check_fields, shown, whole, wholes
@@ -191,6 +191,10 @@ class ExperimentConfig(Generic[AgentT]):
             raise ValueError(f"agent: learner {self.learner} takes a {expected.__name__}, got a {its}")
         if "reference" in self.arms:
             self._check_labels()
+        if "rl-only" in self.arms and needs_labels(expected):
+            raise ValueError(
+                f"arms: learner {self.learner} learns from labels alone, arm rl-only has none; give reference"
+            )
         check_locations(self)
 
     def _check_labels(self) -> None:

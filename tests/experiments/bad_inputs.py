@@ -69,6 +69,8 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--agent.order", "third"], "--agent.order must be one of none, first, second"),
     (["--protocol", "triples"], "--protocol must be one of both, pairs, leave-out, got 'triples'"),
     (["--protocol", "Both"], "--protocol must be one of"),
+    (["--learner", "decision_pretrained", "--arms", "rl-only"], "decision_pretrained learns from labels alone"),
+    (["--learner", "optimizer_gating", "--agent.adaptation.rule", "sgd"], "adaptation.rule must be gated"),
     (["--arms", "rlonly"], "arms must be one of reference, rl-only, got 'rlonly'"),
     # Numbers out of bounds.
     (["--seeds", "0"], "seeds must be a whole number at least 1 and at most 1000, got 0"),

@@ -36,6 +36,12 @@ def test_double_q_target_stops_at_the_horizon(way: Any) -> None:
     assert way(losses.double_q_target)(*arguments) == 0.5
 
 
+def test_max_q_target(way: Any) -> None:
+    # Whatever the online network prefers: the target network's best legal action is worth 7, so 0.5 + 0.9 * 7.
+    arguments = (jnp.float32(0.5), jnp.float32(0.9), jnp.array([1.0, MASKED, 2.0]), jnp.array([7.0, MASKED, 3.0]))
+    np.testing.assert_allclose(way(losses.max_q_target)(*arguments), 6.8, rtol=1e-6)
+
+
 def test_squared_td_error(way: Any) -> None:
     arguments = (jnp.array([1.0, 4.0, MASKED]), jnp.int32(1), jnp.float32(1.0))
     assert way(losses.squared_td_error)(*arguments) == 4.5
