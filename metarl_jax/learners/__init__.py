@@ -17,6 +17,7 @@ _LEARNERS: dict[str, str] = {
     "transformer_dqn": "TransformerDqnConfig",
     "ppo": "PpoConfig",
     "rl2": "Rl2Config",
+    "a2c": "A2cConfig",
     "bayes_readout": "BayesReadoutConfig",
 }
 """Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.

@@ -1,4 +1,4 @@
-"""Losses of actor-critics against plain loops, and ppo and rl2 on tasks that show which part of them is broken."""
+"""Losses of actor-critics against plain loops, and learners on tasks that show which part of them is broken."""
 
 from __future__ import annotations
 
@@ -82,6 +82,23 @@ def test_turns_within_a_period_share_its_whole_advantage() -> None:
     np.testing.assert_allclose(found, 1.0, rtol=1e-6)
 
 
+def test_windows_bootstrap_where_they_end() -> None:
+    """A3C's return: what is paid up to the end of the window, and the value of the state after it."""
+    one, value, final = trajectory([True] * 10 + [False] * 2, False)
+    trace = policy.cut_trace(one, 1.0, 2)
+    found = policy.generalised_advantage(one, jnp.asarray(value), jnp.float32(final), trace)
+    expected = np.zeros(len(value))
+    for start in range(10):
+        end = min((start // 4 + 1) * 4, 10)  # windows of two periods, of two turns each; the last is cut short
+        weight = 1.0
+        for i in range(start, end):
+            expected[start] += weight * float(one.reward[i])
+            weight *= float(one.discount[i])
+        expected[start] += weight * (value[end] if end < 10 else final) - value[start]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(policy.cut_trace(one, TRACE, 0), np.float32(TRACE))
+
+
 MASK = np.array([[True, True, False], [True, True, True], [True, False, False]])
 
 
@@ -123,6 +140,32 @@ def test_clipped_surrogate_by_hand() -> None:
     np.testing.assert_allclose(loss, -np.mean(gains) + 0.5 * np.mean(squares) - 0.01 * entropy, rtol=1e-4)
 
 
+def test_advantage_actor_critic_by_hand() -> None:
+    rng = np.random.default_rng(2)
+    q = np.where(MASK, rng.normal(size=MASK.shape), -1e9).astype(np.float32)
+    action, valid = np.array([1, 2, 0]), np.array([True, True, False])
+    old_log, old_value, advantage = (
+        np.array([-1.5, -0.4, -3.0]),
+        np.array([0.2, -0.5, 9.0]),
+        np.array([1.0, -2.0, 50.0]),
+    )
+    targets = policy.Targets(*(jnp.asarray(x, jnp.float32) for x in (old_log, old_value, advantage)))
+
+    def loss(q: Any) -> Any:
+        arguments = (q, jnp.asarray(MASK), jnp.asarray(action), jnp.asarray(valid), targets)
+        return policy.advantage_actor_critic(*arguments, value_weight=0.5, entropy_weight=0.01)
+
+    (found, parts), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(q))
+    log = np.array([q[i, action[i]] - np.log(np.exp(q[i][MASK[i]]).sum()) for i in range(2)])
+    squares = [(advantage[i] + old_value[i] - q[i][MASK[i]].mean()) ** 2 for i in range(2)]
+    np.testing.assert_allclose(parts["policy_loss"], -np.mean(log * advantage[:2]), rtol=1e-5)
+    np.testing.assert_allclose(parts["ratio_error"], np.abs(np.exp(log - old_log[:2]) - 1).mean(), rtol=1e-5)
+    expected = -np.mean(log * advantage[:2]) + 0.5 * np.mean(squares) - 0.01 * float(parts["entropy"])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.all(np.isfinite(gradient))
+    np.testing.assert_array_equal(gradient[~MASK], 0.0)
+
+
 SMALL = NetworkConfig(width=16, layers=1, heads=2, channels=2, head_width=16, slots=2, hidden=16)
 
 
@@ -155,8 +198,9 @@ def learned(name: str, probe: str, iterations: int) -> tuple[list[dict[str, Any]
 
 
 @pytest.mark.slow
-def test_ppo_learns_what_depends_on_the_observation() -> None:
-    metrics, returns = learned("ppo", "match", 40)
+@pytest.mark.parametrize("name", ["ppo", "a2c"])
+def test_learns_what_depends_on_the_observation(name: str) -> None:
+    metrics, returns = learned(name, "match", 40)
     assert returns["K=0"].mean() > 0.95 * probes.Probe.num_periods
     assert all(one["first_ratio_error"] < 1e-5 for one in metrics), "old probabilities are not those that collected"
 

@@ -24,6 +24,7 @@ from metarl_jax.configs import (
     TransformerDqnConfig,
     TransformerMamlDqnConfig,
 )
+from metarl_jax.learners.a2c import A2cConfig
 from metarl_jax.learners.base import Learner
 from metarl_jax.learners.bayes_readout import BayesReadoutConfig
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
@@ -46,10 +47,11 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
+    "a2c": {"minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
 }
 VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn")
-ON_POLICY = ("ppo", "rl2")
+ON_POLICY = ("ppo", "rl2", "a2c")
 ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
 """Learners on the shared network."""
 PERIODS = probes.Probe.num_periods
@@ -220,7 +222,7 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
     found = learner.candidates(stacked)
     assert len(found) >= 1
     tuned, cautious = ["head, 1 steps of 0.1"], [f"kappa {k} over {d}" for k in (1, 0) for d in ("noop", "average")]
-    expected = {"transformer_dqn": tuned, "ppo": tuned, "bayes_readout": cautious}
+    expected = {"transformer_dqn": tuned, "ppo": tuned, "a2c": tuned, "bayes_readout": cautious}
     assert list(found) == expected.get(iteration.name, ["as trained"])
     for way in found.values():
         one = jax.tree.map(lambda leaf: leaf[0], way)
@@ -301,13 +303,13 @@ def test_all_learners_on_the_network_act_alike() -> None:
 
 
 def test_registry() -> None:
-    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "bayes_readout")
+    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "a2c", "bayes_readout")
     assert learners.registered() == names
-    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config, BayesReadoutConfig)
+    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config, A2cConfig, BayesReadoutConfig)
     assert tuple(learners.config_class(name) for name in names) == classes
     known = ", ".join(names)
-    with pytest.raises(ValueError, match=f"^unknown learner 'a2c'; registered: {known}$"):
-        learners.make("a2c", TransformerDqnConfig(), SUITE)
+    with pytest.raises(ValueError, match=f"^unknown learner 'impala'; registered: {known}$"):
+        learners.make("impala", TransformerDqnConfig(), SUITE)
     with pytest.raises(ValueError, match=r"unknown learner 'transformer-dqn' \(did you mean transformer_dqn\?\)"):
         learners.config_class("transformer-dqn")
     with pytest.raises(ValueError, match="takes a TransformerDqnConfig, got a TransformerMamlDqnConfig"):
