@@ -18,6 +18,7 @@ _LEARNERS: dict[str, str] = {
     "ppo": "PpoConfig",
     "rl2": "Rl2Config",
     "a2c": "A2cConfig",
+    "sac": "SacConfig",
     "bayes_readout": "BayesReadoutConfig",
 }
 """Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.

@@ -77,6 +77,13 @@ class Items:
     targets: Targets
 
 
+def nearly_uniform(params: Params) -> Params:
+    """A network's initial parameters, with a last layer of the head that makes its policy nearly uniform."""
+    last = params["head"]["advantage"]
+    head = {**params["head"], "advantage": {**last, "kernel": POLICY_SCALE * last["kernel"]}}
+    return {**params, "head": head}
+
+
 def surrogate(q: chex.Array, items: Items, config: Any) -> tuple[chex.Array, Metrics]:
     """The clipped surrogate loss with the weights of a learner's configuration."""
     trajectory = items.trajectory
@@ -134,10 +141,7 @@ def make_learner(
     optimiser = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), scaling)
 
     def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
-        params = network.init(key, suite.num_tokens, suite.num_actions, *features)
-        last = params["head"]["advantage"]
-        params["head"] = {**params["head"], "advantage": {**last, "kernel": POLICY_SCALE * last["kernel"]}}
-        params = learned(params)
+        params = learned(nearly_uniform(network.init(key, suite.num_tokens, suite.num_actions, *features)))
         return TrainState(params, optimiser.init(params), jnp.int32(0), jax.tree.map(jnp.float32, hyperparams))
 
     def update(state: TrainState, batch: MetaBatch, key: chex.PRNGKey, phase: Phase) -> tuple[TrainState, Metrics]:

@@ -37,6 +37,9 @@ Trained = dict[str, Any]
 Adapt = Callable[[Trained, Support, Phase], Policy]
 """How a recipe adapts to one task's support. ``phase`` is static."""
 
+OuterLoss = Callable[[Trained, Params, Support, Transition, chex.Array], tuple[chex.Array, Metrics]]
+"""``(learned, target, support, query, reference_weight) -> (loss, metrics)`` of one task."""
+
 
 @struct.dataclass
 class Hyperparams:
@@ -176,6 +179,8 @@ def make_learner(
     adapt: Adapt,
     schedule: Callable[[float], Phase],
     test_phase: Phase,
+    initial: Callable[[chex.PRNGKey, Params], Params] = lambda key, params: params,
+    outer_loss: OuterLoss | None = None,
 ) -> Learner:
     """Assembles a Q-learner of the :class:`~metarl_jax.learners.base.Learner` contract.
 
@@ -188,6 +193,8 @@ def make_learner(
       adapt: how it adapts.
       schedule: progress -> phase.
       test_phase: phase in which it adapts at test time.
+      initial: the network's initial parameters to those that are learned, and averaged in the target.
+      outer_loss: of one task; by default :func:`query_loss` of the adapted policy.
 
     Raises:
       ValueError: if the network has fewer slots than the suite has tokens.
@@ -202,7 +209,7 @@ def make_learner(
     optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), optax.scale_by_adam())
 
     def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
-        params = network.init(key, suite.num_tokens, suite.num_actions, *features)
+        params = initial(key, network.init(key, suite.num_tokens, suite.num_actions, *features))
         sizes = step_sizes(params)
         shapes: Any = () if frozen else jax.eval_shape(lambda: empty_batch(suite, needs))
         return TrainState(
@@ -219,6 +226,8 @@ def make_learner(
     def task_loss(
         learned: Trained, target: Params, support: Support, query: Transition, weight: chex.Array, phase: Phase
     ) -> tuple[chex.Array, Metrics]:
+        if outer_loss is not None:
+            return outer_loss(learned, target, support, query, weight)
         policy = adapt({**learned, "target": target}, support, phase)
         # Nothing is differentiated through the target: first order is the same steps, cheaper.
         cheaper = FIRST_ORDER if phase.inner_steps else phase

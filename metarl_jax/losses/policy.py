@@ -81,6 +81,18 @@ def generalised_advantage(
     return jax.lax.stop_gradient(advantage)
 
 
+def cut_trace(trajectory: Trajectory, trace: chex.Numeric, periods: int) -> chex.Array:
+    """A trace ``f32[L]`` that is cut after every so many periods of one trajectory; never for ``periods`` 0.
+
+    With lambda 1 the advantage is then that of A3C's windows: what is paid up to the end of the window, and the value
+    of the state that follows it.
+    """
+    if periods == 0:
+        return jnp.broadcast_to(jnp.float32(trace), trajectory.reward.shape)
+    ended = jnp.cumsum(trajectory.period_end & trajectory.valid, dtype=jnp.int32)
+    return jnp.where(trajectory.period_end & (ended % periods == 0), 0.0, jnp.float32(trace))
+
+
 def collecting_targets(q: chex.Array, final_q: chex.Array, trajectory: Trajectory, trace: chex.Numeric) -> Targets:
     """Targets ``[L]`` of one trajectory from ``q f32[L, A]`` of the policy that collected it, recomputed."""
     mask = trajectory.observation.action_mask

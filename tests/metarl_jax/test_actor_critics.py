@@ -15,7 +15,7 @@ from envs_jax.environment import ResourceEnv
 from envs_jax.suite import Suite
 from metarl_jax import evaluation, learners, training
 from metarl_jax.collection import Collector
-from metarl_jax.configs import DataConfig, NetworkConfig
+from metarl_jax.configs import DataConfig, FineTuningConfig, NetworkConfig, QLearningConfig
 from metarl_jax.evaluation import Condition
 from metarl_jax.losses import policy
 from metarl_jax.rollouts import DomainPrograms
@@ -168,6 +168,13 @@ def test_advantage_actor_critic_by_hand() -> None:
 
 SMALL = NetworkConfig(width=16, layers=1, heads=2, channels=2, head_width=16, slots=2, hidden=16)
 
+MORE: dict[str, dict[str, Any]] = {
+    "sac": {
+        "learning": QLearningConfig(samples=4, num_steps=1, updates=8, replay=4, polyak=0.9),
+        "fine_tuning": FineTuningConfig((0.1,), (30,), ("head",)),
+    }
+}
+
 
 @functools.cache
 def learned(name: str, probe: str, iterations: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -175,7 +182,7 @@ def learned(name: str, probe: str, iterations: int) -> tuple[list[dict[str, Any]
     (env,) = (one for one in probes.PROBES if one.name == probe)
     suite, programs = Suite.of((env,)), Programs(1)
     config = learners.config_class(name)(
-        network=SMALL, data=DataConfig(tasks=16, episodes=2, periods=4), learning_rate=1e-2
+        network=SMALL, data=DataConfig(tasks=16, episodes=2, periods=4), learning_rate=1e-2, **MORE.get(name, {})
     )
     learner = learners.make(name, config, suite)
     collector, domain = Collector(learner, suite, programs), DomainPrograms.of(suite, probe, programs)
@@ -193,15 +200,20 @@ def learned(name: str, probe: str, iterations: int) -> tuple[list[dict[str, Any]
     asked = evaluation.conditions((0, 1, 2))
     scale = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), run.scales)
     trained = [learner.params(run.learner)]
-    returns = evaluation.evaluate(collector, trained, scale, tests, None, asked, jax.random.key(8))[0]
+    support = None if learner.needs.support == "own" else evaluation.random_support(tests, collector)
+    returns = evaluation.evaluate(collector, trained, scale, tests, support, asked, jax.random.key(8))[0]
     return metrics, dict(zip((condition.label for condition in asked), returns, strict=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ppo", "a2c"])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "sac"])
 def test_learns_what_depends_on_the_observation(name: str) -> None:
     metrics, returns = learned(name, "match", 40)
     assert returns["K=0"].mean() > 0.95 * probes.Probe.num_periods
+    if name == "sac":
+        (entropy,) = metrics[-1]["entropy"]
+        assert entropy == pytest.approx(0.7 * np.log(2), abs=0.1), "the temperature does not hold the target entropy"
+        return
     assert all(one["first_ratio_error"] < 1e-5 for one in metrics), "old probabilities are not those that collected"
 
 

@@ -27,6 +27,7 @@ from metarl_jax.configs import (
 from metarl_jax.learners.a2c import A2cConfig
 from metarl_jax.learners.base import Learner
 from metarl_jax.learners.bayes_readout import BayesReadoutConfig
+from metarl_jax.learners.sac import SacConfig
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
 from metarl_jax.recording import empty_support
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
@@ -48,9 +49,10 @@ OWN: dict[str, dict[str, Any]] = {
     "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
     "a2c": {"minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
+    "sac": {"learning": LEARNING, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
 }
-VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn")
+VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn", "sac")
 ON_POLICY = ("ppo", "rl2", "a2c")
 ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
 """Learners on the shared network."""
@@ -222,7 +224,7 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
     found = learner.candidates(stacked)
     assert len(found) >= 1
     tuned, cautious = ["head, 1 steps of 0.1"], [f"kappa {k} over {d}" for k in (1, 0) for d in ("noop", "average")]
-    expected = {"transformer_dqn": tuned, "ppo": tuned, "a2c": tuned, "bayes_readout": cautious}
+    expected = {"transformer_dqn": tuned, "ppo": tuned, "a2c": tuned, "sac": tuned, "bayes_readout": cautious}
     assert list(found) == expected.get(iteration.name, ["as trained"])
     for way in found.values():
         one = jax.tree.map(lambda leaf: leaf[0], way)
@@ -255,7 +257,9 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
 def test_who_has_a_memory(iteration: Iteration) -> None:
     if iteration.name not in ON_NETWORK:
         pytest.skip("no network")
-    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}}.get(iteration.name, set())
+    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}, "sac": {"critics", "log_alpha"}}.get(
+        iteration.name, set()
+    )
     assert set(iteration.start.params) == {"trunk", "head"} | parts
 
 
@@ -303,9 +307,10 @@ def test_all_learners_on_the_network_act_alike() -> None:
 
 
 def test_registry() -> None:
-    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "a2c", "bayes_readout")
+    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "a2c", "sac", "bayes_readout")
     assert learners.registered() == names
-    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config, A2cConfig, BayesReadoutConfig)
+    actor_critics = (PpoConfig, Rl2Config, A2cConfig, SacConfig)
+    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, *actor_critics, BayesReadoutConfig)
     assert tuple(learners.config_class(name) for name in names) == classes
     known = ", ".join(names)
     with pytest.raises(ValueError, match=f"^unknown learner 'impala'; registered: {known}$"):

@@ -144,6 +144,40 @@ def time_of(played: Trajectory, env: Toy, b: int, k: int, observation: Observati
     return int(at)
 
 
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_transitions_of_windows_stop_at_a_termination_and_bootstrap_past_the_horizon(
+    recorded: Recorded, num_steps: int
+) -> None:
+    env, played = WindowToy(num_turns=2, num_periods=4), recorded.played
+    period = np.arange(played.discount.shape[0]) // env.num_turns
+    ended = (period == 1) & np.asarray(played.period_end[:, 0, 0])  # in the first episode of the first task only
+    discount = np.array(played.discount)
+    discount[ended, 0, 0] = 0.0
+    found = recording.transitions(recorded.suite, env, played.replace(discount=discount), KEY, COUNT, num_steps)
+    paid, gamma = paid_by_period(recorded), env.discount_factor
+    seen = np.asarray(found.observation.tokens)
+    checked = set()
+    for b in range(TASKS):
+        for k in range(EPISODES):
+            for i in range(COUNT):
+                time = next(
+                    t
+                    for t in range(env.horizon)
+                    if np.array_equal(played.observation.tokens[t, b, k], seen[b, k, i, : env.num_tokens])
+                )
+                start, total, weight = time // env.num_turns, 0.0, 1.0
+                for p in range(start, min(start + num_steps, env.num_periods)):
+                    total += weight * paid[b, k, p]
+                    weight *= gamma * (not (p == 1 and b == k == 0))
+                assert found.reward[b, k, i] == pytest.approx(total, rel=1e-5, abs=1e-6)
+                assert found.discount[b, k, i] == pytest.approx(weight, rel=1e-6)
+                later = time + num_steps * env.num_turns
+                after = played.observation.tokens[later, b, k] if later < env.horizon else played.final.tokens[b, k]
+                np.testing.assert_array_equal(found.next_observation.tokens[b, k, i, : env.num_tokens], after)
+                checked.add((weight > 0, later < env.horizon))
+    assert checked >= {(True, True), (True, False), (False, True)}
+
+
 @pytest.mark.parametrize("num_steps", [1, 3, 4, 6])
 def test_transitions(recorded: Recorded, num_steps: int) -> None:
     suite, env, played = recorded
