@@ -19,6 +19,7 @@ _LEARNERS: dict[str, str] = {
     "rl2": "Rl2Config",
     "a2c": "A2cConfig",
     "sac": "SacConfig",
+    "maml_pg": "MamlPgConfig",
     "bayes_readout": "BayesReadoutConfig",
 }
 """Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.

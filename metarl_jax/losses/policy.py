@@ -114,6 +114,18 @@ def standardised(advantage: chex.Array, weight: chex.Array) -> chex.Array:
     return (advantage - mean) / (deviation + 1e-8)
 
 
+def likelihood_ratio_loss(
+    q: chex.Array, action_mask: chex.Array, action: chex.Array, valid: chex.Array, targets: Targets
+) -> chex.Array:
+    """``-mean(rho A)`` with ``rho = pi(a | s) / pi_old(a | s)``, of a minibatch of choices ``[...]``.
+
+    Where pi is the policy that collected, this has the first and the second derivative of the expected return;
+    ``-mean(log pi A)`` has the first alone.
+    """
+    ratio = jnp.exp(categorical(q, action_mask).log_prob(action) - targets.log_prob)
+    return -masked_mean(ratio * targets.advantage, valid.astype(q.dtype))
+
+
 def clipped_surrogate(
     q: chex.Array,
     action_mask: chex.Array,

@@ -18,10 +18,11 @@ from metarl_jax.collection import Collector
 from metarl_jax.configs import DataConfig, FineTuningConfig, NetworkConfig, QLearningConfig
 from metarl_jax.evaluation import Condition
 from metarl_jax.losses import policy
+from metarl_jax.losses.baseline import fitted_values
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.types import Trajectory
-from tests.metarl_jax import probes
+from tests.metarl_jax import probes, small
 
 TRACE, GAMMA = 0.8, 0.9
 
@@ -166,6 +167,77 @@ def test_advantage_actor_critic_by_hand() -> None:
     np.testing.assert_array_equal(gradient[~MASK], 0.0)
 
 
+def test_the_ratio_has_the_second_derivative_of_the_expected_return() -> None:
+    """What MAML's outer gradient goes through: log pi in place of the ratio has the first derivative alone."""
+    mask, logits = jnp.array([True, True, True, False]), jnp.array([0.3, -0.5, 0.1, 9.0])
+    advantage = jnp.array([1.0, -2.0, 0.7, 0.0])
+    pi = np.asarray(policy.categorical(logits, mask).probs)
+    old = policy.Targets(jnp.log(jnp.maximum(pi, 1e-30)), jnp.zeros(4), advantage)
+
+    def expected_return(logits: Any) -> Any:
+        return -jnp.sum(policy.categorical(logits, mask).probs * advantage)
+
+    def by_ratio(logits: Any) -> Any:  # the mean over choices drawn from pi, exactly: each with its probability
+        def of(a: int) -> Any:
+            one = jax.tree.map(lambda leaf: leaf[a], old)
+            return policy.likelihood_ratio_loss(logits, mask, jnp.int32(a), jnp.bool_(True), one)
+
+        return sum(pi[a] * of(a) for a in range(3))
+
+    def by_log(logits: Any) -> Any:
+        return -jnp.sum(pi[:3] * policy.categorical(logits, mask).logits[:3] * advantage[:3])
+
+    first, second = jax.grad(expected_return)(logits), jax.hessian(expected_return)(logits)
+    np.testing.assert_allclose(jax.grad(by_ratio)(logits), first, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(by_log)(logits), first, atol=1e-6)
+    np.testing.assert_allclose(jax.hessian(by_ratio)(logits), second, atol=1e-6)
+    assert np.abs(jax.hessian(by_log)(logits) - second).max() > 0.1
+
+
+def test_a_fitted_baseline_explains_returns_and_leaves_few_alone() -> None:
+    """Against ridge regression by numpy; choices that do not exist count for nothing."""
+    rng = np.random.default_rng(4)
+    episodes, length, columns = 30, 10, 3
+    seen = small.observations(rng, episodes, length)
+    tokens = jnp.asarray(rng.normal(size=(episodes, length, small.TOKENS, columns)), jnp.float32)
+    seen = seen.replace(tokens=tokens)
+    period_end = np.arange(length) % 2 == 1
+    valid = np.arange(length) < rng.integers(5, length + 1, episodes)[:, None] // 2 * 2
+    reward = np.where(period_end & valid, tokens.mean((2,))[..., 0] + 0.01 * rng.normal(size=valid.shape), 0.0)
+    whole = Trajectory(
+        observation=seen,
+        action=jnp.zeros(valid.shape, jnp.int32),
+        reward=jnp.asarray(reward, jnp.float32),
+        discount=jnp.broadcast_to(jnp.where(period_end, GAMMA, 1.0), valid.shape),
+        period_end=jnp.broadcast_to(period_end, valid.shape) & valid,
+        reference=jnp.zeros(valid.shape, jnp.int32),
+        valid=jnp.asarray(valid),
+        final=jax.tree.map(lambda leaf: leaf[:, -1], seen),
+    )
+    found, final = jax.jit(fitted_values)(whole)
+    returns = np.zeros(valid.shape)
+    for e in range(episodes):
+        after = 0.0
+        for t in reversed(range(length)):
+            if valid[e, t]:
+                after = returns[e, t] = reward[e, t] + float(whole.discount[e, t]) * after
+    ended = np.cumsum(period_end & valid, axis=1)
+    o, t = np.asarray(tokens).mean(2), ((ended - (period_end & valid)) / 100)[..., None]
+    x = np.concatenate([o, o**2, t, t**2, t**3], axis=-1)
+    some, goal = x[valid], returns[valid]
+    mean, deviation = some.mean(0), some.std(0)
+    unit = np.where(deviation > 1e-6, 1.0 / np.maximum(deviation, 1e-6), 0.0)
+    z = (some - mean) * unit
+    w = np.linalg.solve(z.T @ z + z.shape[1] * np.eye(z.shape[1]), z.T @ (goal - goal.mean()))
+    np.testing.assert_allclose(np.asarray(found)[valid], goal.mean() + z @ w, atol=2e-3)
+    explained = 1 - np.var(goal - np.asarray(found)[valid]) / np.var(goal)
+    assert explained > 0.2
+    assert final.shape == (episodes,)
+    few, _ = jax.jit(fitted_values)(jax.tree.map(lambda leaf: leaf[:1], whole))
+    left = np.var(returns[0][valid[0]] - np.asarray(few)[0][valid[0]])
+    assert left > 0.3 * np.var(returns[0][valid[0]]), "a baseline that explains everything leaves no advantage"
+
+
 SMALL = NetworkConfig(width=16, layers=1, heads=2, channels=2, head_width=16, slots=2, hidden=16)
 
 MORE: dict[str, dict[str, Any]] = {
@@ -215,6 +287,17 @@ def test_learns_what_depends_on_the_observation(name: str) -> None:
         assert entropy == pytest.approx(0.7 * np.log(2), abs=0.1), "the temperature does not hold the target entropy"
         return
     assert all(one["first_ratio_error"] < 1e-5 for one in metrics), "old probabilities are not those that collected"
+
+
+@pytest.mark.slow
+def test_maml_pg_learns_what_one_step_on_its_own_episodes_tells() -> None:
+    metrics, returns = learned("maml_pg", "hidden", 150)
+    best = probes.Probe.num_periods
+    assert all(one["first_ratio_error"] < 1e-5 for one in metrics), "the adapted policy is not recomputed as it acted"
+    assert returns["K=0"].mean() < 0.7 * best, "something on show gives the task away"
+    assert returns["K=2"].mean() > 0.9 * best, "a step on the support does not tell the task"
+    assert returns["K=2 swap"].mean() < 0.7 * best, "another task's support is not believed"
+    assert returns["K=2 zero"].mean() < 0.7 * best, "the step does not come from rewards"
 
 
 @pytest.mark.slow

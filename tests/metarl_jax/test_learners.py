@@ -27,6 +27,7 @@ from metarl_jax.configs import (
 from metarl_jax.learners.a2c import A2cConfig
 from metarl_jax.learners.base import Learner
 from metarl_jax.learners.bayes_readout import BayesReadoutConfig
+from metarl_jax.learners.maml_pg import MamlPgConfig
 from metarl_jax.learners.sac import SacConfig
 from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsilon_greedy
 from metarl_jax.recording import empty_support
@@ -50,10 +51,11 @@ OWN: dict[str, dict[str, Any]] = {
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
     "a2c": {"minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
     "sac": {"learning": LEARNING, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
+    "maml_pg": {"epochs": 1},
     "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
 }
 VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn", "sac")
-ON_POLICY = ("ppo", "rl2", "a2c")
+ON_POLICY = ("ppo", "rl2", "a2c", "maml_pg")
 ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
 """Learners on the shared network."""
 PERIODS = probes.Probe.num_periods
@@ -257,9 +259,8 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
 def test_who_has_a_memory(iteration: Iteration) -> None:
     if iteration.name not in ON_NETWORK:
         pytest.skip("no network")
-    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}, "sac": {"critics", "log_alpha"}}.get(
-        iteration.name, set()
-    )
+    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}, "sac": {"critics", "log_alpha"}}
+    parts["maml_pg"] = {"step_sizes"}.get(iteration.name, set())
     assert set(iteration.start.params) == {"trunk", "head"} | parts
 
 
@@ -307,9 +308,9 @@ def test_all_learners_on_the_network_act_alike() -> None:
 
 
 def test_registry() -> None:
-    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "a2c", "sac", "bayes_readout")
+    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "a2c", "sac", "maml_pg", "bayes_readout")
     assert learners.registered() == names
-    actor_critics = (PpoConfig, Rl2Config, A2cConfig, SacConfig)
+    actor_critics = (PpoConfig, Rl2Config, A2cConfig, SacConfig, MamlPgConfig)
     classes = (TransformerMamlDqnConfig, TransformerDqnConfig, *actor_critics, BayesReadoutConfig)
     assert tuple(learners.config_class(name) for name in names) == classes
     known = ", ".join(names)
