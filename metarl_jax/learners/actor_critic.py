@@ -6,7 +6,7 @@ meta-learns and that adapt by fine-tuning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from envs_jax.observation import Observation
 from envs_jax.suite import Suite
 from metarl_jax import adaptation
 from metarl_jax.learners.base import Exploration, Learner, Metrics, Needs, Phase
@@ -97,6 +98,22 @@ def surrogate(q: chex.Array, items: Items, config: Any) -> tuple[chex.Array, Met
         value_weight=config.value_weight,
         entropy_weight=config.entropy_weight,
     )
+
+
+def q_of(network: AgentNetwork, params: Params, seen: Observation, names: Sequence[str]) -> Callable[[Params], Any]:
+    """``Q f32[..., A]`` of one task's observations as a function of those parameters, by top-level name, that change.
+
+    Where the trunk stays, its features are computed once.
+    """
+    memory = network.no_memory(seen.tokens.shape[-2])
+    fixed = None if "trunk" in names else network.trunk(params, seen, memory)
+
+    def q(subset: Params) -> chex.Array:
+        current = {**params, **subset}
+        features = network.trunk(current, seen, memory) if fixed is None else fixed
+        return network.head(current, features, seen)[0]
+
+    return q
 
 
 def make_learner(
@@ -249,15 +266,8 @@ def make_memoryless(
             return Policy(own, memory, hidden)
         episodes = support.trajectory
         items = Items(episodes, jax.vmap(lambda one: targets(params, one))(episodes))
-        fixed = None if "trunk" in own else network.trunk(params, episodes.observation, memory)
-
-        def tuning_loss(subset: Params) -> chex.Array:
-            current = {**params, **subset}
-            features = network.trunk(current, episodes.observation, memory) if fixed is None else fixed
-            q, _ = network.head(current, features, episodes.observation)
-            return loss(q, items)[0]
-
-        adapted = adaptation.fine_tune(tuning_loss, own, tuned["head"]["size"], tuned["head"]["steps"])
+        q, how = q_of(network, params, episodes.observation, tuple(own)), tuned["head"]
+        adapted = adaptation.fine_tune(lambda subset: loss(q(subset), items)[0], own, how["size"], how["steps"])
         return Policy(adapted, memory, hidden)
 
     def candidates(params: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ head alone adapts. The outer loss is not TRPO's. Advantages accumulate between p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 import chex
@@ -141,27 +140,17 @@ def make(config: MamlPgConfig, suite: Suite) -> Learner:
         log_prob = policy.categorical(q, episodes.observation.action_mask).log_prob(episodes.action)
         return jax.lax.stop_gradient(Targets(log_prob, value, advantage))
 
-    def inner_loss(params: Params, support: Trajectory, before: Targets) -> Callable[[Params], chex.Array]:
-        """Of those parameters that adapt."""
-        seen = support.observation
-        memory = network.no_memory(seen.tokens.shape[-2])
-        fixed = None if "trunk" in names else network.trunk(params, seen, memory)
-
-        def loss(subset: Params) -> chex.Array:
-            current = {**params, **subset}
-            features = network.trunk(current, seen, memory) if fixed is None else fixed
-            q, _ = network.head(current, features, seen)
-            return policy.likelihood_ratio_loss(q, seen.action_mask, support.action, support.valid, before)
-
-        return loss
-
     def adapted(params: Params, support: Trajectory, before: Targets) -> Params:
         """``phi``, what of it differs from theta."""
-        return update_rules.descend(
-            *(rule, params["step_sizes"], inner_loss(params, support, before)),
-            *({name: params[name] for name in names}, config.steps),
-            second_order=config.order == "second",
-        )
+        seen = support.observation
+        q = actor_critic.q_of(network, params, seen, names)
+
+        def loss(subset: Params) -> chex.Array:
+            return policy.likelihood_ratio_loss(q(subset), seen.action_mask, support.action, support.valid, before)
+
+        own = {name: params[name] for name in names}
+        second = config.order == "second"
+        return update_rules.descend(rule, params["step_sizes"], loss, own, config.steps, second_order=second)
 
     def collected(params: Params, batch: MetaBatch) -> Task:
         def of_task(one: tuple[Support, Trajectory, chex.Array]) -> Task:
