@@ -155,7 +155,7 @@ def make(config: MamlPgConfig, suite: Suite) -> Learner:
     def collected(params: Params, batch: MetaBatch) -> Task:
         def of_task(one: tuple[Support, Trajectory, chex.Array]) -> Task:
             support, query, known = one
-            own: Trajectory = support.first(known).trajectory
+            own: Any = support.first(known).trajectory
             q = q_values(params, own.observation)
             before = targets(q, own)
             phi = {**params, **adapted(params, own, before)}
