@@ -42,6 +42,9 @@ Adapt = Callable[[Trained, Support, Phase], Policy]
 TaskGradient = Callable[[Trained, Params, Support, Transition, chex.Array, chex.PRNGKey], tuple[Metrics, Trained]]
 """``(learned, target, support, query, reference_weight, key) -> (metrics, pseudo-gradient)`` of one task."""
 
+OuterLoss = Callable[[Trained, Params, Support, Transition, chex.Array], tuple[chex.Array, Metrics]]
+"""``(learned, target, support, query, reference_weight) -> (loss, metrics)`` of one task."""
+
 
 class Auxiliary(NamedTuple):
     """A further loss on queries, with parameters of its own.
@@ -215,6 +218,8 @@ def make_learner(
     optimiser: optax.GradientTransformation | None = None,
     rate_of: Callable[[chex.Array, chex.Array], chex.Array] = cosine,
     task_gradient: TaskGradient | None = None,
+    initial: Callable[[chex.PRNGKey, Params], Params] = lambda key, params: params,
+    outer_loss: OuterLoss | None = None,
 ) -> Learner:
     """Assembles a Q-learner of the :class:`~metarl_jax.learners.base.Learner` contract.
 
@@ -230,6 +235,8 @@ def make_learner(
       optimiser: of the outer loop, by a rate of one; Adam after a clip by global norm if not given.
       rate_of: ``(learning rate, progress) -> rate``.
       task_gradient: what replaces the gradient of the outer loss, task by task.
+      initial: the network's initial parameters to those that are learned, and averaged in the target.
+      outer_loss: of one task; by default :func:`query_loss` of the adapted policy.
 
     Raises:
       ValueError: if the network has fewer slots than the suite has tokens.
@@ -245,7 +252,7 @@ def make_learner(
         optimiser = optax.chain(optax.clip_by_global_norm(learning.max_grad_norm), direction(learning.optimiser))
 
     def init(key: chex.PRNGKey, hyperparams: Hyperparams) -> TrainState:
-        params = network.init(key, suite.num_tokens, suite.num_actions, *features)
+        params = initial(key, network.init(key, suite.num_tokens, suite.num_actions, *features))
         if recipe.auxiliary is not None:
             params[recipe.auxiliary.name] = recipe.auxiliary.init(jax.random.fold_in(key, 1), suite)
         sizes = step_sizes(params)
@@ -264,6 +271,8 @@ def make_learner(
     def task_loss(
         learned: Trained, target: Params, support: Support, query: Transition, weight: chex.Array, phase: Phase
     ) -> tuple[chex.Array, Metrics]:
+        if outer_loss is not None:
+            return outer_loss(learned, target, support, query, weight)
         policy = adapt({**learned, "target": target}, support, phase)
         # Nothing is differentiated through the target: first order is the same steps, cheaper.
         cheaper = FIRST_ORDER if phase.inner_steps else phase

@@ -49,6 +49,9 @@ OWN: dict[str, dict[str, Any]] = {
     "transformer_dqn": {"learning": LEARNING, "fine_tuning": TUNING},
     "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": TUNING},
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
+    "a2c": {"minibatches": 2, "fine_tuning": TUNING},
+    "sac": {"learning": LEARNING, "fine_tuning": TUNING},
+    "maml_pg": {"epochs": 1},
     "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
     "dqn": {"learning": LEARNING, "fine_tuning": TUNING},
     "double_dueling_dqn": {"learning": LEARNING, "fine_tuning": TUNING},
@@ -61,12 +64,12 @@ OWN: dict[str, dict[str, Any]] = {
 }
 META_LEARNED = ("transformer_maml_dqn", "optimizer_gating", "learned_optimizer", "maml_dqn")
 """Q-learners that learn how to take gradient steps."""
-FINE_TUNED = ("transformer_dqn", "dqn", "double_dueling_dqn", "reptile")
+FINE_TUNED = ("transformer_dqn", "dqn", "double_dueling_dqn", "reptile", "sac")
 BY_GRADIENT = (*META_LEARNED, *FINE_TUNED)
 IN_CONTEXT = ("context", "decision_pretrained")
 """Q-learners that take no gradient steps in a new task."""
 VALUE_BASED = (*BY_GRADIENT, *IN_CONTEXT)
-ON_POLICY = ("ppo", "rl2")
+ON_POLICY = ("ppo", "rl2", "a2c", "maml_pg")
 ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
 """Learners on the agent network."""
 OTHER_TRUNK = ("maml_dqn",)
@@ -254,7 +257,7 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
     found = learner.candidates(stacked)
     assert len(found) >= 1
     tuned, cautious = ["head, 1 steps of 0.1"], [f"kappa {k} over {d}" for k in (1, 0) for d in ("noop", "average")]
-    expected = {"ppo": tuned, "bayes_readout": cautious} | dict.fromkeys(FINE_TUNED, tuned)
+    expected = {"ppo": tuned, "a2c": tuned, "bayes_readout": cautious} | dict.fromkeys(FINE_TUNED, tuned)
     assert list(found) == expected.get(iteration.name, ["as trained"])
     for way in found.values():
         one = jax.tree.map(lambda leaf: leaf[0], way)
@@ -288,7 +291,8 @@ def test_who_has_a_memory(iteration: Iteration) -> None:
     if iteration.name not in ON_NETWORK:
         pytest.skip("no network")
     remembering = ("transformer_maml_dqn", "optimizer_gating", "learned_optimizer", "decision_pretrained")
-    parts = {"rl2": {"cell"}, "context": {"memory", "decoder"}} | {name: {"memory"} for name in remembering}
+    parts = {"rl2": {"cell"}, "context": {"memory", "decoder"}, "sac": {"critics", "log_alpha"}}
+    parts |= {"maml_pg": {"step_sizes"}} | {name: {"memory"} for name in remembering}
     parts = parts.get(iteration.name, set())
     assert set(iteration.start.params) == {"trunk", "head"} | parts
 
@@ -358,8 +362,8 @@ def test_registry() -> None:
         assert learners.config_class(name).__name__ == "".join(map(str.capitalize, name.split("_"))) + "Config"
     assert learners.config_class("bayes_readout") is BayesReadoutConfig
     known = ", ".join(names)
-    with pytest.raises(ValueError, match=f"^unknown learner 'a2c'; registered: {known}$"):
-        learners.make("a2c", TransformerDqnConfig(), SUITE)
+    with pytest.raises(ValueError, match=f"^unknown learner 'impala'; registered: {known}$"):
+        learners.make("impala", TransformerDqnConfig(), SUITE)
     with pytest.raises(ValueError, match=r"unknown learner 'transformer-dqn' \(did you mean transformer_dqn\?\)"):
         learners.config_class("transformer-dqn")
     with pytest.raises(ValueError, match="takes a TransformerDqnConfig, got a TransformerMamlDqnConfig"):
