@@ -32,18 +32,32 @@ def write(config: EnergyConfig, results: Results, folder: RunFolder) -> None:
 
 def advice(config: EnergyConfig, front: Results) -> str:
     """Who should use the learned solver and who should not, as this run's front says."""
-    learned = {name for name in front if name.startswith(("network", *config.rules))}
-    kept = [name for name in ranked(front) if name in learned]
-    points = {name: front[name] for name in front if name.startswith("interior point")}
-    closest = min(points.values(), key=lambda p: p["mean"])
+    order = ranked(front)
+    kept = [name for name in order if name.startswith(("network", *config.rules))]
+    exact = min((front[name] for name in front if name.startswith("interior point")), key=lambda p: p["mean"])
+    proof = f"{100 * exact['mean']:.1g} % in {exact['microseconds']:.0f} us"
     if not kept:
-        return "**On this clock the learned solvers are nowhere on the front: nobody should use them here.**\n"
-    ends = min(front[name]["mean"] for name in kept)
-    slow = max(front[name]["microseconds"] for name in kept)
+        return (
+            "**On this clock the learned solvers are nowhere on the front: nobody should use them here; the interior "
+            f"point certifies {proof}.**\n"
+        )
+
+    def point(name: str) -> str:
+        return f"{name}: {100 * front[name]['mean']:.2g} % in {front[name]['microseconds']:.0f} us"
+
+    def spend(name: str) -> str:
+        return f"{front[name]['microseconds']:.0f} us"
+
+    before, after = order[: order.index(kept[0])], order[order.index(kept[-1]) + 1 :]
+    text = f"Who can spend {spend(kept[0])} of CPU on an instance{f' and not {spend(after[0])}' if after else ''} "
+    text += f"should use the learned solver ({'; '.join(map(point, kept))}). "
+    if before:
+        text += f"Who can spend less should not ({point(before[-1])}). "
+    if after:
+        text += f"Who can spend more should not ({point(after[0])}). "
+    text += f"Who needs all that can be proved should take the interior point ({proof})."
     return (
-        f"**Who solves so many instances that {slow:.0f} us each count, and can live with a certified gap of "
-        f"{100 * ends:.2g} %, should use the learned solver ({', '.join(kept)}); who needs less than that should "
-        f"take the interior point:  {100 * closest['mean']:.1g} % in {closest['microseconds']:.0f} us.** "
+        f"**{text}** "
         "A gap is proved without the optimum for every instance, so that one that is too large can be solved again.\n"
     )
 
