@@ -107,7 +107,8 @@ class Bench:
         iterations = max(1, math.ceil(steps / self.steps))
         hyperparams = training.stack([self.learner.hyperparams(iterations, False)])
         curve: list[list[float]] = []
-        most, metrics = Condition(self.protocol.support), {}
+        most = Condition(self.protocol.support)
+        metrics: dict[str, float] = {}
 
         def look(iteration: int, run: training.Run) -> None:
             if iteration < iterations:
