@@ -49,13 +49,19 @@ def for_learner(preset: ConfigT, name: str) -> ConfigT:
     trains the arm "rl-only" alone, one that learns from labels alone the arm "reference".
 
     Args:
-      preset: a configuration with the fields ``learner``, ``agent`` and ``arms``.
+      preset: a configuration with the fields ``learner``, ``agent`` and ``arms``; of a study that has learners but no
+        agent, with the method ``with_learner(name)``.
       name: of the learner wanted.
 
     Raises:
       UsageError: for an unknown name, or if the learner refuses what is kept.
     """
     given: Any = preset
+    if hasattr(given, "with_learner"):
+        try:
+            return given.with_learner(name)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     if given.learner == name:
         return preset
     kind: Any = config_class(name)
