@@ -36,6 +36,32 @@ def uses_labels(agent: type) -> bool:
     return bool(getattr(agent, "labels", True))
 
 
+def learns_from_reward(agent: type) -> bool:
+    """Whether a learner can do without labels (arm "rl-only"); one that only imitates says ``rewards = False``."""
+    return bool(getattr(agent, "rewards", True))
+
+
+def agent_like(given: Any, name: str) -> Any:
+    """The configuration of a learner that holds whatever dataclass it has in common with another's, by name.
+
+    Args:
+      given: the other learner's configuration.
+      name: of the learner wanted; what it does not share is its own default.
+
+    Raises:
+      UsageError: for an unknown name.
+      ValueError: if the learner refuses what is kept.
+    """
+    agent: Any = config_class(name)()
+    kept = {
+        field.name: value
+        for field in dataclasses.fields(agent)
+        if dataclasses.is_dataclass(value := getattr(given, field.name, None))
+        and type(value) is type(getattr(agent, field.name))
+    }
+    return dataclasses.replace(agent, **kept)
+
+
 def for_learner(preset: ConfigT, name: str) -> ConfigT:
     """A preset of one learner as one of another.
 
@@ -53,16 +79,8 @@ def for_learner(preset: ConfigT, name: str) -> ConfigT:
     given: Any = preset
     if given.learner == name:
         return preset
-    kind: Any = config_class(name)
-    agent = kind()
-    kept = {
-        field.name: value
-        for field in dataclasses.fields(agent)
-        if dataclasses.is_dataclass(value := getattr(given.agent, field.name, None))
-        and type(value) is type(getattr(agent, field.name))
-    }
-    arms = given.arms if uses_labels(kind) else ("rl-only",)
+    arms = given.arms if uses_labels(config_class(name)) else ("rl-only",)
     try:
-        return dataclasses.replace(given, learner=name, agent=dataclasses.replace(agent, **kept), arms=arms)
+        return dataclasses.replace(given, learner=name, agent=agent_like(given.agent, name), arms=arms)
     except ValueError as error:
         raise UsageError(f"learner: {name} does not fit this preset: {error}") from error

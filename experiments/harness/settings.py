@@ -19,7 +19,7 @@ from experiments.harness.learners import config_class, uses_labels
 from experiments.harness.plan import TrainingRun
 from experiments.harness.values import unknown
 from metarl_jax.checks import check_fields, shown, whole, wholes
-from metarl_jax.configs import TransformerMamlDqnConfig
+from metarl_jax.configs import TransformerDqnConfig, TransformerMamlDqnConfig
 
 Arm = Literal["reference", "rl-only"]
 AgentT = TypeVar("AgentT")
@@ -162,8 +162,20 @@ class ExperimentConfig(Generic[AgentT]):
 
     @property
     def replicas(self) -> int:
-        """Training runs side by side: arm by arm, one a seed."""
+        """Replicas of a training run, side by side: arm by arm, one a seed. All runs have as many."""
         return len(self.arms) * self.seeds
+
+    def arms_of(self, run: TrainingRun) -> tuple[str, ...]:
+        """The arms that a training run's replicas are trained for."""
+        return (run.arm,) if run.arm else self.arms
+
+    def agent_of(self, run: TrainingRun) -> Any:
+        """Configuration of a training run's learner; a multitask control shares with the agent whatever both have."""
+        if run.role != "multitask":
+            return self.agent
+        own = {field.name for field in dataclasses.fields(TransformerDqnConfig)}
+        fields: Any = dataclasses.fields(self.agent)  # type: ignore[arg-type]
+        return TransformerDqnConfig(**{f.name: getattr(self.agent, f.name) for f in fields if f.name in own})
 
     def iterations_of(self, run: TrainingRun) -> int:
         """Meta-iterations of a training run."""
