@@ -106,7 +106,7 @@ def write(
         own = {run.learner: given[run] for run in results.agents}
         took = {run.learner: spent[run.id] for run in results.agents if run.id in spent}
         validated = {run.id: folder.read_json(f"agents/{run.id}/{VALIDATION}", "it is left out") for run in plan}
-        note = PLAYED if arm == "rl-only" and config.reward_data == "frozen" else ""
+        note = PLAYED if arm == "rl-only" and config.reward.data == "frozen" else ""
         said.append(comparison.sentence(results, name))
         compared.append(comparison.table(results, name, own, took, note))
         details += [comparison.by_domain(results), tables.validation(results, validated)]

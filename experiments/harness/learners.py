@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from experiments.harness.errors import UsageError
+from experiments.harness.machine import before_jax
 from experiments.harness.values import unknown
 from metarl_jax import learners
 
@@ -28,6 +29,7 @@ def config_class(name: str) -> type:
     """
     if name not in registered():
         raise UsageError(f"learner: {unknown('learner', name, registered())}")
+    before_jax()
     return learners.config_class(name)
 
 

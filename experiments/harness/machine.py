@@ -51,6 +51,19 @@ def has_accelerator() -> bool:
     return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "accel*", "kfd", "vfio/[0-9]*"))
 
 
+def before_jax() -> None:
+    """Says by variables what :func:`prepare_jax` says later, where jax may be loaded, and compute, on the way to it.
+
+    The module of a learner that keeps its configuration with it loads jax, and importing a domain computes. Nothing is
+    loaded here; once jax is, this does nothing.
+    """
+    if "jax" in sys.modules:
+        return
+    os.environ["JAX_ENABLE_X64"] = "0"
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
+
+
 def prepare_jax(cache: pathlib.Path | None, cpu_devices: int | None = None) -> None:
     """Settings that must be made before jax computes anything, which importing a domain does.
 
@@ -72,7 +85,9 @@ def prepare_jax(cache: pathlib.Path | None, cpu_devices: int | None = None) -> N
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cpu_devices or cores())
+        wanted = cpu_devices or cores()
+        if jax.config.jax_num_cpu_devices != wanted:  # refused, even of the same number, once jax has computed
+            jax.config.update("jax_num_cpu_devices", wanted)
 
 
 def cache_folder(asked: pathlib.Path | None, make: bool = True) -> pathlib.Path | None:
