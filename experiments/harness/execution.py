@@ -99,6 +99,8 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
                 if run in given:
                     treatment.store(folder, run, given[run])
                 folder.write(returns.file_of(run), returns.to_bytes(found))
+                if run.is_compared:  # the next is another learner's
+                    session.let_go()
             else:
                 display.note(f"{run.label}: finished before")
                 display.advance(config.iterations_of(run) if run.is_trained else 0)

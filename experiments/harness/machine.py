@@ -44,6 +44,14 @@ def memory_limits() -> dict[str, int]:
     return limits
 
 
+def mappings() -> int:
+    """Memory mappings of this process; 0 where the system does not tell."""
+    try:
+        return pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
 def has_accelerator() -> bool:
     """Whether jax may find one; without asking it, so a guess from what the system shows."""
     if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import gc
 import hashlib
 import math
 import threading
@@ -23,7 +24,7 @@ import numpy as np
 
 from envs_jax.suite import Suite
 from experiments.harness import datasets, machine
-from experiments.harness.errors import UnequalTreatmentError
+from experiments.harness.errors import UnequalTreatmentError, UsageError
 from experiments.harness.learners import learns_from_reward, uses_labels
 from experiments.harness.plan import TrainingRun, untrained
 from experiments.harness.progress import Display, Kind, duration
@@ -31,16 +32,17 @@ from experiments.harness.runs import VALIDATION, RunFolder
 from experiments.harness.settings import ExperimentConfig
 from experiments.harness.treatment import Treatment
 from experiments.report.results import BASELINES, DomainBaselines
-from metarl_jax import dataset, evaluation, learners, statistics, training
+from metarl_jax import curricula, dataset, evaluation, learners, statistics, training
 from metarl_jax.collection import Collector
 from metarl_jax.configs import FrozenConfig
+from metarl_jax.curricula import CurriculumSource
 from metarl_jax.dataset import DomainData
 from metarl_jax.evaluation import Condition, EvaluationSet
 from metarl_jax.learners.base import Learner
 from metarl_jax.rewards import UNKNOWN_SCALE
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.programs import Programs
-from metarl_jax.runtime.replicas import place
+from metarl_jax.runtime.replicas import place, release_memory
 from metarl_jax.sources import FrozenSource, Source
 from metarl_jax.types import RewardScale
 
@@ -49,6 +51,10 @@ TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET, FROZEN
 
 COMPILERS = 2
 """Domains looked at side by side: XLA compiles each program on one core."""
+
+MOST_MAPPINGS = 42_000
+"""Memory mappings of this process above which programs are let go between agents. Linux gives 65,530; beyond, XLA ends
+the process. Fifteen domains with the programs of one learner took 38,000."""
 
 BENCHMARK_SEED = 20251121
 """Of the evaluation tasks and their noise: frozen, the same for every run with as many tasks and episodes."""
@@ -77,6 +83,12 @@ class Once:
                 self._made[key] = make()
             return self._made[key]
 
+    def forget(self, kind: str) -> None:
+        """Lets go of everything whose key begins with ``kind``; it is made anew if it is asked for again."""
+        with self._lock:
+            for key in [key for key in self._made if key[0] == kind]:
+                del self._made[key]
+
 
 class Session:
     """Trains and evaluates the agents of one configuration.
@@ -102,6 +114,19 @@ class Session:
             return Collector(learner, self.suite, self.programs)
 
         return self._once.get(("collector", agent.learner, config, agent.trained_on), make)
+
+    def let_go(self) -> None:
+        """Lets go of all compiled programs, if there are many; what is needed again comes from the cache on disk.
+
+        Every kernel takes some of the mappings that a process may have. Domains' acting programs, of several learners
+        that cannot share them, would take more than there are.
+        """
+        if machine.mappings() > MOST_MAPPINGS:
+            self._once.forget("collector")
+            self.programs.clear()
+            jax.clear_caches()
+            gc.collect()
+            release_memory()
 
     def learner(self, agent: TrainingRun) -> Learner:
         """The agent's learner."""
@@ -135,15 +160,21 @@ class Session:
         return float(needs.tasks * needs.episodes * horizon)
 
     def training_choices(self, agent: TrainingRun) -> float:
-        """Choices that the training of one replica takes: of its frozen data and rounds, or of what it collects."""
-        needs, total = self.learner(agent).needs, self.config.iterations_of(agent)
+        """Choices that the training of one replica takes: of frozen data and rounds, or of what is collected.
+
+        Raises:
+          UsageError: if the learner cannot be trained by the curriculum.
+        """
+        config, needs, total = self.config, self.learner(agent).needs, self.config.iterations_of(agent)
         horizons, frozen = [env.horizon for env in self.suite.subset(agent.trained_on).envs], needs.frozen
         if frozen.tasks:
             played = math.ceil(frozen.round_tasks / needs.tasks) * needs.tasks * frozen.rounds
             return float(sum(horizons) * (frozen.tasks * needs.episodes + played * needs.query_episodes))
+        self._check_curriculum(self.learner(agent))
+        more, once = curricula.episodes(config.training.curriculum, needs)
         turns = [total // len(horizons) + (d < total % len(horizons)) for d in range(len(horizons))]
         # What the scale of rewards is measured on, a first collection of each domain, is not trained on.
-        return float(needs.tasks * needs.episodes * np.dot(horizons, turns))
+        return float(np.dot(horizons, [turn * (needs.tasks * needs.episodes + more) + once for turn in turns]))
 
     def treatment(self, agent: TrainingRun) -> Treatment:
         """What an agent is given: of its learner's needs, and of the tests that it will meet."""
@@ -262,15 +293,17 @@ class Session:
     def source(
         self, agent: TrainingRun, display: Display, should_stop: Callable[[], bool] = lambda: False
     ) -> Source | None:
-        """Where the batches of an agent come from: frozen data of its training domains and of no other, or None.
+        """Where the batches of an agent come from: frozen data of its training domains and of no other, tasks that a
+        curriculum chooses, or fresh tasks (None).
 
         Raises:
           training.Stopped: if asked to stop while data are made.
         """
         collector = self.collector(agent)
+        domains, curriculum = [self.domain(name) for name in agent.trained_on], self.config.training.curriculum
         if not collector.needs.frozen.tasks:
-            return None
-        domains = [self.domain(name) for name in agent.trained_on]
+            self._check_curriculum(collector.learner)
+            return None if curriculum.kind == "uniform" else CurriculumSource(collector, domains, curriculum)
         data = []
         for domain in domains:
             own = self.data(domain, collector, display, should_stop)
@@ -278,6 +311,12 @@ class Session:
                 raise training.Stopped(0)
             data.append(own)
         return FrozenSource(collector, domains, data, [self._data_key(name) for name in agent.trained_on])
+
+    def _check_curriculum(self, learner: Learner) -> None:
+        try:
+            curricula.check(self.config.training.curriculum, learner)
+        except ValueError as error:
+            raise UsageError(f"training.{error}") from error
 
     def _data_key(self, name: str) -> Any:
         return _fold(jax.random.key(BENCHMARK_SEED), FROZEN_DATA, name)

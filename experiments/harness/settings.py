@@ -19,7 +19,7 @@ from experiments.harness.learners import config_class, uses_labels
 from experiments.harness.plan import TrainingRun
 from experiments.harness.values import unknown
 from metarl_jax.checks import check_fields, shown, whole, wholes
-from metarl_jax.configs import TransformerDqnConfig, TransformerMamlDqnConfig
+from metarl_jax.configs import CurriculumConfig, TransformerDqnConfig, TransformerMamlDqnConfig
 
 Arm = Literal["reference", "rl-only"]
 AgentT = TypeVar("AgentT")
@@ -85,6 +85,7 @@ class TrainingConfig:
       left_out: of an agent for which domains were left out, and of its control; 0 for as many.
       interval: meta-iterations between two looks of the host (progress, metrics, asking whether to stop).
       checkpoint_every: intervals between two checkpoints; a run that is killed repeats at most these.
+      curriculum: on which tasks learners are trained that collect while they train; never on which they are tested.
     """
 
     iterations: int = whole(200, 1, 10_000_000)
@@ -92,6 +93,7 @@ class TrainingConfig:
     left_out: int = whole(0, 0, 10_000_000)
     interval: int = whole(10, 1, 10_000_000)
     checkpoint_every: int = whole(2, 1, 10_000_000)
+    curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
