@@ -104,8 +104,8 @@ class CompareConfig(ExperimentConfig[AgentT]):
 
 CPU = CompareConfig(
     seeds=2,
-    agent=dataclasses.replace(transfer.CPU.agent, frozen=FrozenConfig(tasks=64, rounds=4)),
-    training=TrainingConfig(iterations=120, interval=10, checkpoint_every=6),
+    agent=dataclasses.replace(transfer.CPU.agent, frozen=FrozenConfig(tasks=48, rounds=2)),
+    training=TrainingConfig(iterations=64, interval=8, checkpoint_every=4),
     evaluation=transfer.CPU.evaluation,
 )
 """All registered learners on all standard domains, two cores: both arms, two seeds, transfer's agent, less data."""

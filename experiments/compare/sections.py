@@ -109,7 +109,8 @@ def write(
         note = PLAYED if arm == "rl-only" and config.reward.data == "frozen" else ""
         said.append(comparison.sentence(results, name))
         compared.append(comparison.table(results, name, own, took, note))
-        details += [comparison.by_domain(results), tables.validation(results, validated)]
+        chosen = tables.validation(results, validated)
+        details += [comparison.by_domain(results), *([chosen] if chosen.rows else [])]
         found[arm] = comparison.summary(results, name, own, took)
         rows += results.rows()
     told = [*said, *tables.few_seeds(config.seeds)]
@@ -134,7 +135,8 @@ def write(
     folder.write_json("summary.json", {"opening": told, "arms": found, "agents": agents, "usage": dict(usage)})
     folder.write("report.html", text.encode())
     console = Console()
-    tables.on_console([*compared, *details], [], console, told)
+    narrow = [half for whole in compared for half in comparison.halves(whole)]
+    tables.on_console([*narrow, *details], [], console, told)
     written = (
         f"report: {folder.path / 'report.html'}; scores: {folder.path / 'scores.csv'}; log: {folder.path / METRICS}"
     )

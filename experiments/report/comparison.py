@@ -13,7 +13,7 @@ from experiments.harness.treatment import TOLERANCE, Treatment
 from experiments.report import means
 from experiments.report.opening import ARMS
 from experiments.report.results import BASELINES, Condition, Results
-from experiments.report.tables import CONTROLS, MEANS, SCALE, Table, number, shown
+from experiments.report.tables import CONTROLS, MEANS, SCALE, WIDE, Table, number, shown
 from metarl_jax.statistics import Floats, Interval
 
 
@@ -208,14 +208,29 @@ def table(
     )
 
 
+def halves(whole: Table) -> list[Table]:
+    """The table of :func:`table` as two that fit a console: scores, and what each learner was given."""
+    cut = whole.header.index("support episodes")
+    given = [[row[0], *row[cut:]] for row in whole.rows if any(row[cut:])]
+    return [
+        Table(whole.title, whole.header[:cut], [row[:cut] for row in whole.rows], whole.note),
+        Table("What each was given", [whole.header[0], *whole.header[cut:]], given),
+    ]
+
+
 def by_domain(results: Results) -> Table:
-    """Domains in rows, learners and rules in columns; scores at the largest K."""
+    """Domains in rows, learners and rules in columns; scores at the largest K, of many learners without intervals."""
     (arm,) = results.arms
-    most = Condition(results.most)
+    most, short = Condition(results.most), len(results.agents) > WIDE
+
+    def cell(agent: TrainingRun, target: str) -> str:
+        score = results.score(agent, arm, target, most)
+        return number(score.estimate) if short else shown(score)
+
     rows = [
         [
             target,
-            *(shown(results.score(agent, arm, target, most)) for agent in results.agents),
+            *(cell(agent, target) for agent in results.agents),
             *(number(results.baseline_score(rule, target)) for rule in BASELINES),
         ]
         for target in results.baselines

@@ -373,6 +373,9 @@ def test_the_table_has_every_learner_every_rule_and_what_each_was_given() -> Non
     equal = comparison.table(told, OURS, dict.fromkeys(given, given_to()), dict.fromkeys(given, cost()))
     assert "No choices or gradient steps differ by more than 25%" in equal.note
     assert [row[0] for row in comparison.by_domain(told).rows] == list(DOMAINS)
+    scores, beside = comparison.halves(made)
+    assert [len(scores.header) + len(beside.header), len(beside.rows)] == [len(made.header) + 1, 3]
+    assert beside.rows[0] == [made.rows[0][0], *made.rows[0][8:]]
 
 
 def test_a_mean_of_returns_is_the_mean_of_cells_and_a_difference_is_paired() -> None:
