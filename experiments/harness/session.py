@@ -185,8 +185,8 @@ class Session:
             told = f"{needs.frozen.tasks} tasks of frozen data, its configuration says {asked.tasks}"
             raise UnequalTreatmentError(f"equal treatment: {agent.label} wants {told}")
         kind = type(config.agent_of(agent))
-        key, hyper = jax.random.key(0), learner.hyperparams(1, arm == "reference")
-        params = jax.eval_shape(lambda key: learner.params(learner.init(key, hyper)), key)
+        keys, hyper = jax.random.split(jax.random.key(0), self.replicas), learner.hyperparams(1, arm == "reference")
+        params = jax.eval_shape(jax.vmap(lambda key: learner.params(learner.init(key, hyper))), keys)
         own = {name: part for name, part in params.items() if name != "target"} if isinstance(params, dict) else params
         candidates = len(jax.eval_shape(learner.candidates, params))
         few = spread_out(agent.trained_on, config.evaluation.validation_domains) if candidates > 1 else ()
@@ -204,7 +204,7 @@ class Session:
             data="frozen" if needs.frozen.tasks else "collected",
             iterations=config.iterations_of(agent),
             choices=self.training_choices(agent),
-            parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(own)),
+            parameters=sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(own)),
         )
 
     def _digest(self, name: str) -> str:

@@ -165,13 +165,15 @@ def test_a_learner_shares_what_it_has_in_common_with_ours(name: str) -> None:
 
 
 def test_both_kinds_of_data_are_as_many_episodes() -> None:
+    config = dataclasses.replace(CPU, collected=0)
     labelled, alone = run_of(OURS, "reference"), run_of(OURS, "rl-only")
     data, frozen, domains = CPU.agent.data, CPU.agent.frozen, len(CPU.domains)
     held = domains * (frozen.tasks * 2 * data.episodes + frozen.rounds * frozen.round_tasks * data.episodes)
+    assert config.iterations_of(labelled) == config.training.iterations
+    assert abs(config.iterations_of(alone) * data.tasks * 2 * data.episodes - held) <= data.tasks * 2 * data.episodes
+    assert config.iterations_of(run_of("ppo", "rl-only")) == config.iterations_of(alone)
+    assert CPU.iterations_of(run_of("ppo", "rl-only")) == CPU.iterations_of(alone) == CPU.collected
     assert CPU.iterations_of(labelled) == CPU.training.iterations
-    assert abs(CPU.iterations_of(alone) * data.tasks * 2 * data.episodes - held) <= data.tasks * 2 * data.episodes
-    assert CPU.iterations_of(run_of("ppo", "rl-only")) == CPU.iterations_of(alone)
-    assert dataclasses.replace(CPU, collected=7).iterations_of(alone) == 7
     assert CPU.replicas == CPU.seeds
 
 
