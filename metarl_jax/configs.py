@@ -17,6 +17,7 @@ Order = Literal["none", "first", "second"]
 Rule = Literal["sgd", "meta_sgd", "meta_sgd_elementwise", "gated", "learned"]
 Mixing = Literal["attention", "mean"]
 Optimiser = Literal["adam", "muon"]
+Curriculum = Literal["uniform", "ordered", "prioritised"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +118,34 @@ class FrozenConfig:
         check_fields(self, "frozen.")
         if self.stretch > self.kept:
             raise ValueError(f"frozen.stretch must be at most frozen.kept={self.kept}, got {self.stretch}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """On which tasks a learner that collects is trained; see :mod:`metarl_jax.curricula`.
+
+    Attributes:
+      kind: "uniform" draws fresh tasks; "ordered" begins with those of least headroom; "prioritised" repeats those in
+        which support is worth most.
+      buffer: keys of tasks that are kept of each domain.
+      fill: share of it that must be filled before a task is repeated.
+      replay: chance that a task is a repeated one.
+      temperature: beta of the ranks: 0 would repeat the best alone.
+      staleness: rho, weight of the time since a task was scored.
+      start: share of the ordered tasks that are open at the start.
+    """
+
+    kind: Curriculum = choice("uniform", get_args(Curriculum))
+    buffer: int = whole(128, 1, 1_000_000)
+    fill: float = number(0.5, 0.0, 1.0)
+    replay: float = number(0.5, 0.0, 1.0)
+    temperature: float = number(0.3, 0.0, 1e3, open_low=True)
+    staleness: float = number(0.3, 0.0, 1.0)
+    start: float = number(0.25, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self, "curriculum.")
 
 
 @dataclasses.dataclass(frozen=True)
