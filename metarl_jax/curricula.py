@@ -132,7 +132,7 @@ class CurriculumSource(CollectedSource):
         chosen = np.stack(
             [self._chosen(d, r, fresh[r], rng, pool, iteration, iterations, keys) for r, rng in enumerate(rngs)]
         )
-        task_keys = place(jax.random.wrap_key_data(chosen), collector.replicas)
+        task_keys = place(jax.random.wrap_key_data(jnp.asarray(chosen)), collector.replicas)
         scale = place(jax.tree.map(lambda leaf: leaf[:, d], run.scales), collector.replicas)
         inner_steps = collector.learner.schedule(iteration / iterations).inner_steps
         trained = collector.learner.params(run.learner)

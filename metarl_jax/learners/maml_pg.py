@@ -169,8 +169,14 @@ def make(config: MamlPgConfig, suite: Suite) -> Learner:
             phi = {**params, **adapted(params, task.support, task.before)}
             query, mask = task.query, task.query.observation.action_mask
             clipped, parts = policy.clipped_surrogate(
-                *(q_values(phi, query.observation), mask, query.action, query.valid, task.after),
-                **{"clip": config.clip, "value_weight": 0.0, "entropy_weight": config.entropy_weight},
+                q_values(phi, query.observation),
+                mask,
+                query.action,
+                query.valid,
+                task.after,
+                clip=config.clip,
+                value_weight=0.0,
+                entropy_weight=config.entropy_weight,
             )
             mask, valid = task.support.observation.action_mask, task.support.valid.astype(jnp.float32)
             old, new = task.before_q, q_values(params, task.support.observation)
