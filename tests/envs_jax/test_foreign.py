@@ -59,7 +59,7 @@ def test_thompson_sampling_and_the_best_arm_earn_what_is_known() -> None:
     best = np.asarray(tasks.probabilities).max(-1)
     by_thompson = played(env, "heuristic", tasks)
     regret = 100 * best - by_thompson["expected"].sum(0)
-    error = regret.std(ddof=1) / math.sqrt(len(regret))
+    error = float(regret.std(ddof=1)) / math.sqrt(len(regret))
     assert error < 0.25
     assert regret.mean() == pytest.approx(100 * 5 / 6 - 74.95, abs=3 * error)  # the best of five arms pays 5/6
     paid = (by_thompson["reward"] - by_thompson["expected"]).mean()
@@ -118,7 +118,7 @@ def test_point_navigation_against_closed_forms() -> None:
     # The mean distance from the centre of a unit square is (sqrt 2 + arsinh 1) / 6.
     expected = -100 * (math.sqrt(2) + math.asinh(1.0)) / 6
     assert expected == pytest.approx(-38.26, abs=5e-3)
-    assert stay.mean() == pytest.approx(expected, abs=3 * stay.std() / math.sqrt(len(stay)))
+    assert stay.mean() == pytest.approx(expected, abs=3 * float(stay.std()) / math.sqrt(len(stay)))
 
     # Nearest that any t moves can bring one coordinate: no sequence is nearer at any time, so the reference is optimal.
     nearest = np.full((env.horizon + 1, *goals.shape), np.inf)
