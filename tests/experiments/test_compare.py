@@ -91,7 +91,7 @@ def test_presets_survive_yaml_and_fit(name: str, tmp_path: pathlib.Path, monkeyp
         (["--learner", "ppo"], "learner must be transformer_maml_dqn"),
         (["--reward.data", "mixed"], "--reward.data must be one of collected, frozen, got 'mixed'"),
         (["--collected", "-1"], "--collected must be a whole number"),
-        (["--preset", "gpu"], "preset: unknown preset 'gpu'; allowed: cpu, smoke"),
+        (["--preset", "gpu"], "preset: unknown preset 'gpu' (did you mean cpu?); allowed: cpu, smoke"),
     ],
 )
 def test_refused_by_name(
