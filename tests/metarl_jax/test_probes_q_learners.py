@@ -33,23 +33,28 @@ TUNED: dict[str, Any] = {"fine_tuning": FineTuningConfig(step_sizes=(0.1,), step
 META: dict[str, Any] = {
     "adaptation": AdaptationConfig(steps=1),
     "order": "first",
-    "context_share": 0.75,
-    "first_order_share": 0.25,
+    "context_share": 0.0,  # one program of the update instead of two
+    "first_order_share": 1.0,
 }
 OWN: dict[str, dict[str, Any]] = {
     "dqn": TUNED,
     "double_dueling_dqn": TUNED,
-    "reptile": TUNED | {"steps": 4, "inner_rate": 5e-3, "learning_rate": 1.0},
+    # Its steps are normalised.
+    "reptile": {
+        "fine_tuning": FineTuningConfig((0.005,), (50,), ("head",)),
+        "steps": 4,
+        "inner_rate": 5e-3,
+        "learning_rate": 1.0,
+    },
     "context": {},
     "decision_pretrained": {},
     "optimizer_gating": META,
     "learned_optimizer": META,
-    "maml_dqn": META
-    | {"adaptation": AdaptationConfig(steps=3, step_size=0.1), "context_share": 0.0, "first_order_share": 1.0},
+    "maml_dqn": META | {"adaptation": AdaptationConfig(steps=3, step_size=0.3)},
 }
 MULTITASK = ("dqn", "double_dueling_dqn", "reptile")
 ITERATIONS = {"match": 50, "late": 50, "hidden": 60}
-MORE = {"context": 160, "optimizer_gating": 160, "learned_optimizer": 160, "maml_dqn": 100, "decision_pretrained": 100}
+MORE = {"context": 160, "optimizer_gating": 120, "learned_optimizer": 120, "maml_dqn": 100, "decision_pretrained": 100}
 PROGRAMS = Programs(1)
 
 
@@ -147,7 +152,8 @@ def test_decision_pretraining_is_blind_to_the_rewards_of_its_queries() -> None:
     keys = place(jax.random.split(jax.random.key(3), 1), 1)
     scale = jax.tree.map(lambda leaf: leaf[:, 0], run.scales)
     batch = collector.collect(domain, learner.params(run.learner), scale, keys, inner_steps=False)
-    update = jax.jit(jax.vmap(functools.partial(learner.update, phase=learner.schedule(0.0))))
+    phase = learner.schedule(0.0)
+    update = jax.jit(jax.vmap(lambda state, batch, key: learner.update(state, batch, key, phase)))
     paid = batch.query.replace(reward=batch.query.reward + 1.0, immediate=batch.query.immediate - 1.0)
     one, other = (update(run.learner, own, keys)[0].params for own in (batch, batch.replace(query=paid)))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
