@@ -274,7 +274,7 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
     trained = learner.params(state)
     (way,) = learner.candidates(jax.tree.map(lambda leaf: leaf[None], trained)).values()
     trained = jax.tree.map(lambda leaf: leaf[0], way)
-    task = small.support(rng, actions=3)  # two are legal: a policy over one has no gradient
+    task = small.support(rng)  # two of its three actions are legal: who has no choice has no gradient of a policy
     adapt = jax.jit(learner.adapt)
 
     def moved(support: Any) -> float:
