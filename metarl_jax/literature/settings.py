@@ -55,22 +55,23 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "gridnavi": Protocol(2, 256, 2, (0, 1, 3)),
 }
 
-_MLP = NetworkConfig(width=64, layers=0, heads=1, channels=2, head_width=64, slots=1, hidden=64)
+MLP = NetworkConfig(width=64, layers=0, heads=1, channels=2, head_width=64, slots=1, hidden=64)
+"""Of one token, a multilayer perceptron."""
 
 TASK_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "cartpole": {"network": _MLP, "data": DataConfig(tasks=1, episodes=4, periods=1)},
-    "acrobot": {"network": _MLP, "data": DataConfig(tasks=1, episodes=4, periods=1)},
-    "catch": {"network": _MLP, "data": DataConfig(tasks=1, episodes=8, periods=1)},
-    "bandit-10x5": {"network": _MLP, "data": DataConfig(tasks=512, episodes=1, periods=10)},
-    "bandit-100x5": {"network": _MLP, "data": DataConfig(tasks=128, episodes=1, periods=100)},
+    "cartpole": {"network": MLP, "data": DataConfig(tasks=1, episodes=4, periods=1)},
+    "acrobot": {"network": MLP, "data": DataConfig(tasks=1, episodes=4, periods=1)},
+    "catch": {"network": MLP, "data": DataConfig(tasks=1, episodes=8, periods=1)},
+    "bandit-10x5": {"network": MLP, "data": DataConfig(tasks=512, episodes=1, periods=10)},
+    "bandit-100x5": {"network": MLP, "data": DataConfig(tasks=128, episodes=1, periods=100)},
     "navigation": {
-        "network": _MLP,
+        "network": MLP,
         "data": DataConfig(tasks=20, episodes=20, periods=100),
         "fine_tuning": FineTuningConfig(step_sizes=(0.01, 0.1, 0.5), steps=(1, 3, 10)),
     },
-    "gridnavi": {"network": _MLP, "data": DataConfig(tasks=64, episodes=3, periods=15)},
+    "gridnavi": {"network": MLP, "data": DataConfig(tasks=64, episodes=3, periods=15)},
 }
-"""Network (one token, so a multilayer perceptron) and what an iteration collects."""
+"""Network, and what an iteration collects."""
 
 LEARNER_SETTINGS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("bandit-10x5", "rl2"): {"minibatches": 4, "entropy_weight": 0.002},

@@ -19,7 +19,7 @@ def test_every_row_has_a_task_and_every_learner_settings_for_it() -> None:
     for task in settings.ENVIRONMENTS:
         for learner in learners.registered():
             config = settings.configuration(task, learner)
-            assert config.network == settings.TASK_SETTINGS[task]["network"]
+            assert getattr(config, "network", settings.MLP) == settings.MLP
     for task, learner in settings.LEARNER_SETTINGS:
         assert task in ROWS
         kind = learners.config_class(learner)
