@@ -50,11 +50,11 @@ OWN: dict[str, dict[str, Any]] = {
     "decision_pretrained": {},
     "optimizer_gating": META,
     "learned_optimizer": META,
-    "maml_dqn": META | {"adaptation": AdaptationConfig(steps=3, step_size=0.3)},
+    "maml_dqn": META | {"adaptation": AdaptationConfig(steps=3, step_size=0.1)},
 }
 MULTITASK = ("dqn", "double_dueling_dqn", "reptile")
 ITERATIONS = {"match": 50, "late": 50, "hidden": 60}
-MORE = {"context": 160, "optimizer_gating": 120, "learned_optimizer": 120, "maml_dqn": 100, "decision_pretrained": 100}
+MORE = {"context": 160, "optimizer_gating": 120, "learned_optimizer": 120, "maml_dqn": 250, "decision_pretrained": 100}
 PROGRAMS = Programs(1)
 
 
