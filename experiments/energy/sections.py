@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.energy.configuration import EnergyConfig
 from experiments.harness.runs import RunFolder
-from experiments.report.front import interval, percent, plot, ranked, rows
+from experiments.report.front import advice, interval, percent, plot, rows
 from experiments.report.markdown import band, image, table
 
 Results = Mapping[str, Any]
@@ -30,38 +30,6 @@ def write(config: EnergyConfig, results: Results, folder: RunFolder) -> None:
     folder.write("report.md", "\n".join(page).encode())
 
 
-def advice(config: EnergyConfig, front: Results) -> str:
-    """Who should use the learned solver and who should not, as this run's front says."""
-    order = ranked(front)
-    kept = [name for name in order if name.startswith(("network", *config.rules))]
-    exact = min((front[name] for name in front if name.startswith("interior point")), key=lambda p: p["mean"])
-    proof = f"{100 * exact['mean']:.1g} % in {exact['microseconds']:.0f} us"
-    if not kept:
-        return (
-            "**On this clock the learned solvers are nowhere on the front: nobody should use them here; the interior "
-            f"point certifies {proof}.**\n"
-        )
-
-    def point(name: str) -> str:
-        return f"{name}: {100 * front[name]['mean']:.2g} % in {front[name]['microseconds']:.0f} us"
-
-    def spend(name: str) -> str:
-        return f"{front[name]['microseconds']:.0f} us"
-
-    before, after = order[: order.index(kept[0])], order[order.index(kept[-1]) + 1 :]
-    text = f"Who can spend {spend(kept[0])} of CPU on an instance{f' and not {spend(after[0])}' if after else ''} "
-    text += f"should use the learned solver ({'; '.join(map(point, kept))}). "
-    if before:
-        text += f"Who can spend less should not ({point(before[-1])}). "
-    if after:
-        text += f"Who can spend more should not ({point(after[0])}). "
-    text += f"Who needs all that can be proved should take the interior point ({proof})."
-    return (
-        f"**{text}** "
-        "A gap is proved without the optimum for every instance, so that one that is too large can be solved again.\n"
-    )
-
-
 def _front(config: EnergyConfig, results: Results, folder: RunFolder) -> list[str]:
     front, test = results["front"], results["test"]
     head = ["method", "certified gap, mean", "median", "90 %", "CPU us an instance", "failed", "on the front"]
@@ -69,7 +37,7 @@ def _front(config: EnergyConfig, results: Results, folder: RunFolder) -> list[st
         f"Certified gap against CPU time, {test['instances']} instances of {config.sites} new sites ({config.family} "
         f"{config.size}), {test['failed']} failed exact solves, {test['binding']:.1f} plants bind on average.\n",
         image(folder, "front", plot(front)),
-        advice(config, front),
+        advice(front, config.rules),
         table(head, rows(front)),
     ]
 

@@ -134,7 +134,7 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--evaluation.tasks", "100000", "--evaluation.support-episodes", "0", "1000"], "GiB"),
     (["--evaluation.tasks", "100000", "--evaluation.episodes", "1000"], "GiB"),
     # Names.
-    (["--learner", "dqn"], "unknown learner 'dqn'"),
+    (["--learner", "iqn"], "unknown learner 'iqn'"),
     (["--learner", "transformer_maml_dq"], "did you mean transformer_maml_dqn?"),
     (["--learner", ""], "unknown learner ''"),
     (["--learner"], "--learner takes one value"),
@@ -253,7 +253,7 @@ YAML: list[tuple[str | bytes, str]] = [
     ("agent: [1]", "agent must hold keys and values, got a list"),
     ("agent: ~", "agent must hold keys and values, got nothing"),
     ("agent: {network: {width: 30}}", "network.width must be a multiple of network.heads=4, got 30"),
-    ("learner: dqn", "unknown learner 'dqn'"),
+    ("learner: iqn", "unknown learner 'iqn'"),
     ("learner: ~", "learner must be text"),
     ("learner: [transformer_dqn]", "learner must be text"),
     ("learner: transformer_dqn\nagent: {order: first}", "unknown key 'agent.order'"),

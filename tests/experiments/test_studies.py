@@ -195,13 +195,13 @@ def front_of(points: dict[str, tuple[float, float]]) -> dict[str, dict[str, floa
 def test_energy_says_between_which_rivals_the_learned_solver_is_worth_it():
     rivals = {"least cost": (0.1, 10.0), "interior point, 0.01": (0.004, 50.0), "interior point, 0.0001": (3e-5, 90.0)}
     points = rivals | {"gated, S = 10": (0.02, 20.0), "gated, S = 30": (0.01, 30.0), "learned, S = 30": (0.02, 60.0)}
-    text = sections.advice(EnergyConfig(), front_of(points))
+    text = sections.advice(front_of(points), EnergyConfig().rules)
     assert "can spend 20 us of CPU on an instance and not 50 us should use the learned solver (gated, S = 10" in text
     assert "less should not (least cost: 10 % in 10 us)" in text
     assert "more should not (interior point, 0.01: 0.4 % in 50 us)" in text
     assert "learned, S = 30" not in text, "it is not on the front"
     assert "take the interior point (0.003 % in 90 us)" in text
-    text = sections.advice(EnergyConfig(), front_of(rivals | {"gated, S = 10": (0.5, 20.0)}))
+    text = sections.advice(front_of(rivals | {"gated, S = 10": (0.5, 20.0)}), EnergyConfig().rules)
     assert "nobody should use them here" in text
 
 
