@@ -16,6 +16,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from metarl_jax import update_rules
 from metarl_jax.configs import AdaptationConfig, AdaptSet, FineTuningConfig
@@ -25,6 +26,9 @@ from metarl_jax.networks.memory import Memory
 from metarl_jax.types import Support, Transition, flatten_axes
 
 StepSizes = dict[str, Params]
+
+EPSILON = 1e-5
+"""Added to a root mean square: gradients that are nothing but rounding are no direction."""
 
 TdTarget = Callable[[chex.Array, chex.Array, chex.Array, chex.Array], chex.Array]
 TdLoss = Callable[[chex.Array, chex.Array, chex.Array], chex.Array]
@@ -133,11 +137,59 @@ def descend(
     )
 
 
-def fine_tune(loss: Callable[[Params], chex.Array], start: Params, step_size: chex.Array, steps: chex.Array) -> Params:
-    """``steps i32[]`` plain gradient steps of ``step_size f32[]``, both traced: one program for all candidates."""
+@struct.dataclass
+class SquareMean:
+    """A running mean of squared gradients, what Adam without momentum divides by.
+
+    Attributes:
+      total: discounted sum of the squares, like the parameters.
+      weight: ``f32[]`` of what was added up; 0 before any gradient.
+    """
+
+    total: Params
+    weight: chex.Array
+
+    @classmethod
+    def like(cls, params: Params) -> SquareMean:
+        """Of nothing."""
+        return cls(jax.tree.map(jnp.zeros_like, params), jnp.float32(0.0))
+
+    def seen(self, gradient: Params, decay: float = 0.999) -> SquareMean:
+        """With one more gradient."""
+        mean = lambda old, new: decay * old + (1.0 - decay) * new  # noqa: E731
+        total = jax.tree.map(lambda old, g: mean(old, jnp.square(g)), self.total, gradient)
+        return SquareMean(total, mean(self.weight, 1.0))
+
+    def root(self) -> Params:
+        """Root mean square of every element's gradient; 1 of nothing."""
+        some = self.weight > 0
+        weight = jnp.where(some, self.weight, 1.0)
+        of = lambda total: jnp.where(some, jnp.sqrt(total / weight) + EPSILON, 1.0)  # noqa: E731
+        return jax.tree.map(of, self.total)
+
+
+def fine_tune(
+    loss: Callable[[Params], chex.Array],
+    start: Params,
+    step_size: chex.Array,
+    steps: chex.Array,
+    scale: Params | None = None,
+) -> Params:
+    """``steps i32[]`` plain gradient steps of ``step_size f32[]``, both traced: one program for all candidates.
+
+    Args:
+      loss: of the adapted parameters.
+      start: adapted parameters before the first step.
+      step_size: of every step.
+      steps: how many.
+      scale: what gradients are divided by, like the parameters.
+    """
 
     def step(_: chex.Array, subset: Params) -> Params:
-        return jax.tree.map(lambda p, g: p - step_size * g, subset, jax.grad(loss)(subset))
+        gradient = jax.grad(loss)(subset)
+        if scale is not None:
+            gradient = jax.tree.map(jnp.divide, gradient, scale)
+        return jax.tree.map(lambda p, g: p - step_size * g, subset, gradient)
 
     return jax.lax.fori_loop(0, steps, step, start)
 

@@ -249,8 +249,64 @@ class Collector:
         played = self.rollout_policy(domain, "random", *domain.draw(task_keys), episodes, key)
         return self._calibrate(domain.record(self.needs.record, played, key).history)
 
+    def task_keys(self, keys: chex.PRNGKey) -> chex.PRNGKey:
+        """Keys ``[R, B]`` of the tasks that :meth:`collect` draws from ``keys [R]``."""
+        return self._keys(keys)[0]
+
+    def headroom(self, domain: DomainPrograms, keys: chex.PRNGKey) -> chex.Array:
+        """What the reference earns above the better of random and no-op ``f32[R, B]``, in the tasks of ``keys [R]``."""
+        task_keys, _, query_keys, _, key, _ = self._keys(keys)
+        drawn = domain.draw(task_keys)
+        names: tuple[PolicyName, ...] = ("random", "noop", "reference")
+        returns = [self.rollout_policy(domain, name, *drawn, query_keys, key).score.mean(-1) for name in names]
+        return returns[2] - jnp.maximum(returns[0], returns[1])
+
+    def worth_of_support(
+        self,
+        domain: DomainPrograms,
+        trained: Any,
+        scale: RewardScale,
+        keys: chex.PRNGKey,
+        task_keys: chex.PRNGKey,
+        inner_steps: bool,
+    ) -> chex.Array:
+        """``J(K) - J(0)`` of each task ``f32[R, B]``: all support episodes and none, before the same query episodes.
+
+        Args:
+          domain: the domain.
+          trained: stacked ``learner.params(state)``.
+          scale: ``[R]`` the domain's.
+          keys: ``[R]``, of episodes and choices.
+          task_keys: ``[R, B]``.
+          inner_steps: whether adaptation takes inner steps.
+        """
+        needs = self.needs
+        _, support_keys, query_keys, _, first, second = self._keys(keys)
+        tasks, plans = domain.draw(task_keys)
+        acting, before = self.acting(trained), self.unadapted(trained, needs.tasks)
+        if needs.order == "sequential":
+            _, carries = self.sequential_trials(domain, trained, tasks, plans, support_keys, query_keys, first)
+            known = [(before, carries[0]), (before, carries[-1])]
+        else:
+            support = self.collect_support(domain, trained, tasks, plans, support_keys, first)
+            most = self._to_all(jnp.full(needs.tasks, needs.support_episodes, jnp.int32))
+            after = self.adapted(trained, support, scale, most, inner_steps=inner_steps)
+            known = [(policies, self.start(acting, policies, query_keys)) for policies in (before, after)]
+        greedy = RolloutMode.of("learner")
+        without, with_all = (
+            self.rollout(domain, acting, policies, carry, tasks, plans, query_keys, second, greedy).score.mean(-1)
+            for policies, carry in known
+        )
+        return with_all - without
+
     def collect(
-        self, domain: DomainPrograms, trained: Any, scale: RewardScale, keys: chex.PRNGKey, inner_steps: bool
+        self,
+        domain: DomainPrograms,
+        trained: Any,
+        scale: RewardScale,
+        keys: chex.PRNGKey,
+        inner_steps: bool,
+        task_keys: chex.PRNGKey | None = None,
     ) -> MetaBatch:
         """Support, then query episodes by the policy adapted to it, of fresh tasks: a function of its arguments.
 
@@ -260,10 +316,11 @@ class Collector:
           scale: ``[R]`` the domain's.
           keys: ``[R]``.
           inner_steps: whether the policy that collects takes inner steps.
+          task_keys: of the tasks ``[R, B]``; by default fresh ones.
         """
         needs = self.needs
-        task_keys, support_keys, query_keys, known, first, second = self._keys(keys)
-        tasks, plans = domain.draw(task_keys)
+        fresh, support_keys, query_keys, known, first, second = self._keys(keys)
+        tasks, plans = domain.draw(fresh if task_keys is None else task_keys)
         mode = RolloutMode.of("learner", needs.explore_query, labelled=needs.labels)
         acting, support = self.acting(trained), None
         if needs.order == "sequential":

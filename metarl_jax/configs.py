@@ -8,14 +8,16 @@ hyperparameters of the learner. A learner that is tried out may state its class 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from metarl_jax.checks import check_fields, choice, choices, number, numbers, whole, wholes
 
 AdaptSet = Literal["head", "all"]
 Order = Literal["none", "first", "second"]
-Rule = Literal["sgd", "meta_sgd", "gated", "learned"]
+Rule = Literal["sgd", "meta_sgd", "meta_sgd_elementwise", "gated", "learned"]
+Mixing = Literal["attention", "mean"]
 Optimiser = Literal["adam", "muon"]
+Curriculum = Literal["uniform", "ordered", "prioritised"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,8 @@ class NetworkConfig:
 
     Attributes:
       width: token width d.
-      layers: Transformer blocks; 0 leaves an encoder of each token alone.
+      layers: blocks; 0 leaves an encoder of each token alone.
+      mixing: how a block lets tokens know of each other: by attention (a Transformer), or by their mean (a DeepSet).
       heads: attention heads.
       expansion: hidden width of a block's MLP relative to d.
       channels: size of the context memory's keys and values.
@@ -35,6 +38,7 @@ class NetworkConfig:
 
     width: int = whole(32, 1, 4096)
     layers: int = whole(2, 0, 64)
+    mixing: Mixing = choice("attention", get_args(Mixing))
     heads: int = whole(4, 1, 64)
     expansion: int = whole(2, 1, 16)
     channels: int = whole(16, 2, 512)
@@ -114,6 +118,34 @@ class FrozenConfig:
         check_fields(self, "frozen.")
         if self.stretch > self.kept:
             raise ValueError(f"frozen.stretch must be at most frozen.kept={self.kept}, got {self.stretch}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """On which tasks a learner that collects is trained; see :mod:`metarl_jax.curricula`.
+
+    Attributes:
+      kind: "uniform" draws fresh tasks; "ordered" begins with those of least headroom; "prioritised" repeats those in
+        which support is worth most.
+      buffer: keys of tasks that are kept of each domain.
+      fill: share of it that must be filled before a task is repeated.
+      replay: chance that a task is a repeated one.
+      temperature: beta of the ranks: 0 would repeat the best alone.
+      staleness: rho, weight of the time since a task was scored.
+      start: share of the ordered tasks that are open at the start.
+    """
+
+    kind: Curriculum = choice("uniform", get_args(Curriculum))
+    buffer: int = whole(128, 1, 1_000_000)
+    fill: float = number(0.5, 0.0, 1.0)
+    replay: float = number(0.5, 0.0, 1.0)
+    temperature: float = number(0.3, 0.0, 1e3, open_low=True)
+    staleness: float = number(0.3, 0.0, 1.0)
+    start: float = number(0.25, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self, "curriculum.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +297,146 @@ class TransformerDqnConfig:
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
         check_fields(self)
+
+
+def _fix(config: Any, part: str, field: str, value: str) -> None:
+    """Sets a field of a part that a learner does not leave open. The field's default counts as not given.
+
+    Raises:
+      ValueError: if another value was given.
+    """
+    own = getattr(config, part)
+    if (given := getattr(own, field)) not in (value, getattr(type(own)(), field)):
+        raise ValueError(f"{part}.{field} must be {value} for this learner, got {given}")
+    object.__setattr__(config, part, dataclasses.replace(own, **{field: value}))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerGatingConfig(TransformerMamlDqnConfig):
+    """Configuration of ``optimizer_gating``; see :class:`TransformerMamlDqnConfig`. ``adaptation.rule`` is gated."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning, and another rule."""
+        super().__post_init__()
+        _fix(self, "adaptation", "rule", "gated")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedOptimizerConfig(TransformerMamlDqnConfig):
+    """Configuration of ``learned_optimizer``; see :class:`TransformerMamlDqnConfig`. ``adaptation.rule`` is learned."""
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning, and another rule."""
+        super().__post_init__()
+        _fix(self, "adaptation", "rule", "learned")
+
+
+@dataclasses.dataclass(frozen=True)
+class MamlDqnConfig(TransformerMamlDqnConfig):
+    """Configuration of ``maml_dqn``; see :class:`TransformerMamlDqnConfig`.
+
+    ``network.mixing`` is mean; ``adaptation.adapt`` is all, because what tells entities apart is in the trunk.
+
+    Attributes:
+      context_share: share of the meta-iterations without inner steps; there is no context to learn from.
+      first_order_share: share with first-order inner steps; the rest is of the highest order.
+    """
+
+    context_share: float = number(0.0, 0.0, 1.0)
+    first_order_share: float = number(0.8, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning, another network and other parameters."""
+        super().__post_init__()
+        _fix(self, "network", "mixing", "mean")
+        _fix(self, "adaptation", "adapt", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class QLearnerConfig:
+    """What Q-learners have in common that take no learned inner steps.
+
+    Attributes:
+      network: shape of the network.
+      data: what is collected.
+      frozen: the data that training uses instead, if any.
+      learning: how is learned from it.
+      learning_rate: peak outer rate.
+      reference_weight: weight of the cross-entropy to the reference action, in the arm that uses labels.
+    """
+
+    labels: ClassVar[bool] = True
+
+    network: NetworkConfig = NetworkConfig()
+    data: DataConfig = DataConfig()
+    frozen: FrozenConfig = FrozenConfig()
+    learning: QLearningConfig = QLearningConfig()
+    learning_rate: float = number(2e-3, 0.0, 1e3, open_low=True)
+    reference_weight: float = number(0.2, 0.0, 1e6)
+
+    def __post_init__(self) -> None:
+        """Refuses values that have no meaning."""
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DqnConfig(QLearnerConfig):
+    """Configuration of ``dqn``; see :class:`QLearnerConfig`.
+
+    Attributes:
+      fine_tuning: how it adapts, to choose from by validation on training domains.
+    """
+
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class DoubleDuelingDqnConfig(DqnConfig):
+    """Configuration of ``double_dueling_dqn``; see :class:`DqnConfig`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextConfig(QLearnerConfig):
+    """Configuration of ``context``; see :class:`QLearnerConfig`.
+
+    Attributes:
+      reward_decoding: weight of the squared error of rewards that are predicted from the memory.
+      token_decoding: weight of the squared error of later tokens that are predicted from it.
+    """
+
+    reward_decoding: float = number(1.0, 0.0, 1e6)
+    token_decoding: float = number(0.1, 0.0, 1e6)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionPretrainedConfig(QLearnerConfig):
+    """Configuration of ``decision_pretrained``; see :class:`QLearnerConfig`. It has no use for rewards of its own.
+
+    Attributes:
+      reference_weight: weight of the cross-entropy to the reference action: the whole loss.
+    """
+
+    needs_labels: ClassVar[bool] = True
+    """It learns from labels alone: without them there is nothing to learn."""
+
+    reference_weight: float = number(1.0, 0.0, 1e6, open_low=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReptileConfig(QLearnerConfig):
+    """Configuration of ``reptile``; see :class:`QLearnerConfig`.
+
+    Attributes:
+      fine_tuning: how it adapts, to choose from by validation on training domains; step sizes are of inner steps.
+      steps: inner steps S on a task, each on other choices: with one alone this would be plain multitask learning.
+      inner_rate: size of the inner steps, whose gradients are divided by their root mean square.
+      learning_rate: how far the outer step goes towards the adapted parameters, at first; it decays to 0 linearly.
+    """
+
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    steps: int = whole(4, 2, 10000)
+    inner_rate: float = number(1e-3, 0.0, 1e3, open_low=True)
+    learning_rate: float = number(1.0, 0.0, 1.0, open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)

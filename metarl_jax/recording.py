@@ -153,7 +153,9 @@ def transitions(
 ) -> Transition:
     """``count`` random choices of every episode with their ``num_steps``-period outcomes: axes ``[B, E, count]``.
 
-    Without the ``forced`` ones, an episode in which nothing was to be chosen gives transitions of weight 0.
+    Where the horizon does not terminate, fewer periods are added up before it and what is seen at its end bootstraps;
+    where another episode begins within the periods, nothing after that counts. Without the ``forced`` ones, an episode
+    in which nothing was to be chosen gives transitions of weight 0.
     """
     reward = period_rewards(env, played.reward)  # [B, E, P]
     gamma = env.discount_factor
@@ -161,6 +163,9 @@ def transitions(
     n_step = sum(gamma**i * jnp.pad(reward[..., i:], ((0, 0), (0, 0), (0, i))) for i in steps)
     spans = sum(gamma**i * (jnp.arange(env.num_periods) + i < env.num_periods) for i in steps)
     batch = reward.shape[:2]
+    continued: chex.Array | None = None
+    if not env.horizon_terminates:
+        n_step, continued = _until_termination(env, played, reward, len(steps))
     weight = jnp.ones((*batch, count), jnp.float32)
     if forced:
         time = jax.random.randint(key, (*batch, count), 0, env.horizon)
@@ -182,17 +187,40 @@ def transitions(
     def padded(seen: Observation) -> Observation:
         return vocabulary.pad(seen, suite.num_tokens, suite.num_actions)
 
+    discount = jnp.where(inside, jnp.float32(gamma**num_steps), 0.0)
+    following = at(jnp.minimum(later, env.horizon - 1), played.observation)
+    if continued is not None:
+        discount = jnp.take_along_axis(continued, period, axis=-1)
+
+        def or_final(seen: chex.Array, final: chex.Array) -> chex.Array:
+            return jnp.where(inside.reshape(*inside.shape, *(1,) * (seen.ndim - 3)), seen, final[:, :, None])
+
+        following = jax.tree.map(or_final, following, played.final)
     return Transition(
         observation=padded(at(time, played.observation)),
         action=at(time, played.action),
         reward=jnp.take_along_axis(n_step, period, axis=-1),
         span=jnp.asarray(spans, jnp.float32)[period],
-        discount=jnp.where(inside, jnp.float32(gamma**num_steps), 0.0),
-        next_observation=padded(at(jnp.minimum(later, env.horizon - 1), played.observation)),
+        discount=discount,
+        next_observation=padded(following),
         immediate=jnp.take_along_axis(reward, period, axis=-1),
         reference=at(time, played.reference),
         weight=weight,
     )
+
+
+def _until_termination(
+    env: ResourceEnv, played: Trajectory, reward: chex.Array, num_steps: int
+) -> tuple[chex.Array, chex.Array]:
+    """Discounted rewards of up to so many periods from each on, ``f32[B, E, P]``, and the discount of what follows."""
+    goes_on = jnp.moveaxis(_by_period(env, played.discount)[:, -1] > 0, 0, -1)
+    outcome, continued = jnp.zeros_like(reward), jnp.ones_like(reward)
+    for i in range(num_steps):
+        ahead = ((0, 0), (0, 0), (0, i))
+        outcome += continued * jnp.pad(reward[..., i:], ahead)
+        there = jnp.arange(env.num_periods) + i < env.num_periods
+        continued *= jnp.where(there, env.discount_factor * jnp.pad(goes_on[..., i:], ahead), 1.0)
+    return outcome, continued
 
 
 def padded_trajectory(suite: Suite, env: ResourceEnv, played: Trajectory, terminal: bool) -> Trajectory:

@@ -86,11 +86,14 @@ class Hooks:
       on_interval: called after each interval.
       on_phase: called with "compile" and "train".
       should_stop: asked after each interval.
+      on_run: called after each interval with the iterations done and what is trained so far, which it must not keep:
+        the next update takes its buffers.
     """
 
     on_interval: Callable[[Interval], None] = lambda interval: None
     on_phase: Callable[[str], None] = lambda phase: None
     should_stop: Callable[[], bool] = lambda: False
+    on_run: Callable[[int, Run], object] = lambda iteration, run: None
 
 
 @struct.dataclass
@@ -230,6 +233,7 @@ def train(
         means = {name: np.mean([m[name] for m in stacked], axis=0) for name in stacked[0]}
         _check_finite(means, begin, end)
         hooks.on_interval(Interval(end, iterations, phase.name, means, time.perf_counter() - clock, compiling))
+        hooks.on_run(end, run)
         compiling = 0.0
         due = math.ceil(end / pace.interval) % pace.checkpoint_every == 0
         stopping = end < iterations and hooks.should_stop()

@@ -12,6 +12,9 @@ learned     a small network for every element: ``Delta = size exp(a) (b + g / rm
             momenta, the second moment, theta, context and step (features as in Metz 2020, recalled)
 =========== ======================================================================================================
 
+``meta_sgd_elementwise`` has a size for every parameter, not every leaf, of either sign, as Meta-SGD was published:
+``Delta = alpha psi[element, step] g``.
+
 Networks end in zeros: at first every gate is exactly 1, so that ``gated`` is its optimiser bit by bit (in the
 document's form, a gate of .5 with doubled steps), and ``learned`` is normalised descent. All can be differentiated
 through.
@@ -23,14 +26,14 @@ vector an element (what a solver knows of the plant).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-RuleName = Literal["sgd", "meta_sgd", "gated", "learned"]
+RuleName = Literal["sgd", "meta_sgd", "meta_sgd_elementwise", "gated", "learned"]
 Tree = Any
 
 HIDDEN = 16
@@ -89,11 +92,13 @@ def make(name: str, step_size: float = 0.01, optimiser: Literal["sgd", "adam"] =
         return _sgd(step_size)
     if name == "meta_sgd":
         return _meta_sgd(step_size)
+    if name == "meta_sgd_elementwise":
+        return _meta_sgd_elementwise(step_size)
     if name == "gated":
         return _gated(step_size, optimiser, context)
     if name == "learned":
         return _learned(step_size, context)
-    raise ValueError(f"rule must be one of sgd, meta_sgd, gated, learned, got {name!r}")
+    raise ValueError(f"rule must be one of {', '.join(get_args(RuleName))}, got {name!r}")
 
 
 def log_sizes(theta: Tree, steps: int, step_size: float) -> Tree:
@@ -117,6 +122,17 @@ def _meta_sgd(step_size: float) -> UpdateRule:
         return jax.tree.map(lambda leaf, size: jnp.exp(size) * leaf, g, now), state
 
     return UpdateRule(lambda key, theta, steps: log_sizes(theta, steps, step_size), lambda psi: psi, _stateless, update)
+
+
+def _meta_sgd_elementwise(step_size: float) -> UpdateRule:
+    def learnable(key: chex.PRNGKey, theta: Tree, steps: int) -> Tree:
+        # Relative to the initial size, so that the outer optimiser moves sizes as far as it does their logarithms.
+        return jax.tree.map(lambda leaf: jnp.ones((steps, *leaf.shape), jnp.float32), theta)
+
+    def update(psi: Tree, now: Tree, state: Tree, g: Tree, theta: Tree, context: Any, step: Any) -> tuple[Tree, Tree]:
+        return jax.tree.map(lambda leaf, size: step_size * size * leaf, g, now), state
+
+    return UpdateRule(learnable, lambda psi: psi, _stateless, update)
 
 
 def _moments(theta: Tree) -> Tree:

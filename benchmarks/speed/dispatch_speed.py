@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
+from benchmarks.studies.exact_allocation import by_highs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +48,6 @@ class Config:
             sides = size.split("x")
             if len(sides) != 2 or not all(side.isdecimal() and 1 <= int(side) <= 500 for side in sides):
                 raise ValueError(f"sizes must be demands x plants of 1 to 500 each, as 10x10, got {size!r}")
-
-
-def by_highs(problem: Any, count: int) -> tuple[np.ndarray, float]:
-    """Optima of the first instances by SciPy's HiGHS, and its CPU seconds."""
-    from scipy import optimize, sparse
-
-    n, m = problem.cost.shape[1:]
-    rows = sparse.csr_matrix(sparse.kron(sparse.eye(n), np.ones((1, m))))
-    columns = sparse.csr_matrix(sparse.kron(np.ones((1, n)), sparse.eye(m)))
-    optima = []
-    start = time.process_time()
-    for c, d, s in zip(*(np.asarray(leaf[:count], float) for leaf in problem), strict=True):
-        found = optimize.linprog(c.ravel(), A_ub=columns, b_ub=s, A_eq=rows, b_eq=d, method="highs")
-        optima.append(found.fun if found.status == 0 else np.nan)
-    return np.asarray(optima), time.process_time() - start
 
 
 def measure(config: Config, size: str) -> bool:
@@ -98,7 +84,7 @@ def measure(config: Config, size: str) -> bool:
     print(f"{size}: {count} instances of {sites} sites, gap median {np.median(gap):.1e}, largest {gap.max():.1e}")
     print(f"  marked as failed: {int(np.sum(gap > config.tolerance))}; violation at most {violation:.1e} of the demand")
     checked = min(config.checked, count)
-    optima, seconds = by_highs(problem, checked)
+    optima, seconds = by_highs(jax.tree.map(lambda leaf: leaf[:checked], problem))
     error = np.asarray(solution.cost[:checked], float) / optima - 1.0
     wrong = int(np.sum((np.abs(error) > config.tolerance + 1e-6) & (gap[:checked] <= config.tolerance)))
     print(f"  against HiGHS on {checked}: largest error {np.nanmax(np.abs(error)):.1e}, unmarked above: {wrong}")

@@ -23,13 +23,15 @@ class ForeignState(EnvState):
     Attributes:
       inner: the gymnax environment's own state.
       seen: ``f32[F]`` its flat observation.
-      action: ``i32[]`` the choice that is made in this step.
+      action: ``i32[]`` the choice that is made in this step; after it, the action that was carried out.
+      before: ``i32[]`` the action that was carried out in the step before, 0 at first.
       first: ``f32[]`` 1 until the first episode of the window has terminated.
     """
 
     inner: Any
     seen: chex.Array
     action: chex.Array
+    before: chex.Array
     first: chex.Array
 
 
@@ -54,9 +56,12 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
       name: as ``gymnax.make`` knows it.
       num_periods: steps of a window; default: the environment's time limit.
       discount_factor: gamma.
+      sticky: chance that the action of the step before is carried out in place of the one chosen (Machado 2018). Young
+        and Tian's MinAtar has .1, gymnax's none.
+      **options: of the gymnax environment's constructor, such as ``use_minimal_action_set=False`` of MinAtar's.
 
     Raises:
-      ValueError: for actions that are not discrete, or a window beyond the time limit.
+      ValueError: for actions that are not discrete, a window beyond the time limit, or a chance outside [0, 1).
 
     Example:
       >>> env = GymnaxTask("CartPole-v1")
@@ -71,9 +76,16 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
     num_uniforms = 1
     num_reset_uniforms = 1
 
-    def __init__(self, name: str, num_periods: int | None = None, discount_factor: float = 0.99):
+    def __init__(
+        self,
+        name: str,
+        num_periods: int | None = None,
+        discount_factor: float = 0.99,
+        sticky: float = 0.0,
+        **options: Any,
+    ):
         super().__init__()
-        self.inner, self._inner_params = gymnax.make(name)
+        self.inner, self._inner_params = gymnax.make(name, **options)
         limit = int(self._inner_params.max_steps_in_episode)
         space = self.inner.action_space(self._inner_params)
         if not isinstance(space, spaces.Discrete):
@@ -81,7 +93,9 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
         self.num_periods = limit if num_periods is None else num_periods
         if not 1 <= self.num_periods <= limit:
             raise ValueError(f"{name}: num_periods must be from 1 to {limit}, its time limit, got {num_periods}")
-        self.name = name
+        if not 0.0 <= sticky < 1.0:
+            raise ValueError(f"{name}: sticky must be at least 0 and below 1, got {sticky}")
+        self.name, self.sticky = name, sticky
         self.discount_factor = discount_factor
         self.num_actions = self.num_action_features = int(space.n)
         seen, _ = jax.eval_shape(self.inner.reset_env, jax.eval_shape(lambda: jax.random.key(0)), self._inner_params)
@@ -103,7 +117,8 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
         del uniforms
         seen, inner = self.inner.reset_env(jax.random.fold_in(sampling.typed_key(key), self.horizon), params.inner)
         clock = self.clock(key)
-        return ForeignState(**clock, inner=inner, seen=_flat(seen), action=jnp.int32(0), first=jnp.float32(1.0))
+        none = jnp.int32(0)
+        return ForeignState(**clock, inner=inner, seen=_flat(seen), action=none, before=none, first=jnp.float32(1.0))
 
     def choose(self, state: ForeignState, turn: chex.Array, action: chex.Array, params: ForeignParams) -> ForeignState:
         """Keeps the action for :meth:`advance`."""
@@ -114,13 +129,16 @@ class GymnaxTask(ResourceEnv[ForeignState, ForeignParams]):
         self, state: ForeignState, uniforms: chex.Array, params: ForeignParams
     ) -> tuple[ForeignState, chex.Array, dict[str, chex.Array]]:
         """One step of the inner environment, and a reset where it terminated."""
-        del uniforms
+        action = jnp.where(uniforms[0] < self.sticky, state.before, state.action) if self.sticky else state.action
         step_key, reset_key = jax.random.split(jax.random.fold_in(sampling.typed_key(state.key), self.period(state)))
-        seen, inner, reward, terminated, _ = self.inner.step_env(step_key, state.inner, state.action, params.inner)
+        seen, inner, reward, terminated, _ = self.inner.step_env(step_key, state.inner, action, params.inner)
         again = self.inner.reset_env(reset_key, params.inner)
         seen, inner = jax.tree.map(lambda new, old: jnp.where(terminated, new, old), again, (seen, inner))
         reward, alive = jnp.float32(reward), 1.0 - jnp.float32(terminated)
-        following = state.replace(inner=inner, seen=_flat(seen), first=state.first * alive)
+        before = jnp.where(terminated, 0, action)
+        following = state.replace(
+            inner=inner, seen=_flat(seen), action=action, before=before, first=state.first * alive
+        )
         return following, reward, {"expected_reward": reward * state.first, "continuation": alive}
 
     def observation(self, state: ForeignState, params: ForeignParams) -> Observation:

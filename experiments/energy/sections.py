@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.energy.configuration import EnergyConfig
 from experiments.harness.runs import RunFolder
-from experiments.report.front import interval, percent, plot, ranked, rows
+from experiments.report.front import advice, interval, percent, plot, rows
 from experiments.report.markdown import band, image, table
 
 Results = Mapping[str, Any]
@@ -30,24 +30,6 @@ def write(config: EnergyConfig, results: Results, folder: RunFolder) -> None:
     folder.write("report.md", "\n".join(page).encode())
 
 
-def advice(config: EnergyConfig, front: Results) -> str:
-    """Who should use the learned solver and who should not, as this run's front says."""
-    learned = {name for name in front if name.startswith(("network", *config.rules))}
-    kept = [name for name in ranked(front) if name in learned]
-    points = {name: front[name] for name in front if name.startswith("interior point")}
-    closest = min(points.values(), key=lambda p: p["mean"])
-    if not kept:
-        return "**On this clock the learned solvers are nowhere on the front: nobody should use them here.**\n"
-    ends = min(front[name]["mean"] for name in kept)
-    slow = max(front[name]["microseconds"] for name in kept)
-    return (
-        f"**Who solves so many instances that {slow:.0f} us each count, and can live with a certified gap of "
-        f"{100 * ends:.2g} %, should use the learned solver ({', '.join(kept)}); who needs less than that should "
-        f"take the interior point:  {100 * closest['mean']:.1g} % in {closest['microseconds']:.0f} us.** "
-        "A gap is proved without the optimum for every instance, so that one that is too large can be solved again.\n"
-    )
-
-
 def _front(config: EnergyConfig, results: Results, folder: RunFolder) -> list[str]:
     front, test = results["front"], results["test"]
     head = ["method", "certified gap, mean", "median", "90 %", "CPU us an instance", "failed", "on the front"]
@@ -55,7 +37,7 @@ def _front(config: EnergyConfig, results: Results, folder: RunFolder) -> list[st
         f"Certified gap against CPU time, {test['instances']} instances of {config.sites} new sites ({config.family} "
         f"{config.size}), {test['failed']} failed exact solves, {test['binding']:.1f} plants bind on average.\n",
         image(folder, "front", plot(front)),
-        advice(config, front),
+        advice(front, config.rules),
         table(head, rows(front)),
     ]
 

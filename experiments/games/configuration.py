@@ -37,10 +37,10 @@ class GamesConfig(StudyConfig):
     game: tuple[str, ...] = ("soccer", "grid1", "grid2")
     operators: tuple[str, ...] = ()
     steps: int = whole(300_000, 1, 10**9)
-    grid_steps: int = whole(20_000, 1, 10**9)
+    grid_steps: int = whole(16_000, 1, 10**9)
     looks: int = whole(20, 1, 10_000)
     seeds: int = whole(4, 1, 1000)
-    sweeps: int = whole(400, 1, 10**6)
+    sweeps: int = whole(150, 1, 10**6)
     learn: bool = True
 
     @property

@@ -37,6 +37,10 @@ class UsageError(ValueError):
     """The command cannot be carried out as given; the message is one line."""
 
 
+class UnequalTreatmentError(RuntimeError):
+    """Agents that are compared were not given the same; the message is one line and names who and what."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error, somebody asked
     """The run was asked to stop and everything worth keeping is saved."""
 
@@ -130,6 +134,8 @@ def explain(error: BaseException, go_on: str) -> str | None:
     if isinstance(error, OSError):
         what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else one_line(error)[:250]
         return f"{what}; {_advice(error, go_on)}"
+    if isinstance(error, UnequalTreatmentError):
+        return one_line(error)
     if type(error).__name__ == "LearnerError":  # of metarl_jax.learners.base, which imports jax
         return f"{one_line(error)[:250]}; once that is repaired, go on with: {go_on}"
     if type(error).__name__ == "DivergedError":  # of metarl_jax.training, which imports jax

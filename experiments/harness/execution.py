@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.harness import machine, returns, runs
+from experiments.harness import machine, returns, runs, treatment
 from experiments.harness.errors import Interrupted
 from experiments.harness.plan import TrainingRun
 from experiments.harness.returns import Measured
 from experiments.harness.runs import RunFolder
 from experiments.harness.stopping import Signals
+from experiments.harness.treatment import Treatment
 
 
 def note_versions(folder: RunFolder, now: dict[str, object]) -> None:
@@ -39,10 +40,19 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
 
     Raises:
       Interrupted: if asked to stop, after saving.
+      UnequalTreatmentError: if agents that are compared are not given the same; before any is trained.
       training.DivergedError: if an agent's loss is no longer finite.
       OSError: if a file cannot be written.
     """
     measured_before = {run: returns.finished(folder, config, run) for run in plan}
+    given_before: dict[TrainingRun, Treatment] = {}
+    for run in plan:
+        if run.is_compared and measured_before[run] is not None:
+            its = treatment.stored(folder, run, f"{run.label} is measured anew")
+            if its is None:
+                measured_before[run] = None
+            else:
+                given_before[run] = its
     if all(found is not None for found in measured_before.values()):
         stored = returns.restore(folder, config, plan, "it is put together anew")
         if stored is not None:
@@ -69,6 +79,10 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
                 display.work.plan(run.id, session.work(run))
         display.state("returns of random, no-op, heuristic and reference policies")
         baselines = session.baselines()
+        given = {run: session.treatment(run) for run in plan if run.is_compared}
+        for run, its in given_before.items():
+            treatment.check_stored(run, its, given[run])
+        treatment.check(given)
         measured = {}
         for run in plan:
             found = measured_before[run]
@@ -82,7 +96,11 @@ def train_and_test(config: Any, plan: tuple[TrainingRun, ...], folder: RunFolder
                 signals.check()
                 signals.enter("testing")
                 found = session.evaluate_everywhere(run, state, folder, display)
+                if run in given:
+                    treatment.store(folder, run, given[run])
                 folder.write(returns.file_of(run), returns.to_bytes(found))
+                if run.is_compared:  # the next is another learner's
+                    session.let_go()
             else:
                 display.note(f"{run.label}: finished before")
                 display.advance(config.iterations_of(run) if run.is_trained else 0)

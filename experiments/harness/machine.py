@@ -44,11 +44,32 @@ def memory_limits() -> dict[str, int]:
     return limits
 
 
+def mappings() -> int:
+    """Memory mappings of this process; 0 where the system does not tell."""
+    try:
+        return pathlib.Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
 def has_accelerator() -> bool:
     """Whether jax may find one; without asking it, so a guess from what the system shows."""
     if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
         return False
     return any(any(pathlib.Path("/dev").glob(pattern)) for pattern in ("nvidia[0-9]*", "accel*", "kfd", "vfio/[0-9]*"))
+
+
+def before_jax() -> None:
+    """Says by variables what :func:`prepare_jax` says later, where jax may be loaded, and compute, on the way to it.
+
+    The module of a learner that keeps its configuration with it loads jax, and importing a domain computes. Nothing is
+    loaded here; once jax is, this does nothing.
+    """
+    if "jax" in sys.modules:
+        return
+    os.environ["JAX_ENABLE_X64"] = "0"
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
 
 
 def prepare_jax(cache: pathlib.Path | None, cpu_devices: int | None = None) -> None:
@@ -72,7 +93,9 @@ def prepare_jax(cache: pathlib.Path | None, cpu_devices: int | None = None) -> N
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cpu_devices or cores())
+        wanted = cpu_devices or cores()
+        if jax.config.jax_num_cpu_devices != wanted:  # refused, even of the same number, once jax has computed
+            jax.config.update("jax_num_cpu_devices", wanted)
 
 
 def cache_folder(asked: pathlib.Path | None, make: bool = True) -> pathlib.Path | None:

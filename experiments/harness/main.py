@@ -60,6 +60,7 @@ class Experiment(Generic[ConfigT]):
       announce: ``config ->`` one line that says what will be done.
       report: ``(config, plan, measured, folder, usage)``: writes everything that a finished run leaves behind, by
         ``folder.write``, from the returns alone, without jax.
+      resolve: ``config -> config``: fills in what a new run's configuration leaves open, before it is written.
       carry_out: ``(config, plan, folder, signals) -> Measured``; None trains and tests every run of the plan. One of
         your own calls :func:`experiments.harness.machine.prepare_jax` before it uses jax.
     """
@@ -70,6 +71,7 @@ class Experiment(Generic[ConfigT]):
     plan: Callable[[ConfigT], tuple[TrainingRun, ...]]
     announce: Callable[[ConfigT], str]
     report: Callable[[ConfigT, tuple[TrainingRun, ...], Measured, RunFolder, Usage], None]
+    resolve: Callable[[ConfigT], ConfigT] = lambda config: config
     carry_out: Callable[[ConfigT, tuple[TrainingRun, ...], RunFolder, Signals], Measured] | None = None
 
     @property
@@ -114,6 +116,8 @@ def open_run(experiment: Experiment[Any], arguments: Sequence[str]) -> Opened[An
 
     command = cli.parse(experiment.name, experiment.presets, arguments, experiment.program, experiment.description)
     config, path = command.run, command.folder
+    if path is None:
+        config = experiment.resolve(config)
     plan = experiment.plan(config)
     if command.report:
         assert path is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
-Role = Literal["source", "multitask", "random weights"]
+Role = Literal["source", "multitask", "random weights", "compared"]
 Setting = Literal[
     "one agent for all domains, new tasks",
     "own domain, new tasks",
@@ -22,20 +22,22 @@ MULTITASK_LEARNER = "transformer_dqn"
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-    """One agent and how it is trained: all seeds of all arms, side by side, a replica each.
+    """One agent and how it is trained: all seeds of its arms, side by side, a replica each.
 
     Attributes:
-      role: what it is for.
+      role: what it is for; those that are "compared" are given the same (:mod:`experiments.harness.treatment`).
       learner: name of its learner. Random weights are the source agents' network before any training: each arm is
         compared with draws of its own, as many as it has seeds.
       trained_on: its training domains.
       left_out: the domains that were left out of the suite for it, on which alone it is tested; none for the others.
+      arm: the one arm that it is trained for; empty for all of the configuration.
     """
 
     role: Role
     learner: str
     trained_on: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    arm: str = ""
 
     @property
     def domain(self) -> str:
@@ -49,6 +51,8 @@ class TrainingRun:
     @property
     def label(self) -> str:
         """Name for people."""
+        if self.role == "compared":
+            return f"{self.learner}: {self.arm}"
         return self.role if self.role == "random weights" else f"{self.role}: {self.domain}"
 
     @property
@@ -67,6 +71,11 @@ class TrainingRun:
         if len(self.trained_on) > 1:
             return ONE_AGENT if target in self.trained_on else CROSS_DOMAIN
         return IN_DOMAIN if target in self.trained_on else CROSS_DOMAIN
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it must be given the same as the others that are compared."""
+        return self.role == "compared"
 
     @property
     def is_trained(self) -> bool:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import gc
+import hashlib
+import math
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,21 +24,25 @@ import numpy as np
 
 from envs_jax.suite import Suite
 from experiments.harness import datasets, machine
+from experiments.harness.errors import UnequalTreatmentError, UsageError
+from experiments.harness.learners import learns_from_reward, uses_labels
 from experiments.harness.plan import TrainingRun, untrained
 from experiments.harness.progress import Display, Kind, duration
 from experiments.harness.runs import VALIDATION, RunFolder
 from experiments.harness.settings import ExperimentConfig
+from experiments.harness.treatment import Treatment
 from experiments.report.results import BASELINES, DomainBaselines
-from metarl_jax import dataset, evaluation, learners, statistics, training
+from metarl_jax import curricula, dataset, evaluation, learners, statistics, training
 from metarl_jax.collection import Collector
-from metarl_jax.configs import TransformerDqnConfig
+from metarl_jax.configs import FrozenConfig
+from metarl_jax.curricula import CurriculumSource
 from metarl_jax.dataset import DomainData
 from metarl_jax.evaluation import Condition, EvaluationSet
 from metarl_jax.learners.base import Learner
 from metarl_jax.rewards import UNKNOWN_SCALE
 from metarl_jax.rollouts import DomainPrograms
 from metarl_jax.runtime.programs import Programs
-from metarl_jax.runtime.replicas import place
+from metarl_jax.runtime.replicas import place, release_memory
 from metarl_jax.sources import FrozenSource, Source
 from metarl_jax.types import RewardScale
 
@@ -43,6 +51,10 @@ TRAINING, EVALUATION_SET, EXPLORATION, UNTRAINED_WEIGHTS, VALIDATION_SET, FROZEN
 
 COMPILERS = 2
 """Domains looked at side by side: XLA compiles each program on one core."""
+
+MOST_MAPPINGS = 42_000
+"""Memory mappings of this process above which programs are let go between agents. Linux gives 65,530; beyond, XLA ends
+the process. Fifteen domains with the programs of one learner took 38,000."""
 
 BENCHMARK_SEED = 20251121
 """Of the evaluation tasks and their noise: frozen, the same for every run with as many tasks and episodes."""
@@ -71,6 +83,12 @@ class Once:
                 self._made[key] = make()
             return self._made[key]
 
+    def forget(self, kind: str) -> None:
+        """Lets go of everything whose key begins with ``kind``; it is made anew if it is asked for again."""
+        with self._lock:
+            for key in [key for key in self._made if key[0] == kind]:
+                del self._made[key]
+
 
 class Session:
     """Trains and evaluates the agents of one configuration.
@@ -89,40 +107,48 @@ class Session:
 
     def collector(self, agent: TrainingRun) -> Collector:
         """The agent's learner and its programs."""
-        return self._once.get(
-            ("collector", agent.learner, agent.trained_on),
-            lambda: Collector(self._make_learner(agent), self.suite, self.programs),
-        )
+        config = self.config.agent_of(agent)
+
+        def make() -> Collector:
+            learner = learners.make(agent.learner, config, self.suite.subset(agent.trained_on))
+            return Collector(learner, self.suite, self.programs)
+
+        return self._once.get(("collector", agent.learner, config, agent.trained_on), make)
+
+    def let_go(self) -> None:
+        """Lets go of all compiled programs, if there are many; what is needed again comes from the cache on disk.
+
+        Every kernel takes some of the mappings that a process may have. Domains' acting programs, of several learners
+        that cannot share them, would take more than there are.
+        """
+        if machine.mappings() > MOST_MAPPINGS:
+            self._once.forget("collector")
+            self.programs.clear()
+            jax.clear_caches()
+            gc.collect()
+            release_memory()
 
     def learner(self, agent: TrainingRun) -> Learner:
         """The agent's learner."""
         return self.collector(agent).learner
 
-    def _make_learner(self, agent: TrainingRun) -> Learner:
-        config: Any = self.config.agent
-        if agent.role == "multitask":
-            # The control shares with the learner under test whatever both have.
-            own = {field.name for field in dataclasses.fields(TransformerDqnConfig)}
-            shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in own}
-            config = TransformerDqnConfig(**shared)
-        return learners.make(agent.learner, config, self.suite.subset(agent.trained_on))
-
     def domain(self, name: str) -> DomainPrograms:
         """Programs of a domain, the same for all agents."""
         return DomainPrograms.of(self.suite, name, self.programs)
 
-    def hyperparams(self, learner: Learner, iterations: int) -> Any:
+    def hyperparams(self, agent: TrainingRun, iterations: int) -> Any:
         """Numeric hyperparameters of all replicas, stacked: arm by arm, one a seed."""
-        arms = (learner.hyperparams(iterations, arm == "reference") for arm in self.config.arms)
+        learner = self.learner(agent)
+        arms = (learner.hyperparams(iterations, arm == "reference") for arm in self.config.arms_of(agent))
         return training.stack([own for own in arms for _ in range(self.config.seeds)])
 
     def work(self, agent: TrainingRun, done: int = 0) -> Counter[Kind]:
         """What is left of an agent after ``done`` iterations, by kind."""
-        left: Counter[Kind] = Counter({("evaluation", agent.role): 1})
+        left: Counter[Kind] = Counter({("evaluation", agent.role, agent.learner): 1})
         if agent.role != "random weights":
             schedule, total = self.learner(agent).schedule, self.config.iterations_of(agent)
-            left.update(("iteration", agent.role, schedule(i / total).name) for i in range(done, total))
-            left["compilation", agent.role] = int(done == 0)
+            left.update(("iteration", agent.role, agent.learner, schedule(i / total).name) for i in range(done, total))
+            left["compilation", agent.role, agent.learner] = int(done == 0)
         return left
 
     def choices(self, agent: TrainingRun) -> float:
@@ -132,6 +158,61 @@ class Session:
             return 0.0
         horizon = np.mean([env.horizon for env in self.suite.subset(agent.trained_on).envs])
         return float(needs.tasks * needs.episodes * horizon)
+
+    def training_choices(self, agent: TrainingRun) -> float:
+        """Choices that the training of one replica takes: of frozen data and rounds, or of what is collected.
+
+        Raises:
+          UsageError: if the learner cannot be trained by the curriculum.
+        """
+        config, needs, total = self.config, self.learner(agent).needs, self.config.iterations_of(agent)
+        horizons, frozen = [env.horizon for env in self.suite.subset(agent.trained_on).envs], needs.frozen
+        if frozen.tasks:
+            played = math.ceil(frozen.round_tasks / needs.tasks) * needs.tasks * frozen.rounds
+            return float(sum(horizons) * (frozen.tasks * needs.episodes + played * needs.query_episodes))
+        self._check_curriculum(self.learner(agent))
+        more, once = curricula.episodes(config.training.curriculum, needs)
+        turns = [total // len(horizons) + (d < total % len(horizons)) for d in range(len(horizons))]
+        # What the scale of rewards is measured on, a first collection of each domain, is not trained on.
+        return float(np.dot(horizons, [turn * (needs.tasks * needs.episodes + more) + once for turn in turns]))
+
+    def treatment(self, agent: TrainingRun) -> Treatment:
+        """What an agent is given: of its learner's needs, and of the tests that it will meet."""
+        config, learner = self.config, self.learner(agent)
+        needs, (arm,) = learner.needs, config.arms_of(agent)
+        asked = getattr(config.agent_of(agent), "frozen", FrozenConfig())
+        if needs.frozen.tasks != asked.tasks:
+            told = f"{needs.frozen.tasks} tasks of frozen data, its configuration says {asked.tasks}"
+            raise UnequalTreatmentError(f"equal treatment: {agent.label} wants {told}")
+        kind = type(config.agent_of(agent))
+        keys, hyper = jax.random.split(jax.random.key(0), self.replicas), learner.hyperparams(1, arm == "reference")
+        params = jax.eval_shape(jax.vmap(lambda key: learner.params(learner.init(key, hyper))), keys)
+        own = {name: part for name, part in params.items() if name != "target"} if isinstance(params, dict) else params
+        candidates = len(jax.eval_shape(learner.candidates, params))
+        few = spread_out(agent.trained_on, config.evaluation.validation_domains) if candidates > 1 else ()
+        return Treatment(
+            labels=(arm == "reference" and uses_labels(kind)) or not learns_from_reward(kind),
+            trained_on=list(agent.trained_on),
+            seeds=config.seeds,
+            tests={name: self._digest(name) for name in agent.tested_on(config.domains)},
+            conditions=[condition.label for condition in self.conditions],
+            validated_on=list(few),
+            candidates=candidates,
+            most_support=max(config.evaluation.support_episodes),
+            trained_support=needs.support_episodes,
+            support=needs.support,
+            data="frozen" if needs.frozen.tasks else "collected",
+            iterations=config.iterations_of(agent),
+            choices=self.training_choices(agent),
+            parameters=sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(own)),
+        )
+
+    def _digest(self, name: str) -> str:
+        """Of the tasks, and of the keys of support and query episodes, on which a domain's tests are made."""
+        own = self.evaluation_set(name)
+        keys = jax.random.key_data(own.support_keys), jax.random.key_data(own.query_keys)
+        leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves((own.tasks, keys))]
+        return hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()[:16]
 
     def train(self, agent: TrainingRun, folder: RunFolder, display: Display, should_stop: Callable[[], bool]) -> Any:
         """Trains an agent, from its newest checkpoint if there is one, and returns its stacked states.
@@ -145,20 +226,28 @@ class Session:
         if agent.role == "random weights":
             keys = training.replica_keys(key, self.replicas, 0, UNTRAINED_WEIGHTS)
             initial = self.programs.get("init", learner.spec, lambda: learner.init)
-            return training.Run(initial(*place((keys, self.hyperparams(learner, 1)), self.replicas)), UNKNOWN_SCALE)
+            return training.Run(initial(*place((keys, self.hyperparams(agent, 1)), self.replicas)), UNKNOWN_SCALE)
         choices = self.choices(agent) * self.replicas
-        reached = 0
+        source = self.source(agent, display, should_stop)  # made before the clock starts: data are for all
+        reached, compiling, cpu = 0, 0.0, time.process_time()
+
+        def on_phase(phase: str) -> None:
+            nonlocal compiling, cpu
+            if phase == "train":
+                compiling, cpu = time.process_time() - cpu, time.process_time()
+            display.state(f"{agent.label}: {phase}")
 
         def on_interval(interval: training.Interval) -> None:
-            nonlocal reached
+            nonlocal reached, compiling, cpu
+            spent, cpu = time.process_time() - cpu, time.process_time()
             # The first interval after a restart tells where the restart began.
             count = interval.iteration - reached if reached else (interval.iteration - 1) % config.interval + 1
             display.advance(interval.iteration - reached)
             reached = interval.iteration
             display.work.plan(agent.id, self.work(agent, reached))
-            display.work.measured(("iteration", agent.role, interval.phase), count, interval.seconds)
+            display.work.measured(("iteration", agent.role, agent.learner, interval.phase), count, interval.seconds)
             if interval.compiling:
-                display.work.measured(("compilation", agent.role), 1, interval.compiling)
+                display.work.measured(("compilation", agent.role, agent.learner), 1, interval.compiling)
             rate = count / interval.seconds
             steps = float(np.sum(interval.metrics.get("gradient_steps", 0.0)))
             folder.log(
@@ -168,11 +257,14 @@ class Session:
                     "phase": interval.phase,
                     "seconds": round(interval.seconds, 3),
                     "compiling": round(interval.compiling, 3),
+                    "cpu_seconds": round(spent, 3),
+                    "cpu_compiling": round(compiling, 3),
                     "gradient_steps_per_second": round(rate * steps, 2),
                     "env_steps_per_second": round(rate * choices),
                     "metrics": {name: np.asarray(value).tolist() for name, value in interval.metrics.items()},
                 },
             )
+            compiling = 0.0
             loss = float(np.mean(interval.metrics["loss"])) if "loss" in interval.metrics else float("nan")
             display.state(
                 f"{agent.label}: train",
@@ -185,31 +277,33 @@ class Session:
             self.collector(agent),
             [self.domain(name) for name in agent.trained_on],
             key,
-            self.hyperparams(learner, iterations),
+            self.hyperparams(agent, iterations),
             training.Pace(iterations, config.interval, config.checkpoint_every),
             checkpointer=folder.checkpointer(agent.id, display.note),
             metadata=folder.metadata,
             resume=True,
             hooks=training.Hooks(
                 on_interval=on_interval,
-                on_phase=lambda phase: display.state(f"{agent.label}: {phase}"),
+                on_phase=on_phase,
                 should_stop=should_stop,
             ),
-            source=self.source(agent, display, should_stop),
+            source=source,
         )
 
     def source(
         self, agent: TrainingRun, display: Display, should_stop: Callable[[], bool] = lambda: False
     ) -> Source | None:
-        """Where the batches of an agent come from: frozen data of its training domains and of no other, or None.
+        """Where the batches of an agent come from: frozen data of its training domains and of no other, tasks that a
+        curriculum chooses, or fresh tasks (None).
 
         Raises:
           training.Stopped: if asked to stop while data are made.
         """
         collector = self.collector(agent)
+        domains, curriculum = [self.domain(name) for name in agent.trained_on], self.config.training.curriculum
         if not collector.needs.frozen.tasks:
-            return None
-        domains = [self.domain(name) for name in agent.trained_on]
+            self._check_curriculum(collector.learner)
+            return None if curriculum.kind == "uniform" else CurriculumSource(collector, domains, curriculum)
         data = []
         for domain in domains:
             own = self.data(domain, collector, display, should_stop)
@@ -217,6 +311,12 @@ class Session:
                 raise training.Stopped(0)
             data.append(own)
         return FrozenSource(collector, domains, data, [self._data_key(name) for name in agent.trained_on])
+
+    def _check_curriculum(self, learner: Learner) -> None:
+        try:
+            curricula.check(self.config.training.curriculum, learner)
+        except ValueError as error:
+            raise UsageError(f"training.{error}") from error
 
     def _data_key(self, name: str) -> Any:
         return _fold(jax.random.key(BENCHMARK_SEED), FROZEN_DATA, name)
@@ -307,7 +407,7 @@ class Session:
             returns = self.evaluate(agent, scales, candidates, domain, asked, VALIDATION_SET).mean(-1)
             at = self.evaluation_set(domain, VALIDATION_SET).baselines
             score = statistics.pooled_score(returns, np.asarray(at.floor), np.asarray(at.reference)).score  # [R, C]
-            return score.reshape(len(self.config.arms), -1, len(asked)).mean(1)
+            return score.reshape(len(self.config.arms_of(agent)), -1, len(asked)).mean(1)
 
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             return np.mean(list(pool.map(scores, domains)), axis=0)
@@ -325,7 +425,7 @@ class Session:
         What is compared is the score at the largest K, on a few of the training domains. An agent that is not tested in
         its training domains is scored there too, even if there is nothing to choose: what it learned.
         """
-        arms, seeds = self.config.arms, self.config.seeds
+        arms, seeds = self.config.arms_of(agent), self.config.seeds
         elsewhere = agent.tested_on(agent.trained_on) != agent.trained_on
         if not agent.trained_on or (len(candidates) == 1 and not elsewhere):
             return np.zeros(self.replicas, int)
@@ -376,7 +476,7 @@ class Session:
 
         with concurrent.futures.ThreadPoolExecutor(COMPILERS) as pool:
             measured = dict(zip(domains, pool.map(returns, domains), strict=True))
-        display.work.measured(("evaluation", agent.role), 1, display.seconds() - clock)
+        display.work.measured(("evaluation", agent.role, agent.learner), 1, display.seconds() - clock)
         display.work.plan(agent.id, {})
         display.note(f"{agent.label}: tested on {len(measured)} domains after {duration(display.seconds())}")
         return measured

@@ -15,11 +15,11 @@ import runpy
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from experiments.harness.learners import config_class, uses_labels
+from experiments.harness.learners import config_class, needs_labels, uses_labels
 from experiments.harness.plan import TrainingRun
 from experiments.harness.values import unknown
 from metarl_jax.checks import check_fields, shown, whole, wholes
-from metarl_jax.configs import TransformerMamlDqnConfig
+from metarl_jax.configs import CurriculumConfig, TransformerDqnConfig, TransformerMamlDqnConfig
 
 Arm = Literal["reference", "rl-only"]
 AgentT = TypeVar("AgentT")
@@ -85,6 +85,7 @@ class TrainingConfig:
       left_out: of an agent for which domains were left out, and of its control; 0 for as many.
       interval: meta-iterations between two looks of the host (progress, metrics, asking whether to stop).
       checkpoint_every: intervals between two checkpoints; a run that is killed repeats at most these.
+      curriculum: on which tasks learners are trained that collect while they train; never on which they are tested.
     """
 
     iterations: int = whole(200, 1, 10_000_000)
@@ -92,6 +93,7 @@ class TrainingConfig:
     left_out: int = whole(0, 0, 10_000_000)
     interval: int = whole(10, 1, 10_000_000)
     checkpoint_every: int = whole(2, 1, 10_000_000)
+    curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
         """Refuses values that have no meaning."""
@@ -162,8 +164,20 @@ class ExperimentConfig(Generic[AgentT]):
 
     @property
     def replicas(self) -> int:
-        """Training runs side by side: arm by arm, one a seed."""
+        """Replicas of a training run, side by side: arm by arm, one a seed. All runs have as many."""
         return len(self.arms) * self.seeds
+
+    def arms_of(self, run: TrainingRun) -> tuple[str, ...]:
+        """The arms that a training run's replicas are trained for."""
+        return (run.arm,) if run.arm else self.arms
+
+    def agent_of(self, run: TrainingRun) -> Any:
+        """Configuration of a training run's learner; a multitask control shares with the agent whatever both have."""
+        if run.role != "multitask":
+            return self.agent
+        own = {field.name for field in dataclasses.fields(TransformerDqnConfig)}
+        fields: Any = dataclasses.fields(self.agent)  # type: ignore[arg-type]
+        return TransformerDqnConfig(**{f.name: getattr(self.agent, f.name) for f in fields if f.name in own})
 
     def iterations_of(self, run: TrainingRun) -> int:
         """Meta-iterations of a training run."""
@@ -191,6 +205,10 @@ class ExperimentConfig(Generic[AgentT]):
             raise ValueError(f"agent: learner {self.learner} takes a {expected.__name__}, got a {its}")
         if "reference" in self.arms:
             self._check_labels()
+        if "rl-only" in self.arms and needs_labels(expected):
+            raise ValueError(
+                f"arms: learner {self.learner} learns from labels alone, arm rl-only has none; give reference"
+            )
         check_locations(self)
 
     def _check_labels(self) -> None:

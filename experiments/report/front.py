@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,3 +62,35 @@ def rows(front: Front) -> list[list[Any]]:
         ]
         for name, p in sorted(front.items(), key=lambda item: item[1]["microseconds"])
     ]
+
+
+def advice(front: Front, rules: Sequence[str]) -> str:
+    """Who should use the learned solvers of these rules and who should not, as this front says."""
+    order = ranked(front)
+    kept = [name for name in order if name.startswith(("network", *rules))]
+    exact = min((front[name] for name in front if name.startswith("interior point")), key=lambda p: p["mean"])
+    proof = f"{100 * exact['mean']:.1g} % in {exact['microseconds']:.0f} us"
+    if not kept:
+        return (
+            "**On this clock the learned solvers are nowhere on the front: nobody should use them here; the interior "
+            f"point certifies {proof}.**\n"
+        )
+
+    def point(name: str) -> str:
+        return f"{name}: {100 * front[name]['mean']:.2g} % in {front[name]['microseconds']:.0f} us"
+
+    def spend(name: str) -> str:
+        return f"{front[name]['microseconds']:.0f} us"
+
+    before, after = order[: order.index(kept[0])], order[order.index(kept[-1]) + 1 :]
+    text = f"Who can spend {spend(kept[0])} of CPU on an instance{f' and not {spend(after[0])}' if after else ''} "
+    text += f"should use the learned solver ({'; '.join(map(point, kept))}). "
+    if before:
+        text += f"Who can spend less should not ({point(before[-1])}). "
+    if after:
+        text += f"Who can spend more should not ({point(after[0])}). "
+    text += f"Who needs all that can be proved should take the interior point ({proof})."
+    return (
+        f"**{text}** "
+        "A gap is proved without the optimum for every instance, so that one that is too large can be solved again.\n"
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.harness.plan import HELD_OUT, IN_DOMAIN, ONE_AGENT, Setting, TrainingRun
 from experiments.report.results import Condition, Results, above
+from metarl_jax import statistics
 from metarl_jax.statistics import Floats, Interval
 
 Cells = Sequence[tuple[TrainingRun, str]]
@@ -43,21 +44,47 @@ def mean(results: Results, arm: str, cells: Cells, condition: Condition, limit: 
       condition: what the agents were given.
       limit: each cell's score is clipped to plus or minus this before the mean is taken; infinity clips nothing.
     """
+    groups = [
+        {target: results.task_returns(agent, arm, target, condition) for its, target in cells if its == agent}
+        for agent in dict.fromkeys(agent for agent, _ in cells)
+    ]
+    return mean_of(results, groups, limit)
+
+
+def mean_of(
+    results: Results,
+    groups: Sequence[Mapping[str, Floats]],
+    limit: float = np.inf,
+    less: Mapping[str, Floats] | None = None,
+) -> Interval:
+    """:func:`mean` of any task returns, or of what they are above others.
+
+    Args:
+      results: of the run.
+      groups: of each agent or policy, task returns ``[S, B]`` by target.
+      limit: see :func:`mean`.
+      less: task returns ``[S, B]`` or ``[B]`` by target whose score is taken off; seeds and tasks are resampled
+        together.
+    """
     rng = np.random.default_rng(0)
     estimates: list[float] = []
     draws: list[Floats] = []
-    for agent in dict.fromkeys(agent for agent, _ in cells):
-        seeds = _counts(rng, results.seeds)
-        for target in (target for its, target in cells if its == agent):
+    for returns_of in groups:
+        count = len(next(iter(returns_of.values())))
+        seeds = _counts(rng, count)
+        for target, returns in returns_of.items():
             at = results.baselines[target]
             floor, reference = (np.asarray(a, np.float64) for a in (at.floor, at.reference))
             tasks = _counts(rng, len(floor))
-            score = results.score(agent, arm, target, condition).estimate
+            other = None if less is None else np.broadcast_to(np.asarray(less[target], np.float64), returns.shape)
+            # Nothing is resampled for the estimate.
+            score = statistics.hierarchical_bootstrap(returns, floor, reference, other, resamples=1).estimate
             if np.isnan(score):
                 continue
-            gain = ((seeds @ (results.task_returns(agent, arm, target, condition) - floor)) * tasks).sum(-1)
-            headroom = results.seeds * (tasks @ (reference - floor))
-            usable = headroom > TOLERANCE * results.seeds * (tasks @ (np.abs(reference) + np.abs(floor)))
+            base = floor if other is None else other
+            gain = ((seeds @ (returns - base)) * tasks).sum(-1)
+            headroom = count * (tasks @ (reference - floor))
+            usable = headroom > TOLERANCE * count * (tasks @ (np.abs(reference) + np.abs(floor)))
             draws.append(np.divide(gain, headroom, out=np.full(RESAMPLES, np.nan), where=usable))
             estimates.append(score)
     if not estimates:

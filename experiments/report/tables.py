@@ -303,14 +303,17 @@ def headline(
                 "(means over agents; validation tasks)."
             )
     lines.append('"Beats" and "falls": the two 95 % intervals (over seeds and tasks) do not overlap.')
-    if results.seeds == 1:
-        lines.append("One seed: intervals cover tasks only and say nothing about another training run.")
-    elif results.seeds < COVERAGE[-1][0]:
-        n, percent = max((c for c in COVERAGE if c[0] <= max(results.seeds, 3)), key=lambda c: c[0])
-        lines.append(
-            f"{results.seeds} seeds: intervals are too short; over {n} runs a nominal 95 % covers about {percent} %."
-        )
-    return lines
+    return lines + few_seeds(results.seeds)
+
+
+def few_seeds(seeds: int) -> list[str]:
+    """What must be said of intervals over so few seeds; nothing where there are enough."""
+    if seeds == 1:
+        return ["One seed: intervals cover tasks only and say nothing about another training run."]
+    if seeds >= COVERAGE[-1][0]:
+        return []
+    n, percent = max((c for c in COVERAGE if c[0] <= max(seeds, 3)), key=lambda c: c[0])
+    return [f"{seeds} seeds: intervals are too short; over {n} runs a nominal 95 % covers about {percent} %."]
 
 
 def verdicts(results: Results) -> dict[tuple[str, Setting], Verdict]:

@@ -96,8 +96,8 @@ def parts(config: RolloutConfig) -> Sequence[Part]:
     if not config.studies:
         return found
     if warehouse.is_chain and states <= 10 * study.MOST_STATES_SAMPLED:
-        found.append(part("joint", study.exact_gains, warehouse, "joint"))
-        found.append(part("agents", study.exact_gains, warehouse, "agents", order))
+        found.append(part("joint", study.exact_gains, warehouse, "joint", None, True))
+        found.append(part("agents", study.exact_gains, warehouse, "agents", order, True))
     paths = (config.iterations, config.path)
     if states <= study.MOST_STATES_SAMPLED:
         fits = study.fits(config.inputs)

@@ -80,7 +80,7 @@ def _agents(results: Results, best: float) -> list[str]:
     ]
     return [
         "## All at once, or agent by agent\n",
-        table(["choice", "last gain", "above optimum", "policies", "choices a state", "seconds"], rows),
+        table(["choice", "last gain", "above optimum", "policies", "choices a state", "seconds, warm"], rows),
         "Agents who choose in turn never raise the gain, and may stop where no one of them alone can lower it.\n",
     ]
 

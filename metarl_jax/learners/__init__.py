@@ -17,7 +17,18 @@ _LEARNERS: dict[str, str] = {
     "transformer_dqn": "TransformerDqnConfig",
     "ppo": "PpoConfig",
     "rl2": "Rl2Config",
+    "a2c": "A2cConfig",
+    "sac": "SacConfig",
+    "maml_pg": "MamlPgConfig",
     "bayes_readout": "BayesReadoutConfig",
+    "dqn": "DqnConfig",
+    "double_dueling_dqn": "DoubleDuelingDqnConfig",
+    "decision_pretrained": "DecisionPretrainedConfig",
+    "context": "ContextConfig",
+    "optimizer_gating": "OptimizerGatingConfig",
+    "learned_optimizer": "LearnedOptimizerConfig",
+    "reptile": "ReptileConfig",
+    "maml_dqn": "MamlDqnConfig",
 }
 """Name of a learner, which is also its module here, and its configuration class: of ``configs``, or of its module.
 

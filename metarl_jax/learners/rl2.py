@@ -22,18 +22,17 @@ from envs_jax.suite import Suite
 from metarl_jax.configs import Rl2Config
 from metarl_jax.learners import actor_critic
 from metarl_jax.learners.actor_critic import Items
-from metarl_jax.learners.base import Exploration, Learner, Needs
+from metarl_jax.learners.base import Learner, Metrics, Needs
 from metarl_jax.losses import policy
 from metarl_jax.networks.actor import Policy
 from metarl_jax.networks.agent import AgentNetwork, Params
 from metarl_jax.recording import Recorder
-from metarl_jax.types import Support, Trajectory, flatten_axes
+from metarl_jax.types import MetaBatch, Support, Trajectory, flatten_axes
 
 
 def make(config: Rl2Config, suite: Suite) -> Learner:
     """Builds the learner for the training domains of ``suite``."""
     network = AgentNetwork(config.network, use_memory=False, recurrent=True)
-    sampling = Exploration(temperature=1.0)
     needs = Needs(
         tasks=config.data.tasks,
         support_episodes=config.data.episodes,
@@ -41,8 +40,8 @@ def make(config: Rl2Config, suite: Suite) -> Learner:
         record=Recorder(config.data.periods, ordered=True),
         support="own",
         order="sequential",
-        explore_support=sampling,
-        explore_query=sampling,
+        explore_support=actor_critic.SAMPLING,
+        explore_query=actor_critic.SAMPLING,
     )
     hidden = config.network.hidden
 
@@ -77,9 +76,12 @@ def make(config: Rl2Config, suite: Suite) -> Learner:
         state = network.recur(params, state, network.recurrent_inputs(params, trajectory.final, latest))
         return policy.collecting_targets(q, q_at(params, trajectory.final, state), trajectory, config.trace)
 
-    def collected(params: Params, trajectory: Trajectory) -> Items:
-        found = jax.lax.map(lambda task: jax.vmap(lambda one: targets(params, one))(task), trajectory)
-        return Items(*flatten_axes((trajectory.replace(final=()), found), 0, 2))
+    def collected(params: Params, batch: MetaBatch) -> Items:
+        found = jax.lax.map(lambda task: jax.vmap(lambda one: targets(params, one))(task), batch.query)
+        return Items(*flatten_axes((batch.query.replace(final=()), found), 0, 2))
+
+    def loss(params: Params, items: Items) -> tuple[chex.Array, Metrics]:
+        return actor_critic.surrogate(jax.vmap(lambda one: unrolled(params, one)[0])(items.trajectory), items, config)
 
     def adapt(trained: dict[str, Any], support: Support) -> Policy:
         del support  # it is remembered in the carry
@@ -93,6 +95,7 @@ def make(config: Rl2Config, suite: Suite) -> Learner:
         network,
         needs,
         collected=collected,
-        q_values=lambda params, trials: jax.vmap(lambda one: unrolled(params, one)[0])(trials),
+        loss=loss,
         adapt=adapt,
+        epochs=config.epochs,
     )

@@ -63,21 +63,34 @@ def generalised_advantage(
       trajectory: leaves ``[L]``.
       value: ``f32[L]``.
       final_value: ``f32[]`` of what was seen last; counts where the last discount is not 0.
-      trace: lambda.
+      trace: lambda, of all periods or ``f32[L]``: what counts stands at a period's last turn.
     """
     chex.assert_rank([value, final_value, trajectory.reward], [1, 0, 1])
 
     def back(after: tuple[chex.Array, chex.Array], now: tuple[chex.Array, ...]) -> tuple[Any, chex.Array]:
         advantage_after, value_after = after
-        reward, discount, period_end, valid, value = now
+        reward, discount, passed_on, valid, value = now
         delta = reward + discount * value_after - value
-        advantage = delta + discount * jnp.where(period_end, trace, 1.0) * advantage_after
+        advantage = delta + discount * passed_on * advantage_after
         kept = jnp.where(valid, advantage, advantage_after), jnp.where(valid, value, value_after)
         return kept, jnp.where(valid, advantage, 0.0)
 
-    steps = (trajectory.reward, trajectory.discount, trajectory.period_end, trajectory.valid, value)
+    between = jnp.where(trajectory.period_end, trace, 1.0)
+    steps = (trajectory.reward, trajectory.discount, between, trajectory.valid, value)
     _, advantage = jax.lax.scan(back, (jnp.zeros_like(final_value), final_value), steps, reverse=True)
     return jax.lax.stop_gradient(advantage)
+
+
+def cut_trace(trajectory: Trajectory, trace: chex.Numeric, periods: int) -> chex.Array:
+    """A trace ``f32[L]`` that is cut after every so many periods of one trajectory; never for ``periods`` 0.
+
+    With lambda 1 the advantage is then that of A3C's windows: what is paid up to the end of the window, and the value
+    of the state that follows it.
+    """
+    if periods == 0:
+        return jnp.broadcast_to(jnp.float32(trace), trajectory.reward.shape)
+    ended = jnp.cumsum(trajectory.period_end & trajectory.valid, dtype=jnp.int32)
+    return jnp.where(trajectory.period_end & (ended % periods == 0), 0.0, jnp.float32(trace))
 
 
 def collecting_targets(q: chex.Array, final_q: chex.Array, trajectory: Trajectory, trace: chex.Numeric) -> Targets:
@@ -92,6 +105,25 @@ def collecting_targets(q: chex.Array, final_q: chex.Array, trajectory: Trajector
 def masked_mean(x: chex.Array, weight: chex.Array) -> chex.Array:
     """Mean of ``x`` where ``weight`` is; 0 if it is nowhere."""
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def standardised(advantage: chex.Array, weight: chex.Array) -> chex.Array:
+    """Advantages of mean 0 and deviation 1 over those that have a weight."""
+    mean = masked_mean(advantage, weight)
+    deviation = jnp.sqrt(masked_mean(jnp.square(advantage - mean), weight))
+    return (advantage - mean) / (deviation + 1e-8)
+
+
+def likelihood_ratio_loss(
+    q: chex.Array, action_mask: chex.Array, action: chex.Array, valid: chex.Array, targets: Targets
+) -> chex.Array:
+    """``-mean(rho A)`` with ``rho = pi(a | s) / pi_old(a | s)``, of a minibatch of choices ``[...]``.
+
+    Where pi is the policy that collected, this has the first and the second derivative of the expected return;
+    ``-mean(log pi A)`` has the first alone.
+    """
+    ratio = jnp.exp(categorical(q, action_mask).log_prob(action) - targets.log_prob)
+    return -masked_mean(ratio * targets.advantage, valid.astype(q.dtype))
 
 
 def clipped_surrogate(
@@ -121,9 +153,7 @@ def clipped_surrogate(
       entropy_weight: of the entropy.
     """
     weight = valid.astype(q.dtype)
-    mean = masked_mean(targets.advantage, weight)
-    deviation = jnp.sqrt(masked_mean(jnp.square(targets.advantage - mean), weight))
-    advantage = (targets.advantage - mean) / (deviation + 1e-8)
+    advantage = standardised(targets.advantage, weight)
 
     policy = categorical(q, action_mask)
     ratio = jnp.exp(policy.log_prob(action) - targets.log_prob)
@@ -138,6 +168,43 @@ def clipped_surrogate(
         "value_loss": masked_mean(value_loss, weight),
         "entropy": masked_mean(entropy(q, action_mask), weight),
         "ratio_error": masked_mean(jnp.abs(ratio - 1.0), weight),
+    }
+    loss = parts["policy_loss"] + value_weight * parts["value_loss"] - entropy_weight * parts["entropy"]
+    return loss, parts
+
+
+def advantage_actor_critic(
+    q: chex.Array,
+    action_mask: chex.Array,
+    action: chex.Array,
+    valid: chex.Array,
+    targets: Targets,
+    *,
+    value_weight: chex.Numeric,
+    entropy_weight: chex.Numeric,
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """The loss of advantage actor-critics (Mnih 2016) on a minibatch of choices, and its parts.
+
+    ``-log pi(a | s) A + value_weight (R - V(s))^2 - entropy_weight H`` with ``R = A + V`` of the policy that collected.
+    The advantage is not normalised.
+
+    Args:
+      q: ``f32[..., A]`` of the policy that is updated.
+      action_mask: ``bool[..., A]``.
+      action: ``i32[...]``.
+      valid: ``bool[...]`` which choices exist.
+      targets: ``[...]`` of the policy that collected.
+      value_weight: of the value loss.
+      entropy_weight: of the entropy.
+    """
+    weight = valid.astype(q.dtype)
+    log_prob = categorical(q, action_mask).log_prob(action)
+    value = state_value(q, action_mask)
+    parts = {
+        "policy_loss": -masked_mean(log_prob * targets.advantage, weight),
+        "value_loss": masked_mean(jnp.square(targets.advantage + targets.value - value), weight),
+        "entropy": masked_mean(entropy(q, action_mask), weight),
+        "ratio_error": masked_mean(jnp.abs(jnp.exp(log_prob - targets.log_prob) - 1.0), weight),
     }
     loss = parts["policy_loss"] + value_weight * parts["value_loss"] - entropy_weight * parts["entropy"]
     return loss, parts

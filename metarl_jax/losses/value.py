@@ -32,6 +32,14 @@ def double_q_target(
     return jax.lax.stop_gradient(reward + discount * next_q_target[best])
 
 
+def max_q_target(
+    reward: chex.Array, discount: chex.Array, next_q_online: chex.Array, next_q_target: chex.Array
+) -> chex.Array:
+    """n-step target of Mnih 2015: ``R + gamma^n max_a Q_target(s', a)``. Shapes as :func:`double_q_target`."""
+    chex.assert_rank([reward, discount, next_q_online, next_q_target], [0, 0, 1, 1])
+    return jax.lax.stop_gradient(reward + discount * jnp.max(next_q_target))
+
+
 def squared_td_error(q: chex.Array, action: chex.Array, target: chex.Array) -> chex.Array:
     """``(Q(s, a) - target)^2 / 2``. Not Huber: outside its core that has no curvature, and second order vanishes.
 

@@ -19,7 +19,7 @@ from envs_jax.observation import NUM_ACTION_FEATURES, NUM_TOKEN_FEATURES, Observ
 from metarl_jax.configs import NetworkConfig
 from metarl_jax.networks.memory import ContextMemory, Memory, MemoryRead
 from metarl_jax.networks.recurrence import Recurrence
-from metarl_jax.networks.transformer import Block, masked_mean
+from metarl_jax.networks.transformer import Block, SetBlock, masked_mean
 from metarl_jax.types import MASKED, PeriodHistory
 
 Params = dict[str, Any]
@@ -37,7 +37,7 @@ class Features:
 
 
 class Trunk(nn.Module):
-    """Token embedding, slot embedding, memory, Transformer blocks."""
+    """Token embedding, slot embedding, memory, blocks."""
 
     config: NetworkConfig
 
@@ -53,7 +53,10 @@ class Trunk(nn.Module):
         if extra is not None:
             x = x + extra[..., None, :]
         for i in range(c.layers):
-            x = Block(c.heads, c.expansion, name=f"block_{i}")(x, observation.token_mask)
+            if c.mixing == "attention":
+                x = Block(c.heads, c.expansion, name=f"block_{i}")(x, observation.token_mask)
+            else:
+                x = SetBlock(c.expansion, name=f"block_{i}")(x, observation.token_mask)
         x = nn.LayerNorm(name="norm")(x)
         return Features(x, masked_mean(x, observation.token_mask))
 
@@ -72,9 +75,16 @@ def action_basis(actions: chex.Array) -> chex.Array:
 
 
 class DuelingHead(nn.Module):
-    """``Q(s, a) = V(pooled) + A(pooled, target token, description) - mean over legal actions of A`` (Wang 2016)."""
+    """``Q(s, a) = V(pooled) + A(pooled, target token, description) - mean over legal actions of A`` (Wang 2016).
+
+    Attributes:
+      config: shape of the network.
+      dueling: whether the mean is taken off. Without, ``Q = V + A`` is one plain output with a part that all actions
+        share; parameters and greedy choices are the same.
+    """
 
     config: NetworkConfig
+    dueling: bool = True
 
     @nn.compact
     def __call__(self, features: Features, observation: Observation) -> tuple[chex.Array, chex.Array]:
@@ -92,10 +102,34 @@ class DuelingHead(nn.Module):
         advantage, reward = jnp.split(nn.Dense(2, name="advantage")(z), 2, axis=-1)
         advantage, reward = advantage[..., 0], reward[..., 0]
 
-        legal = observation.action_mask.astype(advantage.dtype)
-        mean = jnp.sum(advantage * legal, axis=-1, keepdims=True) / jnp.maximum(legal.sum(-1, keepdims=True), 1.0)
-        q = value + advantage - mean
+        q = value + advantage
+        if self.dueling:
+            legal = observation.action_mask.astype(advantage.dtype)
+            total = jnp.sum(advantage * legal, axis=-1, keepdims=True)
+            q = q - total / jnp.maximum(legal.sum(-1, keepdims=True), 1.0)
         return jnp.where(observation.action_mask, q, MASKED), reward
+
+
+def drawn(key: chex.PRNGKey, shapes: Params) -> Params:
+    """Parameters of given shapes by flax's defaults (LeCun normal kernels, zero biases), drawn at once.
+
+    One draw cut into pieces is a program of a few operations; one a layer compiles for seconds.
+    """
+    paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    draws = jax.random.truncated_normal(key, -2.0, 2.0, (sum(leaf.size for _, leaf in paths),), jnp.float32)
+    draws = draws / 0.87962566  # the standard deviation of what is left of a normal cut at two
+    leaves, used = [], 0
+    for path, leaf in paths:
+        name = path[-1].key
+        own = draws[used : used + leaf.size].reshape(leaf.shape)
+        used += leaf.size
+        if name == "kernel":
+            leaves.append(own * leaf.shape[0] ** -0.5)
+        elif name == "slots":
+            leaves.append(own * SLOT_SCALE)
+        else:
+            leaves.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, jnp.float32))
+    return jax.tree.unflatten(tree, leaves)
 
 
 class AgentNetwork:
@@ -105,16 +139,17 @@ class AgentNetwork:
       config: shape of the network.
       use_memory: False drops the context memory (multitask agents without meta-learning).
       recurrent: True adds a recurrent state (parameters ``"cell"``).
+      dueling: False makes Q a plain output, see :class:`DuelingHead`.
     """
 
-    def __init__(self, config: NetworkConfig, use_memory: bool = True, recurrent: bool = False):
+    def __init__(self, config: NetworkConfig, use_memory: bool = True, recurrent: bool = False, dueling: bool = True):
         self.config = config
         self.use_memory = use_memory
         self.recurrent = recurrent
         self._trunk = Trunk(config)
         self._cell = Recurrence(config)
         self._memory = ContextMemory(config.width, config.channels)
-        self._head = DuelingHead(config)
+        self._head = DuelingHead(config, dueling)
 
     def init(
         self,
@@ -124,27 +159,9 @@ class AgentNetwork:
         token_features: int = NUM_TOKEN_FEATURES,
         action_features: int = NUM_ACTION_FEATURES,
     ) -> Params:
-        """Initial parameters: flax's defaults (LeCun normal kernels, zero biases), drawn at once.
-
-        One draw cut into pieces is a program of a few operations; one a layer compiles for seconds.
-        """
+        """Initial parameters, see :func:`drawn`."""
         sizes = (num_tokens, num_actions, token_features, action_features)
-        shapes = jax.eval_shape(lambda key: self._modules(key, *sizes), key)
-        paths, tree = jax.tree_util.tree_flatten_with_path(shapes)
-        draws = jax.random.truncated_normal(key, -2.0, 2.0, (sum(leaf.size for _, leaf in paths),), jnp.float32)
-        draws = draws / 0.87962566  # the standard deviation of what is left of a normal cut at two
-        leaves, used = [], 0
-        for path, leaf in paths:
-            name = path[-1].key
-            own = draws[used : used + leaf.size].reshape(leaf.shape)
-            used += leaf.size
-            if name == "kernel":
-                leaves.append(own * leaf.shape[0] ** -0.5)
-            elif name == "slots":
-                leaves.append(own * SLOT_SCALE)
-            else:
-                leaves.append(jnp.full(leaf.shape, 1.0 if name == "scale" else 0.0, jnp.float32))
-        return jax.tree.unflatten(tree, leaves)
+        return drawn(key, jax.eval_shape(lambda key: self._modules(key, *sizes), key))
 
     def _modules(
         self, key: chex.PRNGKey, num_tokens: int, num_actions: int, token_features: int, action_features: int

@@ -1,4 +1,4 @@
-"""Pre-layer-norm Transformer blocks over a small set of entity tokens (Vaswani 2017; Xiong 2020)."""
+"""Pre-layer-norm blocks over a small set of entity tokens: Transformer (Vaswani 2017; Xiong 2020) and DeepSet."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ class Block(nn.Module):
         *_, width = x.shape
         x = x + SelfAttention(self.heads, name="attention")(nn.LayerNorm(name="norm_1")(x), mask)
         hidden = nn.gelu(nn.Dense(self.expansion * width, name="expand")(nn.LayerNorm(name="norm_2")(x)))
+        return x + nn.Dense(width, name="contract")(hidden)
+
+
+class SetBlock(nn.Module):
+    """``x + mlp(norm(x), mean of norm(x))``: permutation-equivariant (DeepSet, Zaheer 2017), without attention.
+
+    Attributes:
+      expansion: width of the hidden layer relative to the width.
+    """
+
+    expansion: int
+
+    @nn.compact
+    def __call__(self, x: chex.Array, mask: chex.Array) -> chex.Array:
+        """Maps ``x f32[..., N, d]`` with ``mask bool[..., N]`` to ``f32[..., N, d]``."""
+        *_, width = x.shape
+        own = nn.LayerNorm(name="norm")(x)
+        everyone = nn.Dense(self.expansion * width, use_bias=False, name="mean")(masked_mean(own, mask))
+        hidden = nn.gelu(nn.Dense(self.expansion * width, name="expand")(own) + everyone[..., None, :])
         return x + nn.Dense(width, name="contract")(hidden)
 
 

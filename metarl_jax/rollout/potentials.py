@@ -66,7 +66,8 @@ class Fit(NamedTuple):
       fill: ``fit``: the fit only where the table is empty; ``all``: everywhere.
       steps: full-batch Adam steps of the network.
       learning_rate: of the network.
-      biases: whether the network has them; without, 28 inputs and 15 units make 435 weights.
+      biases: whether the network has them; without, 28 inputs and 15 units make 435 weights. Inputs ``levels`` need
+        them: the empty warehouse is all zeros there, and a network without biases gives it the mean of all potentials.
     """
 
     kind: str = "linear"
@@ -292,6 +293,7 @@ def apply_network(params: dict[str, chex.Array], inputs: chex.Array) -> chex.Arr
 @functools.partial(jax.jit, static_argnames=("steps", "biases"))
 def _train(
     inputs: chex.Array,
+    rows: chex.Array,
     target: chex.Array,
     weight: chex.Array,
     rate: chex.Array,
@@ -299,6 +301,8 @@ def _train(
     steps: int,
     biases: bool,
 ) -> chex.Array:
+    """A network fitted to ``target f64[R]`` with ``weight f64[R]`` at ``rows i[R]``: its values ``f64[|X|]``."""
+    known = inputs[rows]
     centre = jnp.sum(weight * target)
     scale = jnp.sqrt(jnp.sum(weight * (target - centre) ** 2)) + 1e-12
     wanted = (target - centre) / scale
@@ -306,7 +310,7 @@ def _train(
     params = init_network(inputs.shape[1], biases, key)
 
     def loss(params: dict[str, chex.Array]) -> chex.Array:
-        return jnp.sum(weight * (apply_network(params, inputs) - wanted) ** 2)
+        return jnp.sum(weight * (apply_network(params, known) - wanted) ** 2)
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         params, state = carry
@@ -315,6 +319,21 @@ def _train(
 
     (params, _), _ = jax.lax.scan(step, (params, optimiser.init(params)), None, length=steps)
     return centre + scale * apply_network(params, inputs)
+
+
+def _met(visits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stocks that were met, and their shares of all visits, filled up by ones without weight to one of few sizes.
+
+    A path meets a small part of many stocks, and a network is fitted where the path was; few sizes compile seldom.
+    """
+    met = np.flatnonzero(visits)
+    size = 256
+    while size < len(met):
+        size *= 4
+    rows = np.concatenate([met, np.full(max(min(size, len(visits)) - len(met), 0), met[0])])
+    share = np.zeros(len(rows))
+    share[: len(met)] = visits[met] / visits.sum()
+    return rows, share
 
 
 def estimate(warehouse: Warehouse, flows: np.ndarray, sampling: Sampling, fit: Fit, key: chex.PRNGKey) -> Estimate:
@@ -340,10 +359,11 @@ def estimate(warehouse: Warehouse, flows: np.ndarray, sampling: Sampling, fit: F
         if fit.kind == "linear":
             fitted = linear(inputs, table, visits.astype(float))
         else:
-            share = visits / visits.sum()
+            rows, share = _met(visits)
+            target = table[rows]
             with jax.enable_x64(True):
                 fitted = np.asarray(
-                    _train(inputs, table, share, fit.learning_rate, weights, steps=fit.steps, biases=fit.biases)
+                    _train(inputs, rows, target, share, fit.learning_rate, weights, steps=fit.steps, biases=fit.biases)
                 )
         values = fitted if fit.fill == "all" else np.where(visits > 0, table, fitted)
     return Estimate(gain, values - values[0], visits)

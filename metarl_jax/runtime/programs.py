@@ -57,6 +57,12 @@ class Programs:
                 self._programs[kind, spec] = map_replicas(function(), self.replicas, donate, shared)
             return self._programs[kind, spec]
 
+    def clear(self) -> None:
+        """Lets go of all programs; whoever asks again gets them anew."""
+        with self._lock:
+            self._programs.clear()
+            self._compiled.clear()
+
     def compiled(self, program: Any, *arguments: Any) -> Any:
         """A program of :meth:`get` compiled ahead for arguments of these shapes; once, whoever asks."""
         leaves, structure = jax.tree.flatten(arguments)

@@ -128,7 +128,7 @@ for name in sys.argv[1:]:
 
 
 def test_every_command_refuses_in_one_line_before_jax_loads(tmp_path):
-    assert len(COMMANDS) == 18
+    assert len(COMMANDS) == 19
     done = subprocess.run(
         [sys.executable, "-c", ONE_PROCESS, *COMMANDS],
         cwd=tmp_path,

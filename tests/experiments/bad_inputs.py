@@ -69,6 +69,8 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--agent.order", "third"], "--agent.order must be one of none, first, second"),
     (["--protocol", "triples"], "--protocol must be one of both, pairs, leave-out, got 'triples'"),
     (["--protocol", "Both"], "--protocol must be one of"),
+    (["--learner", "decision_pretrained", "--arms", "rl-only"], "decision_pretrained learns from labels alone"),
+    (["--learner", "optimizer_gating", "--agent.adaptation.rule", "sgd"], "adaptation.rule must be gated"),
     (["--arms", "rlonly"], "arms must be one of reference, rl-only, got 'rlonly'"),
     # Numbers out of bounds.
     (["--seeds", "0"], "seeds must be a whole number at least 1 and at most 1000, got 0"),
@@ -132,7 +134,7 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--evaluation.tasks", "100000", "--evaluation.support-episodes", "0", "1000"], "GiB"),
     (["--evaluation.tasks", "100000", "--evaluation.episodes", "1000"], "GiB"),
     # Names.
-    (["--learner", "dqn"], "unknown learner 'dqn'"),
+    (["--learner", "iqn"], "unknown learner 'iqn'"),
     (["--learner", "transformer_maml_dq"], "did you mean transformer_maml_dqn?"),
     (["--learner", ""], "unknown learner ''"),
     (["--learner"], "--learner takes one value"),
@@ -251,7 +253,7 @@ YAML: list[tuple[str | bytes, str]] = [
     ("agent: [1]", "agent must hold keys and values, got a list"),
     ("agent: ~", "agent must hold keys and values, got nothing"),
     ("agent: {network: {width: 30}}", "network.width must be a multiple of network.heads=4, got 30"),
-    ("learner: dqn", "unknown learner 'dqn'"),
+    ("learner: iqn", "unknown learner 'iqn'"),
     ("learner: ~", "learner must be text"),
     ("learner: [transformer_dqn]", "learner must be text"),
     ("learner: transformer_dqn\nagent: {order: first}", "unknown key 'agent.order'"),

@@ -109,7 +109,7 @@ def test_files_can_be_read() -> None:
 def test_reports_are_made_without_jax() -> None:
     script = (
         "import sys, experiments.transfer.sections, experiments.rollout.sections, experiments.games.sections\n"
-        "import experiments.energy.sections\n"
+        "import experiments.energy.sections, experiments.literature.sections, experiments.compare.sections\n"
         "import experiments.harness.returns, experiments.harness.execution\n"
         "print([name for name in ('jax', 'gymnax', 'flax', 'orbax') if name in sys.modules])"
     )

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
+from experiments.energy import sections
 from experiments.energy.__main__ import command as energy
+from experiments.energy.configuration import EnergyConfig
 from experiments.games.__main__ import command as games
 from experiments.rollout.__main__ import command as rollout
 
@@ -138,37 +140,69 @@ def test_a_name_is_not_used_twice_and_a_resumed_run_keeps_its_configuration(tmp_
     assert "was started with seed=0, not 3" in refused(games, other, capsys)
 
 
+TIMES = ("usage", "seconds", "speedup", "efficiency", "factor_per_level")
+
+
+def without_times(value: object) -> object:
+    """What two runs of one configuration must have in common to the last bit."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES and not k.endswith("_seconds")}
+    return [without_times(entry) for entry in value] if isinstance(value, list) else value
+
+
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path):
-    arguments = ["--preset", "smoke", "--levels", "2", "--scale", "0"]
-    command = [sys.executable, "-m", "experiments.rollout"]
-    folder = tmp_path / "rollout" / "killed"
+@pytest.mark.parametrize(
+    ("study", "arguments", "last"),
+    [
+        ("rollout", ["--preset", "smoke", "--levels", "2", "--scale", "0"], "agents"),
+        (
+            "games",
+            ["--preset", "smoke", "--game", "chicken", "--operators", "nash", "foe", "ce-egalitarian"],
+            "chicken.learn.nash.explore",
+        ),
+    ],
+)
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(study, arguments, last, tmp_path):
+    command = [sys.executable, "-m", f"experiments.{study}"]
+    folder = tmp_path / study / "killed"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(
-        [*command, *arguments, "--results", str(tmp_path), "--name", "killed"],
-        stdout=subprocess.DEVNULL,
-        env=environment,
-    ) as process:
-        while process.poll() is None and not (folder / "parts" / "agents.json").exists():
-            time.sleep(0.02)
+    call = [*command, *arguments, "--results", str(tmp_path), "--name"]
+    with subprocess.Popen([*call, "killed"], stdout=subprocess.DEVNULL, env=environment) as process:
+        while process.poll() is None and not (folder / "parts" / f"{last}.json").exists():
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "summary.json").exists()
-    kept = (folder / "parts" / "agents.json").read_bytes()
+    kept = (folder / "parts" / f"{last}.json").read_bytes()
     subprocess.run([*command, "--resume", str(folder)], check=True, stdout=subprocess.DEVNULL, env=environment)
-    assert (folder / "parts" / "agents.json").read_bytes() == kept
-    subprocess.run(
-        [*command, *arguments, "--results", str(tmp_path), "--name", "whole"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-    )
-    resumed, whole = (
-        json.loads((tmp_path / "rollout" / name / "summary.json").read_text()) for name in ("killed", "whole")
-    )
-    for summary in (resumed, whole):
-        del summary["usage"], summary["config"]
-    assert resumed == whole
+    assert (folder / "parts" / f"{last}.json").read_bytes() == kept
+    subprocess.run([*call, "whole"], check=True, stdout=subprocess.DEVNULL, env=environment)
+    whole = folder.with_name("whole")
+    names = sorted(path.name for path in (whole / "parts").iterdir())
+    assert names == sorted(path.name for path in (folder / "parts").iterdir())
+    for name in names:
+        resumed, same = (without_times(json.loads((run / "parts" / name).read_text())) for run in (folder, whole))
+        assert resumed == same, name
+    resumed, same = (without_times(json.loads((run / "summary.json").read_text())) for run in (folder, whole))
+    del resumed["config"], same["config"]  # they differ in their name
+    assert resumed == same
+
+
+def front_of(points: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    return {name: {"mean": gap, "microseconds": time} for name, (gap, time) in points.items()}
+
+
+def test_energy_says_between_which_rivals_the_learned_solver_is_worth_it():
+    rivals = {"least cost": (0.1, 10.0), "interior point, 0.01": (0.004, 50.0), "interior point, 0.0001": (3e-5, 90.0)}
+    points = rivals | {"gated, S = 10": (0.02, 20.0), "gated, S = 30": (0.01, 30.0), "learned, S = 30": (0.02, 60.0)}
+    text = sections.advice(front_of(points), EnergyConfig().rules)
+    assert "can spend 20 us of CPU on an instance and not 50 us should use the learned solver (gated, S = 10" in text
+    assert "less should not (least cost: 10 % in 10 us)" in text
+    assert "more should not (interior point, 0.01: 0.4 % in 50 us)" in text
+    assert "learned, S = 30" not in text, "it is not on the front"
+    assert "take the interior point (0.003 % in 90 us)" in text
+    text = sections.advice(front_of(rivals | {"gated, S = 10": (0.5, 20.0)}), EnergyConfig().rules)
+    assert "nobody should use them here" in text
 
 
 @pytest.mark.slow

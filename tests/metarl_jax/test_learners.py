@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any, NamedTuple
 
 import chex
@@ -18,10 +19,11 @@ from metarl_jax.configs import (
     AdaptationConfig,
     DataConfig,
     FineTuningConfig,
+    LearnedOptimizerConfig,
+    MamlDqnConfig,
     NetworkConfig,
-    PpoConfig,
+    OptimizerGatingConfig,
     QLearningConfig,
-    Rl2Config,
     TransformerDqnConfig,
     TransformerMamlDqnConfig,
 )
@@ -32,6 +34,7 @@ from metarl_jax.networks.actor import ActingMode, TransformerActor, choose, epsi
 from metarl_jax.recording import empty_support
 from metarl_jax.rewards import KNOWN_SCALE, prepare_support
 from metarl_jax.rollouts import DomainPrograms
+from metarl_jax.runtime.checkpointing import Checkpointer
 from metarl_jax.runtime.programs import Programs
 from metarl_jax.runtime.replicas import place
 from metarl_jax.types import REWARD_SCALE, RewardScale
@@ -39,27 +42,44 @@ from tests.metarl_jax import probes, small
 
 DATA = DataConfig(tasks=3, episodes=2)
 LEARNING = QLearningConfig(samples=2, num_steps=1, updates=2, replay=2)
+TUNING = FineTuningConfig(step_sizes=(0.1,), steps=(1,), adapt=("head",))
 SUITE = Suite.of((probes.Match(), probes.Hidden()))
 OWN: dict[str, dict[str, Any]] = {
     "transformer_maml_dqn": {"learning": LEARNING, "adaptation": AdaptationConfig(steps=1)},
-    "transformer_dqn": {
-        "learning": LEARNING,
-        "fine_tuning": FineTuningConfig(step_sizes=(0.1,), steps=(1,), adapt=("head",)),
-    },
-    "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": FineTuningConfig((0.1,), (1,), ("head",))},
+    "transformer_dqn": {"learning": LEARNING, "fine_tuning": TUNING},
+    "ppo": {"epochs": 1, "minibatches": 2, "fine_tuning": TUNING},
     "rl2": {"epochs": 1, "minibatches": 1, "trials": 2},
+    "a2c": {"minibatches": 2, "fine_tuning": TUNING},
+    "sac": {"learning": LEARNING, "fine_tuning": TUNING},
+    "maml_pg": {"epochs": 1},
     "bayes_readout": {"samples": 2, "updates": 2, "replay": 2, "kappas": (1.0, 0.0)},
+    "dqn": {"learning": LEARNING, "fine_tuning": TUNING},
+    "double_dueling_dqn": {"learning": LEARNING, "fine_tuning": TUNING},
+    "decision_pretrained": {"learning": LEARNING},
+    "context": {"learning": LEARNING},
+    "optimizer_gating": {"learning": LEARNING, "adaptation": AdaptationConfig(steps=1)},
+    "learned_optimizer": {"learning": LEARNING, "adaptation": AdaptationConfig(steps=1)},
+    "reptile": {"learning": LEARNING, "fine_tuning": TUNING, "steps": 2},
+    "maml_dqn": {"learning": LEARNING, "adaptation": AdaptationConfig(steps=1)},
 }
-VALUE_BASED = ("transformer_maml_dqn", "transformer_dqn")
-ON_POLICY = ("ppo", "rl2")
+META_LEARNED = ("transformer_maml_dqn", "optimizer_gating", "learned_optimizer", "maml_dqn")
+"""Q-learners that learn how to take gradient steps."""
+FINE_TUNED = ("transformer_dqn", "dqn", "double_dueling_dqn", "reptile", "sac")
+BY_GRADIENT = (*META_LEARNED, *FINE_TUNED)
+IN_CONTEXT = ("context", "decision_pretrained")
+"""Q-learners that take no gradient steps in a new task."""
+VALUE_BASED = (*BY_GRADIENT, *IN_CONTEXT)
+ON_POLICY = ("ppo", "rl2", "a2c", "maml_pg")
 ON_NETWORK = (*VALUE_BASED, *ON_POLICY)
-"""Learners on the shared network."""
+"""Learners on the agent network."""
+OTHER_TRUNK = ("maml_dqn",)
+"""Those whose blocks are others, so that they need an acting program of their own."""
 PERIODS = probes.Probe.num_periods
 
 
 def make(name: str, suite: Suite = SUITE, **more: Any) -> Learner:
     network = {"network": small.NETWORK} if name in ON_NETWORK else {}
-    config = learners.config_class(name)(data=DATA, **network, **OWN[name], **more)
+    config = learners.config_class(name)(**({"data": DATA} | network | OWN[name] | more))
     return learners.make(name, config, suite)
 
 
@@ -73,6 +93,7 @@ class Iteration(NamedTuple):
     again: Any
     states: Any  # after the first update, after the second
     metrics: Any
+    update: Any
 
 
 PROGRAMS = Programs(1)
@@ -99,7 +120,7 @@ def iteration(request: pytest.FixtureRequest) -> Iteration:
     one, metrics = update(start, batch, jax.random.key(3), learner.schedule(0.0))
     two, _ = update(one, batch, jax.random.key(4), learner.schedule(0.0))
     raw = np.asarray(played.trajectory.reward)[0]
-    return Iteration(request.param, learner, start, scale, raw, batch, again, (one, two), metrics)
+    return Iteration(request.param, learner, start, scale, raw, batch, again, (one, two), metrics, update)
 
 
 @pytest.mark.slow
@@ -115,10 +136,24 @@ def test_an_iteration_changes_what_is_learned_and_keeps_its_type(iteration: Iter
     if iteration.name in VALUE_BASED:
         assert {"td_loss", "cross_entropy", "agreement"} <= set(iteration.metrics)
         assert iteration.metrics["gradient_steps"] == LEARNING.updates
+    if iteration.name == "decision_pretrained":
+        assert iteration.metrics["td_loss"] == 0.0
+        assert iteration.metrics["loss"] == iteration.metrics["cross_entropy"] > 0.0
     if iteration.name in ON_POLICY:
         # Before the first step the policy is that which collected: its recomputed probabilities are those acted by.
         assert iteration.metrics["first_ratio_error"] < 1e-5
     assert all(np.shape(value) == () for value in iteration.metrics.values())
+
+
+@pytest.mark.slow
+def test_what_is_saved_goes_on_bitwise(iteration: Iteration, tmp_path: pathlib.Path) -> None:
+    one, two = iteration.states
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(1, one, {})
+    saved = checkpointer.latest_valid(jax.eval_shape(lambda: one))
+    assert saved is not None
+    again, _ = iteration.update(saved.tree, iteration.batch, jax.random.key(4), iteration.learner.schedule(0.0))
+    chex.assert_trees_all_equal(jax.tree.map(np.asarray, again), jax.tree.map(np.asarray, two))
 
 
 @pytest.mark.slow
@@ -222,7 +257,7 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
     found = learner.candidates(stacked)
     assert len(found) >= 1
     tuned, cautious = ["head, 1 steps of 0.1"], [f"kappa {k} over {d}" for k in (1, 0) for d in ("noop", "average")]
-    expected = {"transformer_dqn": tuned, "ppo": tuned, "bayes_readout": cautious}
+    expected = {"ppo": tuned, "a2c": tuned, "bayes_readout": cautious} | dict.fromkeys(FINE_TUNED, tuned)
     assert list(found) == expected.get(iteration.name, ["as trained"])
     for way in found.values():
         one = jax.tree.map(lambda leaf: leaf[0], way)
@@ -231,7 +266,7 @@ def test_candidates_differ_in_what_adapting_reads_alone(iteration: Iteration) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", VALUE_BASED)
+@pytest.mark.parametrize("name", BY_GRADIENT)
 def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
     """With transitions the head moves, at test time; without, and on nothing, it does not."""
     learner, rng = make(name), np.random.default_rng(0)
@@ -239,7 +274,7 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
     trained = learner.params(state)
     (way,) = learner.candidates(jax.tree.map(lambda leaf: leaf[None], trained)).values()
     trained = jax.tree.map(lambda leaf: leaf[0], way)
-    task = small.support(rng, actions=2)
+    task = small.support(rng)  # two of its three actions are legal: who has no choice has no gradient of a policy
     adapt = jax.jit(learner.adapt)
 
     def moved(support: Any) -> float:
@@ -255,12 +290,16 @@ def test_gradients_are_taken_on_transitions_alone(name: str) -> None:
 def test_who_has_a_memory(iteration: Iteration) -> None:
     if iteration.name not in ON_NETWORK:
         pytest.skip("no network")
-    parts = {"transformer_maml_dqn": {"memory"}, "rl2": {"cell"}}.get(iteration.name, set())
+    remembering = ("transformer_maml_dqn", "optimizer_gating", "learned_optimizer", "decision_pretrained")
+    parts = {"rl2": {"cell"}, "context": {"memory", "decoder"}, "sac": {"critics", "log_alpha"}}
+    parts |= {"maml_pg": {"step_sizes"}} | {name: {"memory"} for name in remembering}
+    parts = parts.get(iteration.name, set())
     assert set(iteration.start.params) == {"trunk", "head"} | parts
 
 
-def test_transformer_dqn_never_meta_learns() -> None:
-    learner = make("transformer_dqn")
+@pytest.mark.parametrize("name", ["transformer_dqn", "dqn", "double_dueling_dqn", *IN_CONTEXT])
+def test_no_inner_steps_in_training(name: str) -> None:
+    learner = make(name)
     found = {learner.schedule(x / 10) for x in range(10)}
     assert {(phase.name, phase.inner_steps) for phase in found} == {("none", False)}
 
@@ -288,10 +327,12 @@ class Longer(probes.Hidden):
 
 def test_all_learners_on_the_network_act_alike() -> None:
     """Equal actors, and policies and acting parameters of equal shapes: each domain is compiled once for all."""
-    actors = {make(name).actor for name in ON_NETWORK}
+    alike = [name for name in ON_NETWORK if name not in OTHER_TRUNK]
+    actors = {make(name).actor for name in alike}
     assert actors == {TransformerActor(small.NETWORK, SUITE.action_features)}
+    assert {make(name).actor for name in OTHER_TRUNK}.isdisjoint(actors)
     shapes = []
-    for name in ON_NETWORK:
+    for name in alike:
         learner = make(name)
         hyperparams = jax.eval_shape(lambda learner=learner: learner.hyperparams(1, True))
         trained = jax.eval_shape(
@@ -315,17 +356,34 @@ def test_muon_moves_matrices_along_all_directions_alike_and_leaves_the_rest_to_a
 
 
 def test_registry() -> None:
-    names = ("transformer_maml_dqn", "transformer_dqn", "ppo", "rl2", "bayes_readout")
-    assert learners.registered() == names
-    classes = (TransformerMamlDqnConfig, TransformerDqnConfig, PpoConfig, Rl2Config, BayesReadoutConfig)
-    assert tuple(learners.config_class(name) for name in names) == classes
+    names = learners.registered()
+    assert set(names) == set(OWN)
+    for name in names:
+        assert learners.config_class(name).__name__ == "".join(map(str.capitalize, name.split("_"))) + "Config"
+    assert learners.config_class("bayes_readout") is BayesReadoutConfig
     known = ", ".join(names)
-    with pytest.raises(ValueError, match=f"^unknown learner 'a2c'; registered: {known}$"):
-        learners.make("a2c", TransformerDqnConfig(), SUITE)
+    with pytest.raises(ValueError, match=f"^unknown learner 'impala'; registered: {known}$"):
+        learners.make("impala", TransformerDqnConfig(), SUITE)
     with pytest.raises(ValueError, match=r"unknown learner 'transformer-dqn' \(did you mean transformer_dqn\?\)"):
         learners.config_class("transformer-dqn")
     with pytest.raises(ValueError, match="takes a TransformerDqnConfig, got a TransformerMamlDqnConfig"):
         learners.make("transformer_dqn", TransformerMamlDqnConfig(), SUITE)
+
+
+def test_decision_pretraining_without_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="decision_pretrained learns from labels alone: labels must be True, got Fal"):
+        make("decision_pretrained").hyperparams(10, False)
+
+
+def test_what_a_learner_fixes_is_kept_and_another_choice_refused() -> None:
+    gated = OptimizerGatingConfig(adaptation=AdaptationConfig(steps=2))
+    assert gated.adaptation == AdaptationConfig(steps=2, rule="gated")
+    assert MamlDqnConfig().network.mixing == "mean"
+    assert MamlDqnConfig().adaptation.adapt == "all"
+    with pytest.raises(ValueError, match=r"adaptation\.rule must be learned for this learner, got sgd"):
+        LearnedOptimizerConfig(adaptation=AdaptationConfig(rule="sgd"))
+    with pytest.raises(ValueError, match=r"steps must be at most the 8 choices kept of a task, got 9"):
+        make("reptile", steps=9)
 
 
 @pytest.mark.parametrize("name", ON_NETWORK)

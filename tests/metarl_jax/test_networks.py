@@ -15,7 +15,7 @@ from envs_jax.observation import NUM_TOKEN_FEATURES, Observation, pad
 from metarl_jax.configs import NetworkConfig
 from metarl_jax.networks.agent import AgentNetwork, action_basis
 from metarl_jax.networks.memory import Memory, half_rectified
-from metarl_jax.networks.transformer import masked_mean
+from metarl_jax.networks.transformer import SetBlock, masked_mean
 from metarl_jax.types import PeriodHistory
 from tests.metarl_jax import small
 
@@ -168,6 +168,29 @@ def test_q_is_value_plus_centred_advantage(seen: Observation, memory: Memory) ->
     np.testing.assert_array_equal(q[:, -1], np.float32(-1e9))
     np.testing.assert_allclose(q[:, :-1].mean(-1), value(seen), rtol=1e-5, atol=1e-6)
     assert np.ptp(q[:, :-1], axis=-1).min() > 1e-3
+
+
+def test_a_plain_head_prefers_the_same_actions(seen: Observation, memory: Memory) -> None:
+    """Without the dueling head's mean, Q differs by a number a state: every program that acts greedily serves both."""
+    plain = AgentNetwork(small.NETWORK, dueling=False)
+    q = jax.jit(lambda seen: plain.q_values(PARAMS, seen, memory))(seen)
+    gap = np.asarray(q - q_values(seen, memory))[:, : small.ACTIONS - 1]
+    assert np.abs(gap).min() > 1e-4
+    np.testing.assert_allclose(gap, np.broadcast_to(gap[:, :1], gap.shape), atol=1e-5)
+    np.testing.assert_array_equal(q.argmax(-1), q_values(seen, memory).argmax(-1))
+
+
+def test_a_set_block_is_equivariant_and_blind_to_absent_tokens() -> None:
+    rng = np.random.default_rng(0)
+    x, mask = jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.float32), jnp.array([True, True, True, False])
+    block = SetBlock(2)
+    params = block.init(jax.random.key(0), x[0], mask)
+    apply = jax.jit(lambda x, mask: block.apply(params, x, mask))
+    out, order = apply(x, mask), jnp.array([2, 3, 0, 1])
+    np.testing.assert_allclose(apply(x[:, order], mask[order]), out[:, order], atol=1e-5)
+    np.testing.assert_array_equal(apply(x.at[:, 3].set(9.0), mask)[:, :3], out[:, :3])
+    other = apply(x.at[:, 0].multiply(-1.0), mask)[:, 1]
+    assert np.abs(other - out[:, 1]).max() > 1e-3, "tokens do not know of each other"
 
 
 def test_an_action_is_what_it_says_not_its_number(seen: Observation, memory: Memory) -> None:

@@ -16,7 +16,9 @@ from envs_jax.suite import Suite
 from metarl_jax import evaluation, learners
 from metarl_jax.collection import Collector
 from metarl_jax.configs import (
+    ContextConfig,
     DataConfig,
+    DqnConfig,
     FineTuningConfig,
     QLearningConfig,
     TransformerDqnConfig,
@@ -105,11 +107,13 @@ def test_another_learner_of_the_shared_network_compiles_no_acting_program() -> N
     domain = DomainPrograms.of(SUITE, "match", programs)
     scale = place(RewardScale(np.zeros(1, np.float32), np.ones(1, np.float32)), 1)
     tuning = FineTuningConfig(step_sizes=(0.1,), steps=(1,), adapt=("head",))
-    both = {
+    configs = {
         "transformer_maml_dqn": TransformerMamlDqnConfig(**SHARED),
         "transformer_dqn": TransformerDqnConfig(**SHARED, fine_tuning=tuning),
+        "dqn": DqnConfig(**SHARED, fine_tuning=tuning),
+        "context": ContextConfig(**SHARED),
     }
-    for name, config in both.items():
+    for name, config in configs.items():
         learner = learners.make(name, config, SUITE)
         collector, trained = Collector(learner, SUITE, programs), states_of(learner)
         for seed in range(2):
@@ -123,7 +127,24 @@ def test_another_learner_of_the_shared_network_compiles_no_acting_program() -> N
         assert programs.built["play"] == 1, name
         assert cache_size(programs, domain, learner) == 1, name
         assert programs.built["draw"] == programs.built["record"] == programs.built["keys"] == 1, name
-    assert programs.built["adapt"] == 2, "how they adapt is their own"
+    assert programs.built["adapt"] == 4, "how they adapt is their own"
+
+
+def test_actor_critics_compile_no_acting_program_either() -> None:
+    """Learners that play as many episodes at a time share what is compiled; ppo and a2c play twice as many."""
+    programs = Programs(1)
+    domain = DomainPrograms.of(SUITE, "match", programs)
+    scale = place(RewardScale(np.zeros(1, np.float32), np.ones(1, np.float32)), 1)
+    keys = place(jax.random.split(jax.random.key(0), 1), 1)
+    shapes = {"transformer_dqn": 1, "sac": 1, "maml_pg": 1, "ppo": 2, "a2c": 2}
+    for name, expected in shapes.items():
+        kind = learners.config_class(name)
+        own = {key: value for key, value in SHARED.items() if key in {field.name for field in dataclasses.fields(kind)}}
+        learner = learners.make(name, kind(**own), SUITE)
+        inner = learner.schedule(0.0).inner_steps
+        Collector(learner, SUITE, programs).collect(domain, states_of(learner), scale, keys, inner_steps=inner)
+        assert programs.built["play"] == 1, name
+        assert cache_size(programs, domain, learner) == expected, name
 
 
 def test_another_network_is_another_acting_program() -> None:

@@ -179,6 +179,35 @@ def test_transitions(recorded: Recorded, num_steps: int) -> None:
     assert met == set(range(env.horizon)), "every choice of an episode can be sampled"
 
 
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_transitions_of_windows_stop_at_terminations_and_bootstrap_past_the_horizon(
+    recorded: Recorded, num_steps: int
+) -> None:
+    env, discount = WindowToy(num_turns=2, num_periods=4), np.array(recorded.played.discount)
+    ended = 1  # the period after which another episode begins, in the first window of the first task
+    discount[ended * env.num_turns + env.num_turns - 1, 0, 0] = 0.0
+    played = recorded.played.replace(discount=discount)
+    program = jax.jit(lambda e: recording.transitions(recorded.suite, env, e, KEY, COUNT, num_steps))
+    sampled = jax.device_get(program(played))
+    paid, gamma, met = paid_by_period(recorded), env.discount_factor, set()
+    for b in range(TASKS):
+        for k in range(EPISODES):
+            for i in range(COUNT // (TASKS * EPISODES)):
+                one = jax.tree.map(lambda leaf, at=(b, k, i): leaf[at], sampled)
+                time = time_of(played, env, b, k, one.observation)
+                start, later = time // env.num_turns, time + num_steps * env.num_turns
+                total, weight = 0.0, 1.0
+                for p in range(start, min(start + num_steps, env.num_periods)):
+                    total += weight * paid[b, k, p]
+                    weight *= 0.0 if (b, k, p) == (0, 0, ended) else gamma
+                np.testing.assert_allclose(one.reward, total, rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(one.discount, weight, rtol=1e-6)
+                after = played.observation.tokens[later, b, k] if later < env.horizon else played.final.tokens[b, k]
+                np.testing.assert_array_equal(one.next_observation.tokens[: env.num_tokens], after)
+                met.add((weight > 0, later < env.horizon))
+    assert met >= {(True, True), (True, False), (False, True)}
+
+
 def pad_by_loops(recorded: Recorded, b: int, k: int, ends: bool) -> dict[str, np.ndarray]:
     """One episode ``[L]`` of the suite's length: what is not there is zero, and does not exist."""
     suite, env, played = recorded

@@ -1,5 +1,6 @@
 """Rollout agent by agent and over devices, and rollout on potentials from paths."""
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from envs_jax.games import warehouse as model
 from envs_jax.references import warehouse as exact
-from metarl_jax.rollout import improvement, parallel, potentials
+from metarl_jax.rollout import improvement, parallel, potentials, study
 from tests.envs_jax.test_warehouse_reference import warehouses
 
 OPTIMUM = 111.2586903701
@@ -210,8 +211,33 @@ def test_a_network_learns_a_table():
     inputs = potentials.features(warehouse, "levels")
     with jax.enable_x64(True):
         share = np.full(49, 1 / 49)
-        fitted = potentials._train(inputs, truth, share, 0.01, jax.random.key(0), steps=3000, biases=True)
+        fit = functools.partial(potentials._train, steps=3000, biases=True)
+        fitted = fit(inputs, np.arange(49), truth, share, 0.01, jax.random.key(0))
     assert np.std(np.asarray(fitted) - truth) < 0.1 * np.std(truth)
+
+
+def test_a_network_sees_that_the_empty_warehouse_is_the_dearest():
+    """Of inputs ``levels`` it is all zeros: without biases its potential would be the mean of all."""
+    warehouse = model.make("chain", "R5", 2)
+    flows = exact.improve(warehouse, exact.optimum(warehouse).potentials)
+    truth = exact.evaluate(warehouse, flows).potentials
+    sampling = potentials.Sampling(length=5000)
+    fit = study.fits("levels")["network"]
+    guess = potentials.estimate(warehouse, flows, sampling, fit, jax.random.key(0))
+    share = guess.visits / guess.visits.sum()
+    assert share @ guess.potentials == pytest.approx(share @ truth, rel=0.3)
+    assert not study.fits("seed28")["network"].biases, "two-sided inputs need none"
+
+
+def test_a_fit_reads_the_stocks_that_were_met_and_no_others():
+    visits = np.zeros(5000, int)
+    visits[[7, 40, 4000]] = [1, 2, 5]
+    rows, share = potentials._met(visits)
+    assert rows.shape == share.shape == (256,)
+    np.testing.assert_array_equal(rows[:3], [7, 40, 4000])
+    np.testing.assert_allclose(share[:3], [0.125, 0.25, 0.625])
+    assert not share[3:].any()
+    assert len(potentials._met(np.ones(300, int))[0]) == 300
 
 
 def test_unknown_fits_are_refused():

@@ -198,6 +198,22 @@ def test_resumed_run_ends_bitwise_equal(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["a2c", "sac", "maml_pg"])
+def test_actor_critics_resume_bitwise(name: str, programs: Programs, tmp_path: pathlib.Path) -> None:
+    kind = learners.config_class(name)
+    own: dict[str, Any] = {"learning": CONFIG.learning} if name == "sac" else {"minibatches": 1}
+    learner = learners.make(name, kind(network=CONFIG.network, data=CONFIG.data, **own), SUITE)
+    whole = run(learner, programs)
+    checkpointer, done = Checkpointer(tmp_path / "run"), []
+    stop = Hooks(lambda interval: done.append(interval.iteration), should_stop=lambda: len(done) == 2)
+    with pytest.raises(Stopped):
+        run(learner, programs, checkpointer=checkpointer, hooks=stop)
+    resumed = run(learner, programs, checkpointer=checkpointer, resume=True)
+    assert done == [1, 2]
+    chex.assert_trees_all_equal(resumed, whole)
+
+
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused(learner: Learner, programs: Programs, tmp_path: pathlib.Path) -> None:
     """The digest of a configuration is saved with every checkpoint: an edited configuration is another run."""
     checkpointer, own = Checkpointer(tmp_path / "run"), {"configuration": "abc", "agent": 1}

@@ -117,6 +117,18 @@ def test_a_gate_that_is_open_is_the_plain_optimiser_bitwise():
     assert np.all(moved["w"] != run("gated")[0]["w"])
 
 
+def test_a_size_for_every_element_begins_as_one_for_all_and_may_change_its_sign():
+    start, (gradient, sizes) = run("meta_sgd_elementwise")
+    chex.assert_trees_all_close((start, gradient), (run("sgd")[0], run("sgd")[1][0]), rtol=1e-6)
+    chex.assert_trees_all_equal_shapes(sizes, jax.tree.map(lambda leaf: jnp.zeros((STEPS, *leaf.shape)), START))
+    assert np.ptp(sizes["w"][0]) > 0, "every element has a gradient of its own"
+    rule = update_rules.make("meta_sgd_elementwise", 0.05)
+    up = jax.tree.map(lambda size: -size, rule.learnable(jax.random.key(0), START, 1))
+    moved = update_rules.descend(rule, up, loss, START, 1, second_order=False)
+    expected = jax.tree.map(lambda p, g: p + 0.05 * g, START, jax.grad(loss)(START))
+    chex.assert_trees_all_close(moved, expected, rtol=1e-6)
+
+
 def test_sgd_and_learned_begin_as_plain_and_as_normalised_descent():
     expected = START
     for _ in range(STEPS):
@@ -129,7 +141,7 @@ def test_sgd_and_learned_begin_as_plain_and_as_normalised_descent():
     chex.assert_trees_all_close(moved, signs, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["meta_sgd", "gated", "learned"])
+@pytest.mark.parametrize("name", ["meta_sgd", "meta_sgd_elementwise", "gated", "learned"])
 def test_meta_gradients_equal_finite_differences_and_are_of_second_order(name):
     with jax.enable_x64(True):
         rule = update_rules.make(name, 0.05, context=2)
@@ -160,7 +172,7 @@ def test_meta_gradients_equal_finite_differences_and_are_of_second_order(name):
         assert np.linalg.norm(second["w"] - first["w"]) > 1e-2 * np.linalg.norm(first["w"])
 
 
-@pytest.mark.parametrize("name", ["sgd", "meta_sgd", "gated", "learned"])
+@pytest.mark.parametrize("name", ["sgd", "meta_sgd", "meta_sgd_elementwise", "gated", "learned"])
 def test_without_a_gradient_nothing_moves(name):
     """Support without transitions has no gradient: adapting by it must change nothing, whatever was learned."""
     rule = update_rules.make(name, 0.05)
@@ -170,7 +182,7 @@ def test_without_a_gradient_nothing_moves(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sgd", "gated", "learned"])
+@pytest.mark.parametrize("name", ["sgd", "meta_sgd_elementwise", "gated", "learned"])
 def test_the_learner_trains_by_every_rule(name):
     config = TransformerMamlDqnConfig(
         network=small.NETWORK,
@@ -195,7 +207,9 @@ def test_the_learner_trains_by_every_rule(name):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ValueError, match="rule must be one of sgd, meta_sgd, gated, learned, got 'momentum'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of sgd, meta_sgd, meta_sgd_elementwise, gated, learned, got 'momentum'"
+    ):
         update_rules.make("momentum")
     with pytest.raises(ValueError, match=r"adaptation\.rule must be one of .*, got 'gate'"):
         AdaptationConfig(rule="gate")  # type: ignore[arg-type]

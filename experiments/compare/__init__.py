@@ -1,0 +1,1 @@
+"""Which learner adapts best to new tasks, all given the same?"""
