@@ -62,7 +62,7 @@ _ON_CPU = TransformerMamlDqnConfig(
     frozen=FrozenConfig(tasks=256),
     # Tuning the trunk too would compile an acting program of its own for every domain.
     fine_tuning=FineTuningConfig(adapt=("head",)),
-    # Half of the steps that Adam needs to the same agreement with the labels.
+    # After as many steps it agrees with the labels more often than Adam.
     learning=QLearningConfig(optimiser="muon"),
     # The memory adapts; what inner steps add to it has not been shown to be worth their time.
     order="none",

@@ -10,6 +10,10 @@ It is the control of context: nothing but the gradient can make it better with K
 Differs from the paper: a value learner instead of a policy gradient, random support instead of own episodes, a learned
 step size for every leaf and step (``adaptation.rule sgd`` is the paper's), first order in the first part of training
 (as MAML++, Antoniou 2019), steps on the error of predicted rewards too. Its network needs an acting program of its own.
+
+**Not shown to work**: on the probe whose hidden bit only the support tells, mean returns with K=2 were 3.25 of 4 (2 is
+guessing) after 100 meta-iterations and 1.9 after 250, one seed, for no reason that was found. Its probe is left out of
+the tests.
 """
 
 from __future__ import annotations
